@@ -1,0 +1,106 @@
+//! The words of `image`, `unpack` and `umount`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Copy an image into the store and unpack its layers
+    Import(ImageImportArgs),
+    /// List the images in the store
+    Ls(ImageLsArgs),
+    /// Print what is known of an image as JSON
+    Inspect(ImageInspectArgs),
+    /// Remove images and the layers that no other image uses
+    Rm(ImageRmArgs),
+}
+
+/// Which image of a layout that holds several.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ImageSelector {
+    /// Take the image with this tag (the layout's
+    /// org.opencontainers.image.ref.name) only
+    #[arg(long = "ref", value_name = "TAG")]
+    pub reference: Option<String>,
+    /// Take this platform of a multi-platform image, as os/architecture[/variant]
+    /// [default: the host's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+}
+
+/// `image import`.
+#[derive(Debug, Args)]
+pub struct ImageImportArgs {
+    /// An OCI layout directory, or a tar archive of one
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// Name in the store [default: the image's tag, or the file's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Which image of several
+    #[command(flatten)]
+    pub select: ImageSelector,
+}
+
+/// `image ls`.
+#[derive(Debug, Args)]
+pub struct ImageLsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print names only
+    #[arg(short, long, conflicts_with = "json")]
+    pub quiet: bool,
+}
+
+/// `image inspect`.
+#[derive(Debug, Args)]
+pub struct ImageInspectArgs {
+    /// Name in the store
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+/// `image rm`.
+#[derive(Debug, Args)]
+pub struct ImageRmArgs {
+    /// Names in the store
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+}
+
+/// How `unpack` provides the root file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RootfsMode {
+    /// Mount an overlay of the layers at BUNDLE/rootfs
+    Overlay,
+    /// Copy the files of all layers into BUNDLE/rootfs
+    Copy,
+}
+
+/// `unpack`.
+#[derive(Debug, Args)]
+pub struct UnpackArgs {
+    /// Name in the store, or a path to import on the way
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Directory to make
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+    /// How the root file system is provided
+    #[arg(long, value_name = "MODE", default_value = "overlay")]
+    pub rootfs_mode: RootfsMode,
+    /// Which image of several
+    #[command(flatten)]
+    pub select: ImageSelector,
+}
+
+/// `umount`.
+#[derive(Debug, Args)]
+pub struct UmountArgs {
+    /// The bundle that `unpack` made
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+}

@@ -1,0 +1,103 @@
+//! The command line: raw words only. Nothing is checked or looked up here.
+
+mod image;
+mod lifecycle;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub use image::{
+    ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector,
+    RootfsMode, UmountArgs, UnpackArgs,
+};
+pub use lifecycle::{
+    CreateArgs, DeleteArgs, ImageRunArgs, KillArgs, ListArgs, ListFormat, NetMode, RunArgs,
+    SpecArgs, StartArgs, StateArgs,
+};
+
+/// An OCI container runtime whose own weight is next to nothing
+#[derive(Debug, Parser)]
+#[command(name = "tare", disable_version_flag = true, subcommand_required = true)]
+#[command(
+    arg_required_else_help = true,
+    max_term_width = 100,
+    infer_subcommands = false
+)]
+pub struct Cli {
+    /// Options that every command takes
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options before the command.
+#[derive(Debug, clap::Args)]
+pub struct GlobalArgs {
+    /// Directory for the state of containers [default: /run/tare, or
+    /// $XDG_RUNTIME_DIR/tare for an ordinary user]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub root: Option<PathBuf>,
+    /// Directory for images [default: /var/lib/tare, or $XDG_DATA_HOME/tare for
+    /// an ordinary user]
+    #[arg(long, value_name = "DIR", env = "TARE_STORE", global = true)]
+    pub store: Option<PathBuf>,
+    /// Append errors and warnings to this file as well
+    #[arg(long, value_name = "FILE", global = true)]
+    pub log: Option<PathBuf>,
+    /// How lines in the log look
+    #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
+    pub log_format: LogFormat,
+    /// Log each step
+    #[arg(long, global = true)]
+    pub debug: bool,
+    /// Put containers into systemd scopes (not supported yet: an error)
+    #[arg(long, global = true)]
+    pub systemd_cgroup: bool,
+    /// Run without root: true, false or auto (only auto and false are supported yet)
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    pub rootless: String,
+    /// Print the version and exit
+    #[arg(short = 'v', long)]
+    pub version: bool,
+}
+
+/// Format of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One line of text an entry
+    Text,
+    /// One JSON object an entry: level, msg, time
+    Json,
+}
+
+/// Every command.
+#[allow(clippy::large_enum_variant, reason = "one value a process")]
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create a container from a bundle; its program waits for `start`
+    Create(CreateArgs),
+    /// Let the program of a created container run
+    Start(StartArgs),
+    /// Create a container, start it and wait for it
+    Run(RunArgs),
+    /// Print the state of a container as JSON
+    State(StateArgs),
+    /// Send a signal to the init process of a container
+    Kill(KillArgs),
+    /// Remove what a stopped container holds
+    Delete(DeleteArgs),
+    /// List the containers under the state directory
+    List(ListArgs),
+    /// Write a config.json to start from
+    Spec(SpecArgs),
+    /// Import, list, inspect and remove images
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Turn an image into a bundle that any OCI runtime can run
+    Unpack(UnpackArgs),
+    /// Undo `unpack`: unmount the root file system of a bundle
+    Umount(UmountArgs),
+}

@@ -1,0 +1,190 @@
+//! The one error type of the library, and the phrases that callers match on.
+//!
+//! An error is one line: the steps that led to it, from the outermost to the
+//! cause, joined by `: `. Every layer adds its own step and nothing else.
+
+use std::fmt::Display;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+/// The library's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a caller of the library may want to tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The input (config, flag, image) is wrong; nothing was touched.
+    Invalid,
+    /// A field or flag that this version can't honour.
+    Unsupported,
+    /// The container, image or file is not there.
+    NotFound,
+    /// The container or image is there already.
+    Exists,
+    /// The container's state does not allow the operation.
+    State,
+    /// The program to run is not in the container (exit code 127 for callers).
+    CommandNotFound,
+    /// The program to run may not be run (exit code 126 for callers).
+    CommandDenied,
+    /// A system call failed.
+    System,
+}
+
+/// An error: its kind, its line, and the errno where there was one.
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    errno: Option<i32>,
+}
+
+/// Phrases that containerd, conmon, podman and CRI-O look for in our errors.
+///
+/// A test freezes them: changing one breaks a caller.
+pub mod phrase {
+    /// `kill` or `exec` on a container whose init has ended.
+    pub const NOT_RUNNING: &str = "container not running";
+    /// A container or a path that is not there.
+    pub const DOES_NOT_EXIST: &str = "does not exist";
+    /// args\[0\] without a slash that is in no directory of PATH.
+    pub const NOT_IN_PATH: &str = "executable file not found in $PATH";
+}
+
+impl Error {
+    /// An error of `kind` with its line.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error {
+            kind,
+            message: message.into(),
+            errno: None,
+        }
+    }
+
+    /// Wrong input.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Error::new(ErrorKind::Invalid, message)
+    }
+
+    /// Something that this version can't honour.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Error::new(ErrorKind::Unsupported, message)
+    }
+
+    /// A system call that failed, in the words of its errno.
+    pub fn errno(errno: Errno) -> Self {
+        Error {
+            kind: ErrorKind::System,
+            message: errno_text(errno),
+            errno: Some(errno as i32),
+        }
+    }
+
+    /// The same error, seen from one step further out: `step: …`.
+    #[must_use]
+    pub fn step(mut self, step: impl Display) -> Self {
+        self.message = format!("{step}: {}", self.message);
+        self
+    }
+
+    /// The same error with a word on what to do about it: `… (hint)`.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Display) -> Self {
+        self.message = format!("{} ({hint})", self.message);
+        self
+    }
+
+    /// The same error as another kind.
+    #[must_use]
+    pub fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// What kind of error it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The errno of the system call that failed, if one did.
+    pub fn raw_errno(&self) -> Option<Errno> {
+        self.errno.map(Errno::from_raw)
+    }
+
+    /// True when the cause is exactly this errno.
+    pub fn is_errno(&self, errno: Errno) -> bool {
+        self.errno == Some(errno as i32)
+    }
+}
+
+impl From<Errno> for Error {
+    fn from(errno: Errno) -> Self {
+        Error::errno(errno)
+    }
+}
+
+impl From<std::io::Error> for Error {
+    fn from(e: std::io::Error) -> Self {
+        match e.raw_os_error() {
+            Some(raw) => Error::errno(Errno::from_raw(raw)),
+            None => Error::new(ErrorKind::System, lower_first(&e.to_string())),
+        }
+    }
+}
+
+/// Adds a step to the error of a result.
+pub trait Step<T> {
+    /// On an error, puts `step(): ` in front; the closure runs only then.
+    fn step<D: Display>(self, step: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T, E: Into<Error>> Step<T> for std::result::Result<T, E> {
+    fn step<D: Display>(self, step: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|e| e.into().step(step()))
+    }
+}
+
+/// The C library's words for an errno, as the end of a line: lower case.
+pub fn errno_text(errno: Errno) -> String {
+    lower_first(errno.desc())
+}
+
+pub(crate) fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    match chars.next() {
+        // "RPC version …" and the like stay as they are
+        Some(c) if !chars.clone().next().is_some_and(char::is_uppercase) => {
+            c.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_joined_outermost_first() {
+        let e: Result<()> = Err(Errno::ENOENT)
+            .step(|| "mount /data")
+            .step(|| "create box1");
+        let e = e.unwrap_err();
+        assert_eq!(
+            e.to_string(),
+            "create box1: mount /data: no such file or directory"
+        );
+        assert!(e.is_errno(Errno::ENOENT));
+        assert_eq!(e.kind(), ErrorKind::System);
+    }
+
+    #[test]
+    fn callers_phrases_are_frozen() {
+        assert_eq!(phrase::NOT_RUNNING, "container not running");
+        assert_eq!(phrase::DOES_NOT_EXIST, "does not exist");
+        assert_eq!(phrase::NOT_IN_PATH, "executable file not found in $PATH");
+    }
+}
