@@ -7,6 +7,8 @@
 
 pub mod fs;
 pub mod mount;
+pub mod net;
+pub mod process;
 
 use nix::errno::Errno;
 
