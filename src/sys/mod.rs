@@ -5,6 +5,7 @@
 //! containers.
 #![allow(unsafe_code, reason = "this module is the fence around it")]
 
+pub mod bpf;
 pub mod fs;
 pub mod mount;
 pub mod net;
