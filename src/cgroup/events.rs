@@ -29,10 +29,7 @@ impl Events {
                 .filter_map(|line| line.split_once(' '))
                 .any(|(name, value)| name == key && value != "0")
         };
-        Events {
-            populated: is_set("populated"),
-            frozen: is_set("frozen"),
-        }
+        Events { populated: is_set("populated"), frozen: is_set("frozen") }
     }
 }
 
@@ -81,11 +78,7 @@ impl Cgroup {
     /// # Errors
     /// No permission, or the deadline.
     pub fn freeze(&self, freeze: bool, deadline: Instant) -> Result<()> {
-        let (value, verb) = if freeze {
-            ("1", "freeze")
-        } else {
-            ("0", "thaw")
-        };
+        let (value, verb) = if freeze { ("1", "freeze") } else { ("0", "thaw") };
         let step = || format!("{verb} the cgroup {}", self.path().display());
         tree::write(self.dir(), "cgroup.freeze", value).step(step)?;
         if wait(self.dir(), deadline, |events| events.frozen == freeze).step(step)? {

@@ -45,15 +45,12 @@ impl Hierarchy {
         }
         let table = mount_table()?;
         // the last one that still answers: earlier ones may be covered
-        cgroup2_mounts(&table)
-            .filter_map(|mount| Self::at(&mount.point))
-            .last()
-            .ok_or_else(|| {
-                Error::unsupported("no cgroup2 file system is mounted").hint(
-                    "mount one: mkdir -p /sys/fs/cgroup/unified && \
+        cgroup2_mounts(&table).filter_map(|mount| Self::at(&mount.point)).last().ok_or_else(|| {
+            Error::unsupported("no cgroup2 file system is mounted").hint(
+                "mount one: mkdir -p /sys/fs/cgroup/unified && \
                      mount -t cgroup2 none /sys/fs/cgroup/unified",
-                )
-            })
+            )
+        })
     }
 
     /// The hierarchy at `mount_point`, if there is one.
@@ -61,10 +58,7 @@ impl Hierarchy {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = openat(AT_FDCWD, mount_point, flags, Mode::empty()).ok()?;
         let is_cgroup2 = fstatfs(&dir).ok()?.filesystem_type() == CGROUP2_SUPER_MAGIC;
-        is_cgroup2.then(|| Hierarchy {
-            mount_point: mount_point.to_owned(),
-            dir,
-        })
+        is_cgroup2.then(|| Hierarchy { mount_point: mount_point.to_owned(), dir })
     }
 
     /// Where it is mounted.
@@ -157,10 +151,7 @@ fn cgroup2_mounts(table: &[u8]) -> impl Iterator<Item = Cgroup2Mount> {
             return None;
         }
         let mut fields = mount.split(|b| *b == b' ').skip(3);
-        Some(Cgroup2Mount {
-            root: unescape(fields.next()?),
-            point: unescape(fields.next()?),
-        })
+        Some(Cgroup2Mount { root: unescape(fields.next()?), point: unescape(fields.next()?) })
     })
 }
 
@@ -231,9 +222,7 @@ fn own_line(text: &[u8]) -> Option<&Path> {
 /// cgroup namespace; what is outside of it begins with `/..`.
 fn below_root(own: &Path, root: &Path) -> Option<PathBuf> {
     let below = own.strip_prefix(root).ok()?;
-    let leads_out = below
-        .components()
-        .any(|c| matches!(c, std::path::Component::ParentDir));
+    let leads_out = below.components().any(|c| matches!(c, std::path::Component::ParentDir));
     (!leads_out).then(|| below.to_owned())
 }
 
@@ -253,10 +242,7 @@ mod tests {
     #[test]
     fn cgroup2_lines_are_found_with_root_and_point() {
         let found: Vec<_> = cgroup2_mounts(HYBRID).map(|m| (m.root, m.point)).collect();
-        assert_eq!(
-            found,
-            [(PathBuf::from("/a b"), PathBuf::from("/mnt/two\\words"))]
-        );
+        assert_eq!(found, [(PathBuf::from("/a b"), PathBuf::from("/mnt/two\\words"))]);
     }
 
     #[test]

@@ -67,10 +67,7 @@ impl Cgroup {
     /// A cgroup there that is in use or belongs to somebody else; a controller
     /// that is not to be had; a setting that the kernel refuses.
     pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &[Setting]) -> Result<Self> {
-        let mut record = CgroupRecord {
-            path: hierarchy.mount_point().join(path),
-            made_parents: 0,
-        };
+        let mut record = CgroupRecord { path: hierarchy.mount_point().join(path), made_parents: 0 };
         let made = make(hierarchy, path, &mut record.made_parents);
         let made = match made {
             Ok(made) => made,
@@ -219,12 +216,8 @@ impl Cgroup {
     /// # Errors
     /// No such process, no permission, or a cgroup that hands controllers down.
     pub fn add(&self, pid: Pid) -> Result<()> {
-        tree::write(self.dir(), "cgroup.procs", &pid.to_string()).step(|| {
-            format!(
-                "move process {pid} into the cgroup {}",
-                self.path().display()
-            )
-        })
+        tree::write(self.dir(), "cgroup.procs", &pid.to_string())
+            .step(|| format!("move process {pid} into the cgroup {}", self.path().display()))
     }
 
     /// Kills everything in it and below, frozen or not, forking or not.
@@ -355,11 +348,7 @@ fn load(program: &DeviceProgram) -> Result<OwnedFd> {
             Err(_same) if errno != Errno::EPERM => {
                 let log = String::from_utf8_lossy(&log);
                 let text = log.trim_matches(['\0', '\n']).replace('\n', "; ");
-                if text.is_empty() {
-                    error
-                } else {
-                    error.hint(text)
-                }
+                if text.is_empty() { error } else { error.hint(text) }
             }
             _ => error,
         }

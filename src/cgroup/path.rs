@@ -32,21 +32,13 @@ pub fn resolve(
     match cgroups_path.filter(|path| !path.as_os_str().is_empty()) {
         None => {
             let name = format!("tare-{id}");
-            let mut path = if root {
-                PathBuf::new()
-            } else {
-                parent_of_own()?
-            };
+            let mut path = if root { PathBuf::new() } else { parent_of_own()? };
             path.push(name);
             Ok(path)
         }
         Some(path) => {
             let below = normalise(path)?;
-            if path.is_absolute() {
-                Ok(below)
-            } else {
-                Ok(parent_of_own()?.join(below))
-            }
+            if path.is_absolute() { Ok(below) } else { Ok(parent_of_own()?.join(below)) }
         }
     }
 }
@@ -93,15 +85,10 @@ mod tests {
             (Some("/a/../b"), true, "b"),
             (Some("a"), true, "user.slice/a"),
             (Some("./a/b"), true, "user.slice/a/b"),
-            (
-                Some("x.slice:tare:box1"),
-                true,
-                "user.slice/x.slice:tare:box1",
-            ),
+            (Some("x.slice:tare:box1"), true, "user.slice/x.slice:tare:box1"),
         ] {
-            let found = resolve(path.map(Path::new), "box1", root, || {
-                Ok(PathBuf::from("user.slice"))
-            });
+            let found =
+                resolve(path.map(Path::new), "box1", root, || Ok(PathBuf::from("user.slice")));
             assert_eq!(found.unwrap(), Path::new(expected), "{path:?} {root}");
         }
     }

@@ -95,9 +95,7 @@ fn an_empty_cgroup_is_taken_over_and_a_used_one_is_not() {
     let path = unique("used");
     let first = Cgroup::create(&hierarchy, &path, &[]).unwrap();
     first.freeze(true, soon()).unwrap();
-    first
-        .attach_devices(&devices::compile(&[]).unwrap().unwrap())
-        .unwrap();
+    first.attach_devices(&devices::compile(&[]).unwrap().unwrap()).unwrap();
     let second = Cgroup::create(&hierarchy, &path, &[]).unwrap();
     assert!(!second.frozen().unwrap());
     assert!(bpf::device_programs(second.dir()).unwrap().is_empty());
@@ -110,10 +108,7 @@ fn an_empty_cgroup_is_taken_over_and_a_used_one_is_not() {
     assert_eq!(second.procs(false).unwrap(), [pid(&inmate.child)]);
     inmate.code();
     second.remove(soon()).unwrap();
-    assert_eq!(
-        Cgroup::open(first.record().clone()).unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(Cgroup::open(first.record().clone()).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[test]
@@ -212,11 +207,7 @@ fn devices_are_refused_and_allowed_by_the_kernel() {
     cgroup.replace_devices(rules(also).as_ref()).unwrap();
     assert_eq!(bpf::device_programs(cgroup.dir()).unwrap().len(), 1);
     for (script, code) in [(": < /dev/kmsg", 0), (": > /dev/kmsg", 2)] {
-        assert_eq!(
-            Inmate::enter(&cgroup, script).code(),
-            Some(code),
-            "{script}"
-        );
+        assert_eq!(Inmate::enter(&cgroup, script).code(), Some(code), "{script}");
     }
     cgroup.replace_devices(None).unwrap();
     assert_eq!(Inmate::enter(&cgroup, ": > /dev/kmsg").code(), Some(0));
@@ -229,22 +220,14 @@ fn a_frozen_subtree_is_killed_and_removed() {
     let cgroup = Cgroup::create(&hierarchy, &unique("kill"), &[]).unwrap();
     assert!(!cgroup.is_populated().unwrap());
     let nested = Cgroup {
-        record: CgroupRecord {
-            path: cgroup.path().join("x/y"),
-            made_parents: 0,
-        },
+        record: CgroupRecord { path: cgroup.path().join("x/y"), made_parents: 0 },
         dir: {
             std::fs::create_dir_all(cgroup.path().join("x/y")).unwrap();
             std::fs::create_dir_all(cgroup.path().join("z")).unwrap();
-            std::fs::File::open(cgroup.path().join("x/y"))
-                .unwrap()
-                .into()
+            std::fs::File::open(cgroup.path().join("x/y")).unwrap().into()
         },
     };
-    let mut inmates = [
-        Inmate::enter(&cgroup, "true"),
-        Inmate::enter(&nested, "true"),
-    ];
+    let mut inmates = [Inmate::enter(&cgroup, "true"), Inmate::enter(&nested, "true")];
     assert!(cgroup.is_populated().unwrap());
     assert_eq!(cgroup.procs(false).unwrap(), [pid(&inmates[0].child)]);
     assert_eq!(cgroup.procs(true).unwrap().len(), 2);
@@ -259,12 +242,7 @@ fn a_frozen_subtree_is_killed_and_removed() {
     assert!(started.elapsed() >= Duration::from_millis(20));
     let error = cgroup.record().remove(Instant::now()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::State);
-    assert!(
-        error
-            .to_string()
-            .contains("there are 2 processes left in it"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("there are 2 processes left in it"), "{error}");
 
     cgroup.kill().unwrap();
     assert!(cgroup.wait_unpopulated(soon()).unwrap());

@@ -50,10 +50,8 @@ pub(super) fn enable_controllers(
     cgroup: &Cgroup,
     settings: &[Setting],
 ) -> Result<()> {
-    let mut needed: Vec<(&str, &Setting)> = settings
-        .iter()
-        .filter_map(|setting| Some((setting.controller()?, setting)))
-        .collect();
+    let mut needed: Vec<(&str, &Setting)> =
+        settings.iter().filter_map(|setting| Some((setting.controller()?, setting))).collect();
     needed.sort_by_key(|(controller, _)| *controller);
     needed.dedup_by_key(|(controller, _)| *controller);
     if needed.is_empty() {
@@ -68,9 +66,7 @@ pub(super) fn enable_controllers(
     }
     let at_the_top = hierarchy.controllers()?;
     if let Some((controller, setting)) = needed.iter().find(|(c, _)| !has(&at_the_top, c)) {
-        return Err(hierarchy
-            .missing_controller(controller)
-            .step(&setting.field));
+        return Err(hierarchy.missing_controller(controller).step(&setting.field));
     }
     let parents: Vec<_> = path.ancestors().skip(1).collect();
     for parent in parents.into_iter().rev() {
@@ -88,10 +84,8 @@ fn hand_down(hierarchy: &Hierarchy, parent: &Path, needed: &[(&str, &Setting)]) 
     let shown = || hierarchy.mount_point().join(&file).display().to_string();
     let name = file.to_string_lossy();
     let enabled = read(hierarchy.dir(), &name).step(|| format!("read {}", shown()))?;
-    let missing: Vec<_> = needed
-        .iter()
-        .filter(|(controller, _)| !has(&enabled, controller))
-        .collect();
+    let missing: Vec<_> =
+        needed.iter().filter(|(controller, _)| !has(&enabled, controller)).collect();
     let Some((_, setting)) = missing.first() else {
         return Ok(());
     };
@@ -163,9 +157,7 @@ fn for_each_child(
             is_child.then_some(name)
         })
         .collect();
-    names
-        .iter()
-        .try_for_each(|name| each(entries.as_fd(), name))
+    names.iter().try_for_each(|name| each(entries.as_fd(), name))
 }
 
 /// Removes a cgroup, those below it, and the parents that were made for it.

@@ -33,9 +33,7 @@ pub(super) fn open(root: BorrowedFd<'_>) -> Result<Pty> {
     let master = open_in_root(root, Path::new("/dev/pts/ptmx"), flags, Mode::empty())
         .step(|| "process.terminal: open /dev/pts/ptmx (a devpts has to be mounted there)")?;
     if fstatfs(&master)?.filesystem_type() != DEVPTS {
-        return Err(Error::invalid(
-            "process.terminal: /dev/pts/ptmx is not on a devpts",
-        ));
+        return Err(Error::invalid("process.terminal: /dev/pts/ptmx is not on a devpts"));
     }
     process::unlock_pty(master.as_fd()).step(|| "unlock the pty")?;
     let terminal = process::open_pty_peer(master.as_fd()).step(|| "open the pty")?;

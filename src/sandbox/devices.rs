@@ -68,14 +68,8 @@ fn node(dir: BorrowedFd<'_>, name: &OsStr, plan: &DevicePlan) -> Result<()> {
         Err(e) => return Err(Error::from(e).step("mknod")),
     }
     let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
-    fchownat(
-        dir,
-        name,
-        Some(uid),
-        Some(gid),
-        FchownatFlags::AT_SYMLINK_NOFOLLOW,
-    )
-    .step(|| "chown")?;
+    fchownat(dir, name, Some(uid), Some(gid), FchownatFlags::AT_SYMLINK_NOFOLLOW)
+        .step(|| "chown")?;
     // chown takes setuid and setgid away, but a device has none that matter
     Ok(())
 }
@@ -116,12 +110,7 @@ pub(super) fn links(root: BorrowedFd<'_>) -> Result<()> {
 fn replace_ptmx(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
     let found = fstatat(dev, "ptmx", AtFlags::AT_SYMLINK_NOFOLLOW)?;
     let is_node = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
-    let own = open_in_root(
-        root,
-        Path::new("/dev/pts/ptmx"),
-        OFlag::O_PATH,
-        Mode::empty(),
-    );
+    let own = open_in_root(root, Path::new("/dev/pts/ptmx"), OFlag::O_PATH, Mode::empty());
     if is_node && own.is_ok() {
         nix::unistd::unlinkat(dev, "ptmx", nix::unistd::UnlinkatFlags::NoRemoveDir)?;
         symlinkat("pts/ptmx", dev, "ptmx")?;

@@ -56,13 +56,8 @@ fn run_one(hook: &HookPlan, state: &[u8]) -> Result<()> {
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);
     }
-    command
-        .env_clear()
-        .envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
-    command
-        .stdin(input)
-        .stdout(output.try_clone()?)
-        .stderr(output.try_clone()?);
+    command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
+    command.stdin(input).stdout(output.try_clone()?).stderr(output.try_clone()?);
     let mut child = command.spawn().step(|| "start")?;
     let status = match hook.timeout {
         None => child.wait()?,
@@ -85,21 +80,10 @@ fn run_one(hook: &HookPlan, state: &[u8]) -> Result<()> {
     }
     let mut said = String::new();
     output.seek(SeekFrom::Start(0))?;
-    output
-        .take(4096)
-        .read_to_string(&mut said)
-        .unwrap_or_default();
-    let said = said
-        .lines()
-        .rev()
-        .find(|line| !line.trim().is_empty())
-        .unwrap_or_default();
+    output.take(4096).read_to_string(&mut said).unwrap_or_default();
+    let said = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let error = Error::new(ErrorKind::System, describe(status));
-    Err(if said.is_empty() {
-        error
-    } else {
-        error.hint(format!("it said: {}", said.trim()))
-    })
+    Err(if said.is_empty() { error } else { error.hint(format!("it said: {}", said.trim())) })
 }
 
 fn memory_file(name: &str) -> Result<File> {

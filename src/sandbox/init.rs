@@ -66,8 +66,7 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     let root = set_up_root(init)?;
     let terminal = if plan.process.terminal {
         let pty = console::open(root.as_fd())?;
-        init.channel
-            .send_with(&Message::Console, Some(pty.master.as_fd()))?;
+        init.channel.send_with(&Message::Console, Some(pty.master.as_fd()))?;
         Some(pty.terminal)
     } else {
         None
@@ -81,11 +80,7 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     if let Some(listener) = init.listener.take() {
         *report = Some(wait_for_start(&listener)?);
     }
-    hooks::run(
-        "startContainer",
-        &plan.hooks.start_container,
-        &state(plan, "created"),
-    )?;
+    hooks::run("startContainer", &plan.hooks.start_container, &state(plan, "created"))?;
     let execute = || program::execute(&program, &plan.process.args, &env);
     if init.options.init {
         let channel = report.as_ref().unwrap_or(&init.channel);
@@ -96,12 +91,8 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
 
 pub(super) fn join(joins: &[Join], which: impl Fn(CloneFlags) -> bool) -> Result<()> {
     for join in joins.iter().filter(|join| which(join.kind)) {
-        setns(&join.fd, join.kind).step(|| {
-            format!(
-                "join the {} namespace",
-                crate::spec::namespace_name(join.kind)
-            )
-        })?;
+        setns(&join.fd, join.kind)
+            .step(|| format!("join the {} namespace", crate::spec::namespace_name(join.kind)))?;
     }
     Ok(())
 }
@@ -172,9 +163,7 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
 /// that the user namespace knows.
 fn become_root_inside(uid_map: &[IdMapping]) -> Result<()> {
     if !uid_map.is_empty() && !uid_map.iter().any(|m| m.container == 0) {
-        return Err(Error::invalid(
-            "linux.uidMappings: nothing is mapped to user 0",
-        ));
+        return Err(Error::invalid("linux.uidMappings: nothing is mapped to user 0"));
     }
     process::set_identity(0, 0, None).step(|| "become root in the user namespace")
 }
@@ -184,11 +173,7 @@ fn run_create_hooks(init: &Init<'_>) -> Result<()> {
     if !all.prestart.is_empty() || !all.create_runtime.is_empty() {
         init.channel.ask(&Message::RunHooks)?;
     }
-    hooks::run(
-        "createContainer",
-        &all.create_container,
-        &state(init.plan, "creating"),
-    )
+    hooks::run("createContainer", &all.create_container, &state(init.plan, "creating"))
 }
 
 fn state<'a>(plan: &'a Plan, status: &'a str) -> HookState<'a> {
@@ -227,9 +212,7 @@ fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
     // a directory outside would give the container a way out
     let inside = getcwd().is_ok_and(|cwd| cwd.is_absolute());
     if !inside {
-        return Err(Error::invalid(
-            "process.cwd: lies outside the container's root",
-        ));
+        return Err(Error::invalid("process.cwd: lies outside the container's root"));
     }
     match terminal {
         Some(terminal) => console::take(&terminal, process)?,

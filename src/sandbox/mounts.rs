@@ -29,15 +29,15 @@ pub(super) fn open_sources(plans: &[MountPlan], cgroup: &Path) -> Result<Vec<Opt
     plans
         .iter()
         .map(|plan| match &plan.kind {
-            MountKind::Bind { source, recursive } => open_source(source, *recursive)
-                .map(Some)
-                .map_err(|e| e.step(plan.label())),
+            MountKind::Bind { source, recursive } => {
+                open_source(source, *recursive).map(Some).map_err(|e| e.step(plan.label()))
+            }
             // a bind of the container's own cgroup: it looks like a mount of
             // its own from inside, and unlike one it waits for no RCU grace
             // period
-            MountKind::Cgroup => open_source(cgroup, false)
-                .map(Some)
-                .map_err(|e| e.step(plan.label())),
+            MountKind::Cgroup => {
+                open_source(cgroup, false).map(Some).map_err(|e| e.step(plan.label()))
+            }
             _ => Ok(None),
         })
         .collect()
@@ -56,9 +56,7 @@ fn open_source(path: &Path, recursive: bool) -> Result<Source> {
 }
 
 pub(super) fn kind_of(fd: BorrowedFd<'_>) -> nix::Result<SFlag> {
-    Ok(SFlag::from_bits_truncate(
-        fstat(fd)?.st_mode & SFlag::S_IFMT.bits(),
-    ))
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode & SFlag::S_IFMT.bits()))
 }
 
 /// Carries out one mount below `root`. The mount on /dev stays writable, as
@@ -69,32 +67,18 @@ pub(super) fn perform(
     source: Option<&Source>,
 ) -> Result<()> {
     let tree = match (&plan.kind, source) {
-        (
-            MountKind::Filesystem {
-                fstype,
-                source,
-                options,
-            },
-            _,
-        ) => {
+        (MountKind::Filesystem { fstype, source, options }, _) => {
             return filesystem(root, plan, fstype, source, options);
         }
         (MountKind::Remount, _) => return remount(root, plan),
         (_, Some(source)) => source,
         (_, None) => return Err(Error::invalid("has no source")),
     };
-    let missing = if tree.is_directory {
-        Missing::Directory
-    } else {
-        Missing::File
-    };
+    let missing = if tree.is_directory { Missing::Directory } else { Missing::File };
     let target = ensure(root, &plan.destination, missing)?;
     if tree.is_directory != (kind_of(target.as_fd())? == SFlag::S_IFDIR) {
-        let (from, to) = if tree.is_directory {
-            ("a directory", "not")
-        } else {
-            ("not a directory", "is one")
-        };
+        let (from, to) =
+            if tree.is_directory { ("a directory", "not") } else { ("not a directory", "is one") };
         return Err(
             Error::from(Errno::ENOTDIR).step(format!("the source is {from}, the destination {to}"))
         );
@@ -180,39 +164,27 @@ pub(super) fn seal_dev(root: BorrowedFd<'_>, plans: &[MountPlan]) -> Result<()> 
         return Ok(());
     };
     let target = open_in_root(root, &plan.destination, OFlag::O_PATH, Mode::empty())?;
-    let read_only = AttrChange {
-        set: attr::RDONLY,
-        clear: 0,
-    };
+    let read_only = AttrChange { set: attr::RDONLY, clear: 0 };
     change(target.as_fd(), false, read_only).step(|| plan.label())
 }
 
 /// True when the container's /dev is a directory of somebody else, in which
 /// the runtime makes no nodes.
 pub(super) fn dev_is_bound(plans: &[MountPlan]) -> bool {
-    plans
-        .iter()
-        .any(|p| is_dev(p) && matches!(p.kind, MountKind::Bind { .. }))
+    plans.iter().any(|p| is_dev(p) && matches!(p.kind, MountKind::Bind { .. }))
 }
 
 pub(super) fn change(fd: BorrowedFd<'_>, recursive: bool, by: AttrChange) -> nix::Result<()> {
     if by.is_empty() {
         return Ok(());
     }
-    let attr = MountAttr {
-        set: by.set,
-        clear: by.clear,
-        ..MountAttr::default()
-    };
+    let attr = MountAttr { set: by.set, clear: by.clear, ..MountAttr::default() };
     mount::mount_setattr(fd, recursive, &attr)
 }
 
 pub(super) fn propagate(fd: BorrowedFd<'_>, list: &[Propagation]) -> Result<()> {
     for p in list {
-        let attr = MountAttr {
-            propagation: p.kind.bits(),
-            ..MountAttr::default()
-        };
+        let attr = MountAttr { propagation: p.kind.bits(), ..MountAttr::default() };
         mount::mount_setattr(fd, p.recursive, &attr).step(|| "set propagation")?;
     }
     Ok(())

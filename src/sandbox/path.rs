@@ -34,10 +34,7 @@ pub(super) fn ensure(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Res
 /// Opens the directory that holds `path`, made where missing, and its last name.
 pub(super) fn ensure_parent(root: BorrowedFd<'_>, path: &Path) -> Result<(OwnedFd, OsString)> {
     let Some(name) = path.file_name() else {
-        return Err(Error::invalid(format!(
-            "{} has no last name",
-            path.display()
-        )));
+        return Err(Error::invalid(format!("{} has no last name", path.display())));
     };
     let parent = path.parent().unwrap_or(Path::new("/"));
     Ok((ensure(root, parent, Missing::Directory)?, name.to_owned()))
@@ -48,10 +45,7 @@ pub(super) fn ensure_parent(root: BorrowedFd<'_>, path: &Path) -> Result<(OwnedF
 fn make(root: BorrowedFd<'_>, path: &Path, missing: Missing, links: u32) -> Result<OwnedFd> {
     let mut here = open_in_root(root, Path::new("/"), OFlag::O_PATH, Mode::empty())?;
     let mut done = PathBuf::from("/");
-    let mut rest = path
-        .components()
-        .filter(|part| matches!(part, Component::Normal(_)))
-        .peekable();
+    let mut rest = path.components().filter(|part| matches!(part, Component::Normal(_))).peekable();
     while let Some(part) = rest.next() {
         let is_last = rest.peek().is_none();
         let name = part.as_os_str();
@@ -93,12 +87,7 @@ fn make_one(dir: BorrowedFd<'_>, name: &OsStr, kind: Missing) -> nix::Result<Own
         Missing::File => OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NONBLOCK,
     };
     let mode = Mode::from_bits_truncate(0o644);
-    openat(
-        dir,
-        name,
-        flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
-        mode,
-    )
+    openat(dir, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, mode)
 }
 
 /// Takes `.` and `..` out of an absolute path, without leaving the root.

@@ -17,11 +17,7 @@ pub(super) fn own_stdio(plan: &ProcessPlan) {
     if plan.uid == 0 {
         return;
     }
-    for stream in [
-        std::io::stdin().as_fd(),
-        std::io::stdout().as_fd(),
-        std::io::stderr().as_fd(),
-    ] {
+    for stream in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
         let Ok(found) = fstat(stream) else { continue };
         let is_null = (major(found.st_rdev), minor(found.st_rdev)) == (1, 3);
         if !is_null && found.st_uid != plan.uid && !stream.is_terminal() {
@@ -73,9 +69,6 @@ fn set_capabilities(sets: &Capabilities) -> Result<()> {
 }
 
 fn cause(set: &str, e: &caps::errors::CapsError) -> Error {
-    Error::new(
-        crate::ErrorKind::System,
-        format!("process.capabilities.{set}: {e}"),
-    )
-    .hint("tare itself has to have a capability to pass it on")
+    Error::new(crate::ErrorKind::System, format!("process.capabilities.{set}: {e}"))
+        .hint("tare itself has to have a capability to pass it on")
 }

@@ -50,10 +50,9 @@ pub(super) fn find(plan: &ProcessPlan) -> Result<CString> {
     }
     match denied {
         Some(e) => Err(refused(e).step(shown)),
-        None => Err(Error::new(
-            ErrorKind::CommandNotFound,
-            format!("{shown}: {}", phrase::NOT_IN_PATH),
-        )),
+        None => {
+            Err(Error::new(ErrorKind::CommandNotFound, format!("{shown}: {}", phrase::NOT_IN_PATH)))
+        }
     }
 }
 
@@ -62,12 +61,7 @@ fn check(path: &CString) -> nix::Result<()> {
     if found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits() {
         return Err(Errno::EISDIR);
     }
-    faccessat(
-        AT_FDCWD,
-        path.as_c_str(),
-        AccessFlags::X_OK,
-        AtFlags::AT_EACCESS,
-    )
+    faccessat(AT_FDCWD, path.as_c_str(), AccessFlags::X_OK, AtFlags::AT_EACCESS)
 }
 
 /// An errno of stat or execve, in the kinds that callers tell apart.
@@ -82,10 +76,7 @@ fn refused(errno: Errno) -> Error {
 /// Executes the program; returns only with an error.
 pub(super) fn execute(path: &CString, args: &[CString], env: &[CString]) -> Error {
     let Err(errno) = nix::unistd::execve(path, args, env);
-    let error = refused(errno).step(format!(
-        "exec {:?}",
-        String::from_utf8_lossy(path.as_bytes())
-    ));
+    let error = refused(errno).step(format!("exec {:?}", String::from_utf8_lossy(path.as_bytes())));
     match errno {
         Errno::ENOENT => error.hint("the interpreter that it names is not in the container"),
         Errno::ENOEXEC => error.hint("built for another machine, or a script without #!"),

@@ -55,25 +55,14 @@ pub(crate) struct Channel {
 impl Channel {
     /// Both ends: the runtime's and init's.
     pub(crate) fn pair() -> Result<(Channel, Channel)> {
-        let (a, b) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )?;
+        let (a, b) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Channel { socket: a }, Channel { socket: b }))
     }
 
     /// A connection that `start` or init's listener has made.
     pub(crate) fn from_socket(socket: OwnedFd) -> Channel {
         Channel { socket }
-    }
-
-    /// The same end once more.
-    pub(crate) fn try_clone(&self) -> Result<Channel> {
-        Ok(Channel {
-            socket: self.socket.try_clone()?,
-        })
     }
 
     /// Sends a message.
@@ -84,22 +73,13 @@ impl Channel {
     /// Sends a message, and a descriptor with it.
     pub(crate) fn send_with(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let bytes = serde_json::to_vec(message).map_err(|e| {
-            Error::new(
-                ErrorKind::System,
-                format!("encode a message to the other side: {e}"),
-            )
+            Error::new(ErrorKind::System, format!("encode a message to the other side: {e}"))
         })?;
         let raw = fd.map(|fd| [fd.as_raw_fd()]);
         let rights = raw.as_ref().map(|fds| [ControlMessage::ScmRights(fds)]);
         let control = rights.as_ref().map(|r| r.as_slice()).unwrap_or_default();
         let slices = [IoSlice::new(&bytes)];
-        sendmsg::<()>(
-            self.socket.as_raw_fd(),
-            &slices,
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )?;
+        sendmsg::<()>(self.socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?;
         Ok(())
     }
 
@@ -110,12 +90,7 @@ impl Channel {
         let (length, fd) = loop {
             let mut slices = [IoSliceMut::new(&mut buffer)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-            match recvmsg::<()>(
-                self.socket.as_raw_fd(),
-                &mut slices,
-                Some(&mut space),
-                flags,
-            ) {
+            match recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
                 Err(Errno::EINTR) => {}
                 // the other side died with our last message unread
                 Err(Errno::ECONNRESET) => return Ok(None),
@@ -128,10 +103,7 @@ impl Channel {
         }
         let message = serde_json::from_slice(buffer.get(..length).unwrap_or_default());
         let message = message.map_err(|e| {
-            Error::new(
-                ErrorKind::System,
-                format!("a message from the other side: {e}"),
-            )
+            Error::new(ErrorKind::System, format!("a message from the other side: {e}"))
         })?;
         Ok(Some((message, fd)))
     }

@@ -23,14 +23,8 @@ pub(super) fn supervise(
     execute: impl FnOnce() -> Error,
 ) -> Result<Infallible> {
     // from here on no signal is lost: they wait until init asks for them
-    SigSet::all()
-        .thread_block()
-        .step(|| "init: block signals")?;
-    let how = CloneHow {
-        namespaces: CloneFlags::empty(),
-        cgroup: None,
-        sibling: false,
-    };
+    SigSet::all().thread_block().step(|| "init: block signals")?;
+    let how = CloneHow { namespaces: CloneFlags::empty(), cgroup: None, sibling: false };
     let child = clone_child(how, || {
         let error = match detach(terminal) {
             Ok(()) => execute(),

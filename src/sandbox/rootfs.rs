@@ -30,35 +30,16 @@ pub(super) enum Leave {
 /// here is seen there. Mounts of the host still arrive, unless the config
 /// says otherwise: bind mounts with `rslave` live from that.
 pub(super) fn cut_off(plan: &RootfsPlan) -> Result<()> {
-    let default = Propagation {
-        kind: MsFlags::MS_SLAVE,
-        recursive: true,
-    };
+    let default = Propagation { kind: MsFlags::MS_SLAVE, recursive: true };
     let wanted = plan.propagation.unwrap_or(default);
-    let recursive = if wanted.recursive {
-        MsFlags::MS_REC
-    } else {
-        MsFlags::empty()
-    };
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        wanted.kind | recursive,
-        None::<&str>,
-    )
-    .step(|| "set the propagation of /")?;
+    let recursive = if wanted.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+    mount(None::<&str>, "/", None::<&str>, wanted.kind | recursive, None::<&str>)
+        .step(|| "set the propagation of /")?;
     if wanted.kind == MsFlags::MS_SHARED || !wanted.recursive {
         // what is mounted on a shared mount shows up at its peers: at the host
         let parent = mount_point_of(&plan.path)?;
-        mount(
-            None::<&str>,
-            parent.as_str(),
-            None::<&str>,
-            MsFlags::MS_PRIVATE,
-            None::<&str>,
-        )
-        .step(|| format!("make {parent} private"))?;
+        mount(None::<&str>, parent.as_str(), None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
+            .step(|| format!("make {parent} private"))?;
     }
     Ok(())
 }
@@ -66,13 +47,8 @@ pub(super) fn cut_off(plan: &RootfsPlan) -> Result<()> {
 /// The mount point that a path is on: the longest one that is a prefix.
 fn mount_point_of(path: &Path) -> Result<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").step(|| "read mountinfo")?;
-    let points = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(unescape);
-    let best = points
-        .filter(|p| path.starts_with(p))
-        .max_by_key(String::len);
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let best = points.filter(|p| path.starts_with(p)).max_by_key(String::len);
     Ok(best.unwrap_or_else(|| "/".to_owned()))
 }
 
@@ -83,9 +59,7 @@ fn unescape(text: &str) -> String {
     while let Some(at) = rest.find('\\') {
         let (before, after) = rest.split_at(at);
         out.push_str(before);
-        let code = after
-            .get(1..4)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let code = after.get(1..4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match code {
             Some(byte) => {
                 out.push(char::from(byte));
@@ -161,19 +135,14 @@ fn null_device() -> Result<OwnedFd> {
     let is_null = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits()
         && (major(found.st_rdev), minor(found.st_rdev)) == (1, 3);
     if !is_null {
-        return Err(Error::invalid(
-            "the host's /dev/null is not the null device",
-        ));
+        return Err(Error::invalid("the host's /dev/null is not the null device"));
     }
     Ok(null)
 }
 
 /// Makes paths read-only, with the mounts below them as they are.
 pub(super) fn make_readonly(root: BorrowedFd<'_>, paths: &[std::path::PathBuf]) -> Result<()> {
-    let read_only = AttrChange {
-        set: attr::RDONLY,
-        clear: 0,
-    };
+    let read_only = AttrChange { set: attr::RDONLY, clear: 0 };
     for path in paths {
         let step = || format!("make {} read-only", path.display());
         let target = match open_in_root(root, path, OFlag::O_PATH, Mode::empty()) {
@@ -190,15 +159,8 @@ pub(super) fn make_readonly(root: BorrowedFd<'_>, paths: &[std::path::PathBuf]) 
 
 /// Makes the root itself read-only.
 pub(super) fn seal(root: BorrowedFd<'_>) -> Result<()> {
-    change(
-        root,
-        false,
-        AttrChange {
-            set: attr::RDONLY,
-            clear: 0,
-        },
-    )
-    .step(|| "make the root read-only")
+    change(root, false, AttrChange { set: attr::RDONLY, clear: 0 })
+        .step(|| "make the root read-only")
 }
 
 /// Makes `root` the process' `/`.
@@ -209,10 +171,7 @@ pub(super) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, leave: Leave) -> Re
             // the old root lands on top of the new one, without a directory
             // for it in the image
             pivot_root(".", ".").step(|| "pivot_root")?;
-            if plan
-                .propagation
-                .is_some_and(|p| p.kind == MsFlags::MS_SHARED || !p.recursive)
-            {
+            if plan.propagation.is_some_and(|p| p.kind == MsFlags::MS_SHARED || !p.recursive) {
                 // the unmount must not reach the host
                 let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
                 mount(None::<&str>, ".", None::<&str>, slave, None::<&str>)
@@ -229,19 +188,9 @@ pub(super) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, leave: Leave) -> Re
     }
     chdir("/").step(|| "chdir /")?;
     if let Some(p) = plan.propagation {
-        let recursive = if p.recursive {
-            MsFlags::MS_REC
-        } else {
-            MsFlags::empty()
-        };
-        mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            p.kind | recursive,
-            None::<&str>,
-        )
-        .step(|| "linux.rootfsPropagation")?;
+        let recursive = if p.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+        mount(None::<&str>, "/", None::<&str>, p.kind | recursive, None::<&str>)
+            .step(|| "linux.rootfsPropagation")?;
     }
     Ok(())
 }

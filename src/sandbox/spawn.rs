@@ -69,18 +69,11 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
     let new = namespaces.new_flags() - CloneFlags::CLONE_NEWCGROUP;
     let in_userns = namespaces.separates(CloneFlags::CLONE_NEWUSER);
     let with_helper = !joins.is_empty() && in_userns;
-    let pid_namespace = match joins
-        .iter()
-        .position(|j| j.kind == CloneFlags::CLONE_NEWPID)
-    {
+    let pid_namespace = match joins.iter().position(|j| j.kind == CloneFlags::CLONE_NEWPID) {
         Some(at) if !with_helper => Some(joins.swap_remove(at)),
         _ => None,
     };
-    let how = CloneHow {
-        namespaces: new,
-        cgroup: Some(args.cgroup),
-        sibling: false,
-    };
+    let how = CloneHow { namespaces: new, cgroup: Some(args.cgroup), sibling: false };
     let init = Init {
         plan: args.plan,
         options: args.options,
@@ -94,16 +87,10 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
         spawn_by_helper(how, init)
     } else {
         in_pid_namespace(pid_namespace.as_ref(), || {
-            clone_child(how, move || init::main(init))
+            clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))
         })
-        .map(Some)
-        .map_err(explain_clone)
     };
-    Ok(Spawned {
-        channel: ours,
-        child: result?,
-        console: None,
-    })
+    Ok(Spawned { channel: ours, child: result?, console: None })
 }
 
 fn explain_clone(e: Error) -> Error {
@@ -124,24 +111,10 @@ fn explain_clone(e: Error) -> Error {
 fn open_joins(plan: &Plan) -> Result<Vec<Join>> {
     let mut joins = Vec::new();
     for join in &plan.namespaces.join {
-        let step = || {
-            format!(
-                "{} namespace {}",
-                namespace_name(join.kind),
-                join.path.display()
-            )
-        };
-        let fd = open(
-            &join.path,
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .step(step)?;
+        let step = || format!("{} namespace {}", namespace_name(join.kind), join.path.display());
+        let fd = open(&join.path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).step(step)?;
         match process::namespace_kind(fd.as_fd()) {
-            Ok(kind) if kind == join.kind => joins.push(Join {
-                kind: join.kind,
-                fd,
-            }),
+            Ok(kind) if kind == join.kind => joins.push(Join { kind: join.kind, fd }),
             Ok(kind) => {
                 let found = format!("is a {} namespace", namespace_name(kind));
                 return Err(Error::invalid(found).step(step()));
@@ -154,47 +127,30 @@ fn open_joins(plan: &Plan) -> Result<Vec<Join>> {
 
 /// Makes a child in another pid namespace: joining one means the children, so
 /// the runtime joins, clones and goes back.
-fn in_pid_namespace<T>(
-    namespace: Option<&Join>,
-    clone: impl FnOnce() -> nix::Result<T>,
-) -> Result<T> {
+fn in_pid_namespace<T>(namespace: Option<&Join>, clone: impl FnOnce() -> Result<T>) -> Result<T> {
     let Some(namespace) = namespace else {
-        return Ok(clone()?);
+        return clone();
     };
-    let own = open(
-        "/proc/self/ns/pid",
-        OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
-    .step(|| "open own pid namespace")?;
+    let own = open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .step(|| "open own pid namespace")?;
     setns(&namespace.fd, CloneFlags::CLONE_NEWPID).step(|| "join the pid namespace")?;
     let made = clone();
     setns(&own, CloneFlags::CLONE_NEWPID).step(|| "go back to the own pid namespace")?;
-    made.map_err(Error::from)
+    made
 }
 
 /// With a user namespace, joined namespaces need a second fork: those of the
 /// host's user namespace have to be joined before the new one exists, and a
 /// joined one gives its powers only to who is in it already.
 fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
-    let helper_how = CloneHow {
-        namespaces: CloneFlags::empty(),
-        ..how
-    };
+    let helper_how = CloneHow { namespaces: CloneFlags::empty(), ..how };
     let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
     let helper = clone_child(helper_how, move || {
         let moved = join_all(how.namespaces, &mut init.joins).and_then(|()| {
-            let how = CloneHow {
-                namespaces: how.namespaces,
-                cgroup: None,
-                sibling: true,
-            };
+            let how = CloneHow { namespaces: how.namespaces, cgroup: None, sibling: true };
             let child =
                 clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))?;
-            theirs.send_with(
-                &Message::Moved(child.pid.as_raw()),
-                Some(child.pidfd.as_fd()),
-            )
+            theirs.send_with(&Message::Moved(child.pid.as_raw()), Some(child.pidfd.as_fd()))
         });
         if let Err(error) = moved {
             theirs.send(&Message::Failed(error)).unwrap_or_default();
@@ -205,15 +161,9 @@ fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
     // it ends by itself, at once: everything it does is a few system calls
     waitid(Id::PIDFd(helper.pidfd.as_fd()), WaitPidFlag::WEXITED).step(|| "wait for the helper")?;
     match ours.receive()? {
-        Some((Message::Moved(pid), Some(pidfd))) => Ok(Child {
-            pid: Pid::from_raw(pid),
-            pidfd,
-        }),
+        Some((Message::Moved(pid), Some(pidfd))) => Ok(Child { pid: Pid::from_raw(pid), pidfd }),
         Some((Message::Failed(error), _)) => Err(error),
-        _ => Err(Error::new(
-            ErrorKind::System,
-            "the helper that joins namespaces has died",
-        )),
+        _ => Err(Error::new(ErrorKind::System, "the helper that joins namespaces has died")),
     }
 }
 
@@ -243,9 +193,8 @@ fn join_all(new: CloneFlags, joins: &mut Vec<Join>) -> Result<()> {
     if let Some(user) = user {
         init::join(&[user], |_| true)?;
         // children only are moved into a pid namespace: init would be too late
-        let (pid, rest): (Vec<Join>, Vec<Join>) = later
-            .into_iter()
-            .partition(|j| j.kind == CloneFlags::CLONE_NEWPID);
+        let (pid, rest): (Vec<Join>, Vec<Join>) =
+            later.into_iter().partition(|j| j.kind == CloneFlags::CLONE_NEWPID);
         init::join(&pid, |_| true)?;
         later = rest;
     }
@@ -309,11 +258,7 @@ impl Spawned {
             write_proc(pid, "oom_score_adj", &value.to_string()).map_err(|e| {
                 let lowers = e.is_errno(Errno::EACCES);
                 let e = e.step("process.oomScoreAdj");
-                if lowers {
-                    e.hint("lowering it needs CAP_SYS_RESOURCE")
-                } else {
-                    e
-                }
+                if lowers { e.hint("lowering it needs CAP_SYS_RESOURCE") } else { e }
             })?;
         }
         Ok(())
@@ -333,10 +278,9 @@ impl Spawned {
         match self.channel.receive()? {
             None => Ok(()),
             Some((Message::Failed(error), _)) => Err(error),
-            Some((other, _)) => Err(Error::new(
-                ErrorKind::System,
-                format!("init said {other:?} after its start"),
-            )),
+            Some((other, _)) => {
+                Err(Error::new(ErrorKind::System, format!("init said {other:?} after its start")))
+            }
         }
     }
 
@@ -350,6 +294,11 @@ impl Spawned {
         self.child.pidfd.as_fd()
     }
 
+    /// The master of the container's pty.
+    pub fn console(&self) -> Option<BorrowedFd<'_>> {
+        self.console.as_ref().map(AsFd::as_fd)
+    }
+
     /// The master of the container's pty, once.
     pub fn take_console(&mut self) -> Option<OwnedFd> {
         self.console.take()
@@ -359,7 +308,8 @@ impl Spawned {
     pub fn kill(&self) {
         // it may have ended by itself
         pidfd_send_signal(self.pidfd(), libc::SIGKILL).unwrap_or_default();
-        waitid(Id::PIDFd(self.pidfd()), WaitPidFlag::WEXITED).map_or((), drop);
+        // ECHILD: it has been reaped before
+        waitid(Id::PIDFd(self.pidfd()), WaitPidFlag::WEXITED).unwrap_or(WaitStatus::StillAlive);
     }
 
     fn unexpected_death(&self) -> Error {
@@ -368,10 +318,7 @@ impl Spawned {
             Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
             _ => "has gone".to_owned(),
         };
-        Error::new(
-            ErrorKind::System,
-            format!("the container's init {how} during its set-up"),
-        )
+        Error::new(ErrorKind::System, format!("the container's init {how} during its set-up"))
     }
 }
 
@@ -382,17 +329,12 @@ fn write_maps(pid: Pid, plan: &Plan) -> Result<()> {
 }
 
 fn map_text(map: &[IdMapping]) -> String {
-    map.iter()
-        .map(|m| format!("{} {} {}\n", m.container, m.host, m.size))
-        .collect()
+    map.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
 }
 
 fn write_proc(pid: Pid, name: &str, text: &str) -> Result<()> {
-    let mut file = File::options()
-        .write(true)
-        .open(format!("/proc/{pid}/{name}"))
-        .step(|| name.to_owned())?;
+    let mut file =
+        File::options().write(true).open(format!("/proc/{pid}/{name}")).step(|| name.to_owned())?;
     // one write: the kernel takes a map whole or not at all
-    file.write_all(text.as_bytes())
-        .step(|| format!("write {name}"))
+    file.write_all(text.as_bytes()).step(|| format!("write {name}"))
 }

@@ -50,9 +50,7 @@ const DEFAULT_DEVICES: [(&str, u64, u64); 6] = [
 ];
 
 pub(super) fn devices(linux: Option<&Linux>) -> Result<Vec<DevicePlan>> {
-    let given = linux
-        .and_then(|l| l.devices().as_deref())
-        .unwrap_or_default();
+    let given = linux.and_then(|l| l.devices().as_deref()).unwrap_or_default();
     let mut plans: Vec<DevicePlan> = DEFAULT_DEVICES
         .iter()
         .map(|(path, major, minor)| DevicePlan {
@@ -83,9 +81,7 @@ fn device_plan(device: &LinuxDevice) -> Result<DevicePlan> {
     };
     let number = |name: &str, value: i64, max: u64| match u64::try_from(value) {
         Ok(n) if n <= max => Ok(n),
-        _ => Err(Error::invalid(format!(
-            "{name}: {value} is not within 0..{max}"
-        ))),
+        _ => Err(Error::invalid(format!("{name}: {value} is not within 0..{max}"))),
     };
     // a fifo has no number; the kernel's device numbers have 12 and 20 bits
     let rdev = match kind {
@@ -111,9 +107,7 @@ fn device_plan(device: &LinuxDevice) -> Result<DevicePlan> {
 /// A path inside the container: absolute, without `..`.
 pub(super) fn inside(field: &str, path: &Path) -> Result<PathBuf> {
     if !path.is_absolute() {
-        return Err(Error::invalid(format!(
-            "{field}: {path:?} is not an absolute path"
-        )));
+        return Err(Error::invalid(format!("{field}: {path:?} is not an absolute path")));
     }
     if path.components().any(|part| part == Component::ParentDir) {
         return Err(Error::invalid(format!("{field}: {path:?} has .. inside")));
@@ -185,16 +179,11 @@ fn sysctl(name: &str, value: &str, ns: &NamespacePlan) -> Result<SysctlPlan> {
             .collect()
     };
     let dotted = path.replace('/', ".");
-    if path
-        .split('/')
-        .any(|part| part.is_empty() || part == "." || part == "..")
-    {
+    if path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
         return Err(Error::invalid("is not the name of a sysctl"));
     }
     let Some(kind) = sysctl_namespace(&dotted) else {
-        return Err(Error::invalid(
-            "is not separate for a container: it would change the host",
-        ));
+        return Err(Error::invalid("is not separate for a container: it would change the host"));
     };
     if !ns.separates(kind) {
         let kind = super::namespaces::kind_name(kind);
@@ -202,11 +191,7 @@ fn sysctl(name: &str, value: &str, ns: &NamespacePlan) -> Result<SysctlPlan> {
             "would change the host: the container has no {kind} namespace of its own"
         )));
     }
-    Ok(SysctlPlan {
-        name: name.to_owned(),
-        path: PathBuf::from(path),
-        value: value.to_owned(),
-    })
+    Ok(SysctlPlan { name: name.to_owned(), path: PathBuf::from(path), value: value.to_owned() })
 }
 
 pub(super) fn rootfs_propagation(linux: Option<&Linux>) -> Result<Option<Propagation>> {
@@ -225,10 +210,7 @@ pub(super) fn rootfs_propagation(linux: Option<&Linux>) -> Result<Option<Propaga
             )));
         }
     };
-    Ok(Some(Propagation {
-        kind,
-        recursive: word.starts_with('r'),
-    }))
+    Ok(Some(Propagation { kind, recursive: word.starts_with('r') }))
 }
 
 #[cfg(test)]
@@ -236,25 +218,18 @@ mod tests {
     use super::*;
 
     fn namespaces(flags: CloneFlags) -> NamespacePlan {
-        NamespacePlan {
-            new: Some(flags),
-            ..NamespacePlan::default()
-        }
+        NamespacePlan { new: Some(flags), ..NamespacePlan::default() }
     }
 
     #[test]
     fn sysctl_names() {
         let ns = namespaces(CloneFlags::CLONE_NEWNET);
         assert_eq!(
-            sysctl("net.ipv4.conf.eth0/1.forwarding", "1", &ns)
-                .unwrap()
-                .path,
+            sysctl("net.ipv4.conf.eth0/1.forwarding", "1", &ns).unwrap().path,
             Path::new("net/ipv4/conf/eth0.1/forwarding")
         );
         assert_eq!(
-            sysctl("net/ipv4/conf/eth0.1/forwarding", "1", &ns)
-                .unwrap()
-                .path,
+            sysctl("net/ipv4/conf/eth0.1/forwarding", "1", &ns).unwrap().path,
             Path::new("net/ipv4/conf/eth0.1/forwarding")
         );
         assert!(sysctl("net.../../kernel/core_pattern", "1", &ns).is_err());

@@ -48,9 +48,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     if size > MAX_CONFIG {
-        return Err(Error::invalid(format!(
-            "{size} bytes are too many for a config.json"
-        )));
+        return Err(Error::invalid(format!("{size} bytes are too many for a config.json")));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
     file.take(MAX_CONFIG).read_to_end(&mut bytes)?;
@@ -90,9 +88,7 @@ fn check_version(version: &str) -> Result<()> {
             ErrorKind::Unsupported,
             format!("ociVersion: {version} is not supported (tare knows 1.0 to {OCI_VERSION})"),
         )),
-        _ => Err(Error::invalid(format!(
-            "ociVersion: {version:?} is not a version like 1.2.0"
-        ))),
+        _ => Err(Error::invalid(format!("ociVersion: {version:?} is not a version like 1.2.0"))),
     }
 }
 
@@ -116,10 +112,7 @@ mod tests {
     #[test]
     fn a_wrong_type_names_its_field() {
         let text = message(r#"{"ociVersion":"1.2.0","root":{"path":"r","readonly":"yes"}}"#);
-        assert!(
-            text.starts_with("root.readonly: invalid type: string"),
-            "{text}"
-        );
+        assert!(text.starts_with("root.readonly: invalid type: string"), "{text}");
     }
 
     #[test]

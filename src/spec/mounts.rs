@@ -118,10 +118,7 @@ impl MountPlan {
         let destination =
             destination(mount.destination()).map_err(|e| e.step(field("destination")))?;
         if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(Error::unsupported(format!(
-                "{}: not supported yet",
-                field("uidMappings")
-            )));
+            return Err(Error::unsupported(format!("{}: not supported yet", field("uidMappings"))));
         }
         let mut words = Words::default();
         for option in mount.options().as_deref().unwrap_or_default() {
@@ -181,15 +178,10 @@ fn kind(mount: &Mount, words: &Words, bundle: &Path) -> Result<MountKind> {
         if source.as_os_str().is_empty() {
             return Err(Error::invalid("source: a bind mount needs one"));
         }
-        return Ok(MountKind::Bind {
-            source: bundle.join(source),
-            recursive,
-        });
+        return Ok(MountKind::Bind { source: bundle.join(source), recursive });
     }
     match fstype {
-        "" => Err(Error::invalid(
-            "type: is missing, and \"bind\" is not among the options",
-        )),
+        "" => Err(Error::invalid("type: is missing, and \"bind\" is not among the options")),
         "cgroup" | "cgroup2" => Ok(MountKind::Cgroup),
         _ => Ok(MountKind::Filesystem {
             fstype: fstype.to_owned(),
@@ -225,9 +217,7 @@ impl Words {
             "remount" => self.remount = true,
             "tmpcopyup" | "idmap" | "ridmap" | "copy-symlink" | "src-nofollow"
             | "dest-nofollow" => {
-                return Err(Error::unsupported(format!(
-                    "{option:?} is not supported yet"
-                )));
+                return Err(Error::unsupported(format!("{option:?} is not supported yet")));
             }
             _ if self.take_propagation(option) || self.take_attr(option) => {}
             _ => self.take_fs(option),
@@ -275,10 +265,7 @@ impl Words {
         if ["nomand", "norelatime", "nolazytime", "async"].contains(&key) {
             return;
         }
-        self.fs.push(FsOption {
-            key: key.to_owned(),
-            value,
-        });
+        self.fs.push(FsOption { key: key.to_owned(), value });
     }
 }
 
@@ -321,19 +308,9 @@ mod tests {
         .unwrap();
         assert_eq!(plan.destination, Path::new("/dev/shm"));
         assert_eq!(plan.attrs.set, attr::NOSUID | attr::NOEXEC | attr::NODEV);
-        let MountKind::Filesystem {
-            fstype,
-            source,
-            options,
-        } = plan.kind
-        else {
-            panic!()
-        };
+        let MountKind::Filesystem { fstype, source, options } = plan.kind else { panic!() };
         assert_eq!((fstype.as_str(), source.as_str()), ("tmpfs", "shm"));
-        let size = FsOption {
-            key: "size".into(),
-            value: Some("65536k".into()),
-        };
+        let size = FsOption { key: "size".into(), value: Some("65536k".into()) };
         assert_eq!(options.last(), Some(&size));
     }
 
@@ -343,20 +320,11 @@ mod tests {
             r#"{"destination":"/d","source":"data","options":["rbind","rro","ro","rslave","noatime"]}"#,
         )
         .unwrap();
-        assert_eq!(
-            plan.kind,
-            MountKind::Bind {
-                source: "/b/data".into(),
-                recursive: true
-            }
-        );
+        assert_eq!(plan.kind, MountKind::Bind { source: "/b/data".into(), recursive: true });
         assert_eq!(plan.attrs.set, attr::RDONLY | attr::NOATIME);
         assert_eq!(plan.attrs.clear, attr::ATIME_MASK);
         assert_eq!(plan.recursive_attrs.set, attr::RDONLY);
-        let slave = Propagation {
-            kind: MsFlags::MS_SLAVE,
-            recursive: true,
-        };
+        let slave = Propagation { kind: MsFlags::MS_SLAVE, recursive: true };
         assert_eq!(plan.propagation, [slave]);
     }
 
@@ -370,27 +338,12 @@ mod tests {
     #[test]
     fn wrong_input() {
         for (json, part) in [
-            (
-                r#"{"destination":"/"}"#,
-                "mounts[0].destination: is the root itself",
-            ),
-            (
-                r#"{"destination":"/../.."}"#,
-                "mounts[0].destination: is the root itself",
-            ),
+            (r#"{"destination":"/"}"#, "mounts[0].destination: is the root itself"),
+            (r#"{"destination":"/../.."}"#, "mounts[0].destination: is the root itself"),
             (r#"{"destination":"/a"}"#, "mounts[0]: type: is missing"),
-            (
-                r#"{"destination":"/a","options":["bind"]}"#,
-                "a bind mount needs one",
-            ),
-            (
-                r#"{"destination":"/a","source":"/","options":["bind","size=1"]}"#,
-                "\"size\"",
-            ),
-            (
-                r#"{"destination":"/a","source":"/","options":["bind","idmap"]}"#,
-                "not supported",
-            ),
+            (r#"{"destination":"/a","options":["bind"]}"#, "a bind mount needs one"),
+            (r#"{"destination":"/a","source":"/","options":["bind","size=1"]}"#, "\"size\""),
+            (r#"{"destination":"/a","source":"/","options":["bind","idmap"]}"#, "not supported"),
         ] {
             let text = resolve(json).unwrap_err().to_string();
             assert!(text.contains(part), "{json}: {text}");

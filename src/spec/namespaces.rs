@@ -70,9 +70,7 @@ impl NamespacePlan {
         for namespace in linux.namespaces().as_deref().unwrap_or_default() {
             let (name, kind) = kind_of(namespace.typ())?;
             if seen.contains(kind) {
-                return Err(Error::invalid(format!(
-                    "linux.namespaces: {name} is there twice"
-                )));
+                return Err(Error::invalid(format!("linux.namespaces: {name} is there twice")));
             }
             seen |= kind;
             match namespace.path() {
@@ -83,10 +81,7 @@ impl NamespacePlan {
                             path.display()
                         )));
                     }
-                    plan.join.push(JoinPlan {
-                        kind,
-                        path: path.clone(),
-                    });
+                    plan.join.push(JoinPlan { kind, path: path.clone() });
                 }
                 _ => new |= kind,
             }
@@ -102,14 +97,10 @@ impl NamespacePlan {
         let mapped = !self.uid_map.is_empty() || !self.gid_map.is_empty();
         if self.makes(CloneFlags::CLONE_NEWUSER) {
             if self.uid_map.is_empty() {
-                return Err(Error::invalid(
-                    "linux.uidMappings: a new user namespace needs one",
-                ));
+                return Err(Error::invalid("linux.uidMappings: a new user namespace needs one"));
             }
             if self.gid_map.is_empty() {
-                return Err(Error::invalid(
-                    "linux.gidMappings: a new user namespace needs one",
-                ));
+                return Err(Error::invalid("linux.gidMappings: a new user namespace needs one"));
             }
         } else if mapped && !self.separates(CloneFlags::CLONE_NEWUSER) {
             return Err(Error::invalid(
@@ -135,9 +126,7 @@ fn kind_of(kind: LinuxNamespaceType) -> Result<(&'static str, CloneFlags)> {
         LinuxNamespaceType::Pid => ("pid", CloneFlags::CLONE_NEWPID),
         LinuxNamespaceType::Network => ("network", CloneFlags::CLONE_NEWNET),
         LinuxNamespaceType::Time => {
-            return Err(Error::unsupported(
-                "linux.namespaces: time is not supported yet",
-            ));
+            return Err(Error::unsupported("linux.namespaces: time is not supported yet"));
         }
     })
 }
@@ -159,11 +148,7 @@ pub(crate) fn kind_name(kind: CloneFlags) -> &'static str {
 fn mappings(field: &str, list: Option<&[LinuxIdMapping]>) -> Result<Vec<IdMapping>> {
     let mut all = Vec::new();
     for m in list.unwrap_or_default() {
-        let mapping = IdMapping {
-            container: m.container_id(),
-            host: m.host_id(),
-            size: m.size(),
-        };
+        let mapping = IdMapping { container: m.container_id(), host: m.host_id(), size: m.size() };
         let overflows = |first: u32| first.checked_add(mapping.size).is_none();
         if mapping.size == 0 || overflows(mapping.container) || overflows(mapping.host) {
             return Err(Error::invalid(format!(
@@ -199,22 +184,10 @@ mod tests {
     #[test]
     fn wrong_input() {
         for (json, part) in [
-            (
-                r#"{"namespaces":[{"type":"mount"},{"type":"mount"}]}"#,
-                "mount is there twice",
-            ),
-            (
-                r#"{"namespaces":[{"type":"mount"},{"type":"pid","path":"x"}]}"#,
-                "is not absolute",
-            ),
-            (
-                r#"{"namespaces":[{"type":"mount"},{"type":"user"}]}"#,
-                "uidMappings",
-            ),
-            (
-                r#"{"namespaces":[{"type":"pid"}]}"#,
-                "without a mount namespace",
-            ),
+            (r#"{"namespaces":[{"type":"mount"},{"type":"mount"}]}"#, "mount is there twice"),
+            (r#"{"namespaces":[{"type":"mount"},{"type":"pid","path":"x"}]}"#, "is not absolute"),
+            (r#"{"namespaces":[{"type":"mount"},{"type":"user"}]}"#, "uidMappings"),
+            (r#"{"namespaces":[{"type":"pid"}]}"#, "without a mount namespace"),
             (
                 r#"{"namespaces":[{"type":"mount"}],"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
                 "no user namespace",

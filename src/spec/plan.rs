@@ -12,6 +12,9 @@ use super::mounts::{MountPlan, Propagation};
 use super::namespaces::NamespacePlan;
 use super::process::ProcessPlan;
 use super::refuse;
+use crate::cgroup;
+use crate::cgroup::devices::DeviceProgram;
+use crate::cgroup::limits::LimitsPlan;
 use crate::error::{Error, Result};
 
 /// What a plan is made from, beside the configuration itself.
@@ -97,8 +100,10 @@ pub struct Plan {
     pub process: ProcessPlan,
     /// Where the config wants the cgroup.
     pub cgroups_path: Option<PathBuf>,
-    /// Limits and device rules.
-    pub resources: LinuxResources,
+    /// Limits, as writes to files of the cgroup.
+    pub limits: LimitsPlan,
+    /// Device rules, compiled; `None` allows all.
+    pub device_program: Option<DeviceProgram>,
     /// Hooks.
     pub hooks: Hooks,
 }
@@ -118,15 +123,12 @@ impl Plan {
         let hostname = uts_name("hostname", spec.hostname().as_deref(), &namespaces)?;
         let domainname = uts_name("domainname", spec.domainname().as_deref(), &namespaces)?;
         let mut mounts = Vec::new();
-        for (index, mount) in spec
-            .mounts()
-            .as_deref()
-            .unwrap_or_default()
-            .iter()
-            .enumerate()
-        {
+        for (index, mount) in spec.mounts().as_deref().unwrap_or_default().iter().enumerate() {
             mounts.push(MountPlan::resolve(index, mount, args.bundle)?);
         }
+        let empty = LinuxResources::default();
+        let resources = linux.and_then(|l| l.resources().as_ref());
+        let rules = resources.and_then(|r| r.devices().as_deref());
         let masked = linux.and_then(|l| l.masked_paths().as_deref());
         let readonly = linux.and_then(|l| l.readonly_paths().as_deref());
         Ok(Plan {
@@ -144,9 +146,8 @@ impl Plan {
             readonly_paths: linux::paths("linux.readonlyPaths", readonly)?,
             process: ProcessPlan::resolve(process)?,
             cgroups_path: linux.and_then(|l| l.cgroups_path().clone()),
-            resources: linux
-                .and_then(|l| l.resources().clone())
-                .unwrap_or_default(),
+            limits: cgroup::limits::plan(resources.unwrap_or(&empty))?,
+            device_program: cgroup::devices::plan(rules.unwrap_or_default())?,
             hooks: hooks(spec)?,
             namespaces,
         })
@@ -182,9 +183,7 @@ fn uts_name(field: &str, name: Option<&str>, ns: &NamespacePlan) -> Result<Optio
     }
     // __NEW_UTS_LEN
     if name.len() > 64 || name.contains('\0') {
-        return Err(Error::invalid(format!(
-            "{field}: {name:?} is not a name of up to 64 bytes"
-        )));
+        return Err(Error::invalid(format!("{field}: {name:?} is not a name of up to 64 bytes")));
     }
     Ok(Some(name.to_owned()))
 }
@@ -210,9 +209,7 @@ fn hook_list(kind: &str, list: Option<&[Hook]>) -> Result<Vec<HookPlan>> {
         let field = format!("hooks.{kind}[{index}]");
         let path = hook.path().clone();
         if !path.is_absolute() {
-            return Err(Error::invalid(format!(
-                "{field}.path: {path:?} is not an absolute path"
-            )));
+            return Err(Error::invalid(format!("{field}.path: {path:?} is not an absolute path")));
         }
         let timeout = match hook.timeout() {
             None => None,
@@ -229,12 +226,7 @@ fn hook_list(kind: &str, list: Option<&[Hook]>) -> Result<Vec<HookPlan>> {
         if args.is_empty() {
             args.push(path.to_string_lossy().into_owned());
         }
-        plans.push(HookPlan {
-            path,
-            args,
-            env: hook.env().clone().unwrap_or_default(),
-            timeout,
-        });
+        plans.push(HookPlan { path, args, env: hook.env().clone().unwrap_or_default(), timeout });
     }
     Ok(plans)
 }

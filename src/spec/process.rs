@@ -76,21 +76,15 @@ impl ProcessPlan {
         let user = process.user();
         let umask = user.umask().unwrap_or(0o022);
         if umask > 0o777 {
-            return Err(Error::invalid(format!(
-                "process.user.umask: {umask:o} is not a mode"
-            )));
+            return Err(Error::invalid(format!("process.user.umask: {umask:o} is not a mode")));
         }
         let groups = user.additional_gids().clone().unwrap_or_default();
         check_id("process.user.uid", user.uid())?;
         check_id("process.user.gid", user.gid())?;
-        groups
-            .iter()
-            .try_for_each(|g| check_id("process.user.additionalGids", *g))?;
+        groups.iter().try_for_each(|g| check_id("process.user.additionalGids", *g))?;
         if !process.cwd().is_absolute() {
             let cwd = process.cwd().display();
-            return Err(Error::invalid(format!(
-                "process.cwd: {cwd:?} is not an absolute path"
-            )));
+            return Err(Error::invalid(format!("process.cwd: {cwd:?} is not an absolute path")));
         }
         Ok(ProcessPlan {
             args: args(process)?,
@@ -134,10 +128,7 @@ fn args(process: &Process) -> Result<Vec<CString>> {
         }
         Some(_) => {}
     }
-    args.iter()
-        .enumerate()
-        .map(|(i, a)| text(&format!("process.args[{i}]"), a))
-        .collect()
+    args.iter().enumerate().map(|(i, a)| text(&format!("process.args[{i}]"), a)).collect()
 }
 
 fn env(process: &Process) -> Result<Vec<CString>> {
@@ -145,9 +136,9 @@ fn env(process: &Process) -> Result<Vec<CString>> {
     env.iter()
         .enumerate()
         .map(|(i, entry)| match entry.split_once('=') {
-            None | Some(("", _)) => Err(Error::invalid(format!(
-                "process.env[{i}]: {entry:?} is not NAME=VALUE"
-            ))),
+            None | Some(("", _)) => {
+                Err(Error::invalid(format!("process.env[{i}]: {entry:?} is not NAME=VALUE")))
+            }
             Some(_) => text(&format!("process.env[{i}]"), entry),
         })
         .collect()
@@ -162,19 +153,29 @@ fn capabilities(given: Option<&LinuxCapabilities>) -> Result<Capabilities> {
     let Some(given) = given else {
         return Ok(Capabilities::default());
     };
-    let sets = Capabilities {
+    let mut sets = Capabilities {
         bounding: capability_set(given.bounding().as_ref())?,
         effective: capability_set(given.effective().as_ref())?,
         permitted: capability_set(given.permitted().as_ref())?,
         inheritable: capability_set(given.inheritable().as_ref())?,
         ambient: capability_set(given.ambient().as_ref())?,
     };
-    let (bounding, permitted) = (&sets.bounding, &sets.permitted);
-    within("effective", &sets.effective, "permitted", permitted)?;
+    within("effective", &sets.effective, "permitted", &sets.permitted)?;
     // execve would take what is outside the bounding set away again
-    within("inheritable", &sets.inheritable, "bounding", bounding)?;
-    within("ambient", &sets.ambient, "permitted", permitted)?;
-    within("ambient", &sets.ambient, "inheritable", &sets.inheritable)?;
+    within("inheritable", &sets.inheritable, "bounding", &sets.bounding)?;
+    // runc's own `spec` of old asked for ambient capabilities that are not
+    // inheritable, and such configurations are everywhere: the kernel would
+    // refuse what all runtimes leave out
+    let possible = |cap: &caps::Capability| {
+        let fits = sets.permitted.contains(cap) && sets.inheritable.contains(cap);
+        if !fits {
+            crate::logging::debug(|| {
+                format!("process.capabilities.ambient: {cap} left out: it is not inheritable")
+            });
+        }
+        fits
+    };
+    sets.ambient = sets.ambient.iter().copied().filter(possible).collect();
     Ok(sets)
 }
 
@@ -211,9 +212,7 @@ fn rlimits(process: &Process) -> Result<Vec<RlimitPlan>> {
     for limit in process.rlimits().as_deref().unwrap_or_default() {
         let resource = resource_of(limit.typ())?;
         if plans.iter().any(|p| p.resource == resource) {
-            return Err(Error::invalid(format!(
-                "process.rlimits: {resource:?} is there twice"
-            )));
+            return Err(Error::invalid(format!("process.rlimits: {resource:?} is there twice")));
         }
         if limit.soft() > limit.hard() {
             return Err(Error::invalid(format!(
@@ -222,11 +221,7 @@ fn rlimits(process: &Process) -> Result<Vec<RlimitPlan>> {
                 limit.hard()
             )));
         }
-        plans.push(RlimitPlan {
-            resource,
-            soft: limit.soft(),
-            hard: limit.hard(),
-        });
+        plans.push(RlimitPlan { resource, soft: limit.soft(), hard: limit.hard() });
     }
     Ok(plans)
 }
@@ -255,9 +250,9 @@ fn resource_of(kind: PosixRlimitType) -> Result<nix::sys::resource::Resource> {
 
 fn oom_score_adj(process: &Process) -> Result<Option<i32>> {
     match process.oom_score_adj() {
-        Some(value) if !(-1000..=1000).contains(&value) => Err(Error::invalid(format!(
-            "process.oomScoreAdj: {value} is not within -1000..1000"
-        ))),
+        Some(value) if !(-1000..=1000).contains(&value) => {
+            Err(Error::invalid(format!("process.oomScoreAdj: {value} is not within -1000..1000")))
+        }
         value => Ok(value),
     }
 }
@@ -296,24 +291,12 @@ mod tests {
     #[test]
     fn wrong_input_names_the_field() {
         for (json, start) in [
-            (
-                r#"{"user":{},"args":[],"cwd":"/"}"#,
-                "process.args: is empty",
-            ),
+            (r#"{"user":{},"args":[],"cwd":"/"}"#, "process.args: is empty"),
             (r#"{"user":{},"args":[""],"cwd":"/"}"#, "process.args[0]"),
             (r#"{"user":{},"args":["a"],"cwd":"b"}"#, "process.cwd"),
-            (
-                r#"{"user":{"uid":2147483648},"args":["a"],"cwd":"/"}"#,
-                "process.user.uid",
-            ),
-            (
-                r#"{"user":{},"args":["a"],"cwd":"/","env":["A"]}"#,
-                "process.env[0]",
-            ),
-            (
-                r#"{"user":{},"args":["a"],"cwd":"/","oomScoreAdj":1001}"#,
-                "process.oomScoreAdj",
-            ),
+            (r#"{"user":{"uid":2147483648},"args":["a"],"cwd":"/"}"#, "process.user.uid"),
+            (r#"{"user":{},"args":["a"],"cwd":"/","env":["A"]}"#, "process.env[0]"),
+            (r#"{"user":{},"args":["a"],"cwd":"/","oomScoreAdj":1001}"#, "process.oomScoreAdj"),
             (
                 r#"{"user":{},"args":["a"],"cwd":"/","rlimits":[{"type":"RLIMIT_CORE","soft":2,"hard":1}]}"#,
                 "process.rlimits",

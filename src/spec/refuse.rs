@@ -6,10 +6,8 @@ use crate::error::{Error, Result};
 
 /// Refuses the first field that is set and not supported.
 pub(super) fn unsupported(spec: &Spec) -> Result<()> {
-    let fields = platform_fields(spec)
-        .into_iter()
-        .chain(process_fields(spec))
-        .chain(linux_fields(spec));
+    let fields =
+        platform_fields(spec).into_iter().chain(process_fields(spec)).chain(linux_fields(spec));
     for (name, is_set) in fields {
         if is_set {
             return Err(Error::unsupported(format!("{name}: not supported yet")));
@@ -38,10 +36,7 @@ fn process_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
         ("process.selinuxLabel", set(process.selinux_label())),
         ("process.ioPriority", process.io_priority().is_some()),
         ("process.scheduler", process.scheduler().is_some()),
-        (
-            "process.execCPUAffinity",
-            process.exec_cpu_affinity().is_some(),
-        ),
+        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
     ]
 }
 
@@ -51,20 +46,11 @@ fn linux_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
     };
     vec![
         ("linux.seccomp", linux.seccomp().is_some()),
-        (
-            "linux.netDevices",
-            linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()),
-        ),
+        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", linux.personality().is_some()),
-        (
-            "linux.timeOffsets",
-            linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty()),
-        ),
-        (
-            "linux.mountLabel",
-            linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
-        ),
+        ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty())),
+        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
     ]
 }

@@ -91,10 +91,7 @@ pub fn load_device_program(insns: &[Insn], log: Option<&mut [u8]>) -> SysResult<
         ..LoadAttr::default()
     };
     // as bpftool shows it
-    attr.prog_name
-        .iter_mut()
-        .zip(b"tare_devices")
-        .for_each(|(to, from)| *to = *from);
+    attr.prog_name.iter_mut().zip(b"tare_devices").for_each(|(to, from)| *to = *from);
     if let Some(log) = log {
         attr.log_level = 1;
         attr.log_size = u32::try_from(log.len()).unwrap_or(u32::MAX);
@@ -158,10 +155,7 @@ pub fn device_programs(cgroup: BorrowedFd<'_>) -> SysResult<Vec<OwnedFd>> {
     ids.iter()
         .take(count)
         .map(|id| {
-            let mut attr = IdAttr {
-                id: *id,
-                ..IdAttr::default()
-            };
+            let mut attr = IdAttr { id: *id, ..IdAttr::default() };
             // SAFETY: integers only.
             unsafe { bpf(PROG_GET_FD_BY_ID, &mut attr) }.map(owned)
         })
@@ -174,12 +168,7 @@ unsafe fn bpf<T>(command: libc::c_int, attr: &mut T) -> SysResult<libc::c_long> 
     // SAFETY: the struct is repr(C) and begins like the union's member for the
     // command; its size goes with it, and the kernel takes the rest as zero.
     check(unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attr),
-            size_of::<T>(),
-        )
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>())
     })
 }
 

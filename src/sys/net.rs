@@ -10,12 +10,7 @@ use super::{SysResult, check};
 /// # Errors
 /// EPERM without CAP_NET_ADMIN over the namespace.
 pub fn bring_loopback_up() -> SysResult<()> {
-    let fd = socket(
-        AddressFamily::Inet,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
+    let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     // SAFETY: an all-zero ifreq is a valid one.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
@@ -25,13 +20,8 @@ pub fn bring_loopback_up() -> SysResult<()> {
     let flags = libc::IFF_UP | libc::IFF_LOOPBACK | libc::IFF_RUNNING;
     request.ifr_ifru.ifru_flags = i16::try_from(flags).unwrap_or(i16::MAX);
     // SAFETY: the kernel reads one ifreq that lives through the call.
-    let ret = unsafe {
-        libc::ioctl(
-            fd.as_raw_fd(),
-            libc::SIOCSIFFLAGS,
-            std::ptr::from_ref(&request),
-        )
-    };
+    let ret =
+        unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) };
     check(libc::c_long::from(ret)).map(drop)
 }
 

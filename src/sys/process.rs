@@ -87,11 +87,7 @@ where
     // the child has its own copy of this memory and stack. There is one thread,
     // so no lock of the allocator or of stdio is held at this point.
     let pid = check(unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            std::ptr::from_mut(&mut args),
-            size_of::<CloneArgs>(),
-        )
+        libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<CloneArgs>())
     })?;
     if pid == 0 {
         child();
@@ -140,10 +136,7 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> SysResult<()> {
 /// nix's enum does not have.
 pub fn kill(pid: Pid, signal: i32) -> SysResult<()> {
     // SAFETY: integers only.
-    check(libc::c_long::from(unsafe {
-        libc::kill(pid.as_raw(), signal)
-    }))
-    .map(drop)
+    check(libc::c_long::from(unsafe { libc::kill(pid.as_raw(), signal) })).map(drop)
 }
 
 /// Marks every descriptor from `first` on close-on-exec (Linux 5.11).
@@ -151,12 +144,7 @@ pub fn close_range_on_exec(first: u32) -> SysResult<()> {
     // SAFETY: descriptors are marked, not closed: nothing that owns one is
     // invalidated.
     check(unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            CLOSE_RANGE_CLOEXEC,
-        )
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
     })
     .map(drop)
 }
@@ -183,24 +171,14 @@ pub fn open_pty_peer(master: BorrowedFd<'_>) -> SysResult<OwnedFd> {
 pub fn unlock_pty(master: BorrowedFd<'_>) -> SysResult<()> {
     let unlock: libc::c_int = 0;
     // SAFETY: the kernel reads one int that lives through the call.
-    let ret = unsafe {
-        libc::ioctl(
-            master.as_raw_fd(),
-            libc::TIOCSPTLCK,
-            std::ptr::from_ref(&unlock),
-        )
-    };
+    let ret =
+        unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, std::ptr::from_ref(&unlock)) };
     check(libc::c_long::from(ret)).map(drop)
 }
 
 /// Sets the size of a terminal in characters.
 pub fn set_window_size(tty: BorrowedFd<'_>, rows: u16, columns: u16) -> SysResult<()> {
-    let size = libc::winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the kernel reads one struct that lives through the call.
     let ret = unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(&size)) };
     check(libc::c_long::from(ret)).map(drop)
@@ -208,20 +186,10 @@ pub fn set_window_size(tty: BorrowedFd<'_>, rows: u16, columns: u16) -> SysResul
 
 /// Size of a terminal: rows and columns.
 pub fn window_size(tty: BorrowedFd<'_>) -> SysResult<(u16, u16)> {
-    let mut size = libc::winsize {
-        ws_row: 0,
-        ws_col: 0,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the kernel fills in one struct that lives through the call.
-    let ret = unsafe {
-        libc::ioctl(
-            tty.as_raw_fd(),
-            libc::TIOCGWINSZ,
-            std::ptr::from_mut(&mut size),
-        )
-    };
+    let ret =
+        unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCGWINSZ, std::ptr::from_mut(&mut size)) };
     check(libc::c_long::from(ret))?;
     Ok((size.ws_row, size.ws_col))
 }
@@ -265,10 +233,7 @@ pub fn adopt_fd(fd: RawFd) -> Option<OwnedFd> {
 /// # Errors
 /// EPERM for raising a hard limit without CAP_SYS_RESOURCE.
 pub fn set_rlimit(pid: Pid, resource: i32, soft: u64, hard: u64) -> SysResult<()> {
-    let limit = libc::rlimit64 {
-        rlim_cur: soft,
-        rlim_max: hard,
-    };
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the kernel reads one struct that lives through the call, and is
     // asked to write nothing back.
     check(unsafe {
@@ -345,4 +310,16 @@ pub fn namespace_kind(namespace: BorrowedFd<'_>) -> SysResult<CloneFlags> {
     let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) };
     check(libc::c_long::from(kind))?;
     Ok(CloneFlags::from_bits_retain(kind))
+}
+
+/// True when this descriptor is open.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD looks at the number only.
+    fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0
+}
+
+/// Standard input, which is open for as long as the process lives.
+pub fn stdin_fd() -> BorrowedFd<'static> {
+    // SAFETY: nothing in this program closes descriptor 0.
+    unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) }
 }

@@ -58,10 +58,7 @@ pub(super) struct Assembler {
 
 impl Assembler {
     pub(super) fn new() -> Self {
-        Assembler {
-            insns: Vec::with_capacity(64),
-            ..Assembler::default()
-        }
+        Assembler { insns: Vec::with_capacity(64), ..Assembler::default() }
     }
 
     /// Takes struct bpf_cgroup_dev_ctx apart: the access and the kind in the

@@ -93,17 +93,11 @@ pub fn default_rules() -> impl Iterator<Item = Rule> {
         (Kind::Char, Some(5), Some(2), ALL), // ptmx
         (Kind::Char, Some(136), None, ALL),  // pts/*, the console among them
     ];
-    DEVICES
-        .into_iter()
-        .map(|(kind, major, minor, access)| Rule {
-            allow: true,
-            devices: Devices {
-                kind: Some(kind),
-                major,
-                minor,
-            },
-            access,
-        })
+    DEVICES.into_iter().map(|(kind, major, minor, access)| Rule {
+        allow: true,
+        devices: Devices { kind: Some(kind), major, minor },
+        access,
+    })
 }
 
 impl Rule {
@@ -113,9 +107,7 @@ impl Rule {
             Some(LinuxDeviceType::B) => Some(Kind::Block),
             Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(Kind::Char),
             Some(LinuxDeviceType::P) => {
-                return Err(Error::invalid(format!(
-                    "{FIELD}[{at}].type: a fifo is not a device"
-                )));
+                return Err(Error::invalid(format!("{FIELD}[{at}].type: a fifo is not a device")));
             }
         };
         Ok(Rule {
@@ -223,10 +215,7 @@ fn emit_run(out: &mut Assembler, run: &[Rule]) {
         return;
     };
     let mut table: BTreeMap<Option<Kind>, Majors> = BTreeMap::new();
-    for Rule {
-        devices, access, ..
-    } in run
-    {
+    for Rule { devices, access, .. } in run {
         *table
             .entry(devices.kind)
             .or_default()

@@ -52,22 +52,19 @@ fn run(program: &[Insn], kind: u32, major: u32, minor: u32, access: u8) -> bool 
 
 /// The meaning of the rules, said another way: bit by bit, the last that applies.
 fn oracle(rules: &[Rule], kind: u32, major: u32, minor: u32, access: u8) -> bool {
-    [MKNOD, READ, WRITE]
-        .into_iter()
-        .filter(|bit| access & bit != 0)
-        .all(|bit| {
-            rules
-                .iter()
-                .rev()
-                .find(|rule| {
-                    let d = rule.devices;
-                    d.kind.is_none_or(|k| k as u32 == kind)
-                        && d.major.is_none_or(|m| m == major)
-                        && d.minor.is_none_or(|m| m == minor)
-                        && rule.access & bit != 0
-                })
-                .is_some_and(|rule| rule.allow)
-        })
+    [MKNOD, READ, WRITE].into_iter().filter(|bit| access & bit != 0).all(|bit| {
+        rules
+            .iter()
+            .rev()
+            .find(|rule| {
+                let d = rule.devices;
+                d.kind.is_none_or(|k| k as u32 == kind)
+                    && d.major.is_none_or(|m| m == major)
+                    && d.minor.is_none_or(|m| m == minor)
+                    && rule.access & bit != 0
+            })
+            .is_some_and(|rule| rule.allow)
+    })
 }
 
 fn rules(json: &str) -> Vec<LinuxDeviceCgroup> {
@@ -75,11 +72,7 @@ fn rules(json: &str) -> Vec<LinuxDeviceCgroup> {
 }
 
 fn parse(json: &str) -> Vec<Rule> {
-    rules(json)
-        .iter()
-        .enumerate()
-        .map(|(at, rule)| Rule::parse(at, rule).unwrap())
-        .collect()
+    rules(json).iter().enumerate().map(|(at, rule)| Rule::parse(at, rule).unwrap()).collect()
 }
 
 const CHAR: u32 = 2;
@@ -87,9 +80,7 @@ const BLOCK: u32 = 1;
 
 #[test]
 fn the_default_config_refuses_all_but_the_default_devices() {
-    let program = plan(&rules(r#"[{"allow": false, "access": "rwm"}]"#))
-        .unwrap()
-        .unwrap();
+    let program = plan(&rules(r#"[{"allow": false, "access": "rwm"}]"#)).unwrap().unwrap();
     for (kind, major, minor, access, allowed) in [
         (CHAR, 1, 3, READ | WRITE, true),
         (CHAR, 1, 3, ALL, true),
@@ -209,17 +200,10 @@ fn wrong_rules_are_named() {
     assert!(compile(&many).is_ok(), "the same rule again is no rule");
     let many: Vec<_> = (0..20_000)
         .map(|minor| Rule {
-            devices: Devices {
-                kind: Some(Kind::Char),
-                major: Some(1),
-                minor: Some(minor),
-            },
+            devices: Devices { kind: Some(Kind::Char), major: Some(1), minor: Some(minor) },
             ..many[0]
         })
-        .map(|rule| Rule {
-            access: READ,
-            ..rule
-        })
+        .map(|rule| Rule { access: READ, ..rule })
         .collect();
     let error = compile(&many).unwrap_err().to_string();
     assert_eq!(error, "linux.resources.devices: 20000 rules are too many");
@@ -275,13 +259,9 @@ fn any_rules_do_as_their_meaning_says() {
                 continue;
             }
             let expected = oracle(&rules, kind, major, minor, access);
-            let answer = program
-                .as_ref()
-                .is_none_or(|p| run(p.insns(), kind, major, minor, access));
-            assert_eq!(
-                answer, expected,
-                "{kind} {major}:{minor} {access} {rules:?}"
-            );
+            let answer =
+                program.as_ref().is_none_or(|p| run(p.insns(), kind, major, minor, access));
+            assert_eq!(answer, expected, "{kind} {major}:{minor} {access} {rules:?}");
         }
     }
 }

@@ -19,8 +19,7 @@ pub(super) fn plan(cpu: &LinuxCpu, plan: &mut LimitsPlan) -> Result<()> {
     let idle = idle(cpu.idle())?;
     // before the weight: a cgroup that is idle refuses one
     if let Some(value) = idle {
-        plan.settings
-            .push(Setting::new("cpu.idle", value, "linux.resources.cpu.idle"));
+        plan.settings.push(Setting::new("cpu.idle", value, "linux.resources.cpu.idle"));
     }
     match cpu.shares() {
         // idle is a weight, the least of all: the kernel takes no other
@@ -52,9 +51,7 @@ pub(super) fn plan(cpu: &LinuxCpu, plan: &mut LimitsPlan) -> Result<()> {
 }
 
 fn no_realtime(name: &str) -> Error {
-    Error::unsupported(format!(
-        "{FIELD}.{name}: cgroup2 has no realtime budget of a cgroup"
-    ))
+    Error::unsupported(format!("{FIELD}.{name}: cgroup2 has no realtime budget of a cgroup"))
 }
 
 fn idle(idle: Option<i64>) -> Result<Option<&'static str>> {
@@ -62,9 +59,7 @@ fn idle(idle: Option<i64>) -> Result<Option<&'static str>> {
         None => Ok(None),
         Some(0) => Ok(Some("0")),
         Some(1) => Ok(Some("1")),
-        Some(other) => Err(Error::invalid(format!(
-            "{FIELD}.idle: {other} is not 0 or 1"
-        ))),
+        Some(other) => Err(Error::invalid(format!("{FIELD}.idle: {other} is not 0 or 1"))),
     }
 }
 
@@ -189,14 +184,8 @@ mod tests {
             (r#"{"cpu": {"shares": 1024}}"#, "cpu.weight=100"),
             (r#"{"cpu": {"idle": 1}}"#, "cpu.idle=1"),
             (r#"{"cpu": {"idle": 1, "shares": 1024}}"#, "cpu.idle=1"),
-            (
-                r#"{"cpu": {"idle": 0, "shares": 1024}}"#,
-                "cpu.idle=0; cpu.weight=100",
-            ),
-            (
-                r#"{"cpu": {"idle": 2}}"#,
-                "linux.resources.cpu.idle: 2 is not 0 or 1",
-            ),
+            (r#"{"cpu": {"idle": 0, "shares": 1024}}"#, "cpu.idle=0; cpu.weight=100"),
+            (r#"{"cpu": {"idle": 2}}"#, "linux.resources.cpu.idle: 2 is not 0 or 1"),
         ]);
     }
 
@@ -204,10 +193,7 @@ mod tests {
     fn quota_period_and_burst() {
         check(&[
             (r#"{"cpu": {"quota": 50000}}"#, "cpu.max=50000 100000"),
-            (
-                r#"{"cpu": {"quota": 50000, "period": 200000}}"#,
-                "cpu.max=50000 200000",
-            ),
+            (r#"{"cpu": {"quota": 50000, "period": 200000}}"#, "cpu.max=50000 200000"),
             (r#"{"cpu": {"period": 200000}}"#, "cpu.max=max 200000"),
             (r#"{"cpu": {"quota": -1}}"#, "cpu.max=max 100000"),
             (r#"{"cpu": {"quota": 0, "period": 0}}"#, ""),
@@ -236,20 +222,14 @@ mod tests {
                 r#"{"cpu": {"realtimePeriod": 950000}}"#,
                 "linux.resources.cpu.realtimePeriod: cgroup2 has no realtime budget of a cgroup",
             ),
-            (
-                r#"{"cpu": {"realtimePeriod": 0, "realtimeRuntime": 0}}"#,
-                "",
-            ),
+            (r#"{"cpu": {"realtimePeriod": 0, "realtimeRuntime": 0}}"#, ""),
         ]);
     }
 
     #[test]
     fn cpus_and_mems() {
         check(&[
-            (
-                r#"{"cpu": {"cpus": "0-1,3", "mems": "0"}}"#,
-                "cpuset.cpus=0-1,3; cpuset.mems=0",
-            ),
+            (r#"{"cpu": {"cpus": "0-1,3", "mems": "0"}}"#, "cpuset.cpus=0-1,3; cpuset.mems=0"),
             (r#"{"cpu": {"cpus": "", "mems": " "}}"#, ""),
             (r#"{"cpu": {"cpus": "0-7:2/4"}}"#, "cpuset.cpus=0-7:2/4"),
             (

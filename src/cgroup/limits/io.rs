@@ -25,8 +25,7 @@ pub(super) fn block_io(block_io: &LinuxBlockIo, plan: &mut LimitsPlan) -> Result
         }
         if let Some(weight) = device.weight().filter(|weight| *weight != 0) {
             let number = device_number(device.major(), device.minor(), &field)?;
-            plan.settings
-                .push(weight_setting(weight, Some(&number), field)?);
+            plan.settings.push(weight_setting(weight, Some(&number), field)?);
         }
     }
     throttles(block_io, plan)
@@ -40,9 +39,7 @@ fn no_leaf_weight(field: &str) -> Error {
 /// scale, which begins at 1 and ends at 10000.
 fn weight_setting(weight: u16, device: Option<&str>, field: String) -> Result<Setting> {
     if !(10..=1000).contains(&weight) {
-        return Err(Error::invalid(format!(
-            "{field}: {weight} is not between 10 and 1000"
-        )));
+        return Err(Error::invalid(format!("{field}: {weight} is not between 10 and 1000")));
     }
     let weight = u32::from(weight);
     let scaled = 1 + (weight - 10) * 9999 / 990;
@@ -57,9 +54,7 @@ fn weight_setting(weight: u16, device: Option<&str>, field: String) -> Result<Se
 fn device_number(major: i64, minor: i64, field: &str) -> Result<String> {
     match (u32::try_from(major), u32::try_from(minor)) {
         (Ok(major), Ok(minor)) => Ok(format!("{major}:{minor}")),
-        _ => Err(Error::invalid(format!(
-            "{field}: {major}:{minor} is not a device number"
-        ))),
+        _ => Err(Error::invalid(format!("{field}: {major}:{minor} is not a device number"))),
     }
 }
 
@@ -67,35 +62,18 @@ fn device_number(major: i64, minor: i64, field: &str) -> Result<String> {
 fn throttles(block_io: &LinuxBlockIo, plan: &mut LimitsPlan) -> Result<()> {
     type List<'a> = &'a Option<Vec<LinuxThrottleDevice>>;
     let lists: [(&str, &str, List<'_>); 4] = [
-        (
-            "rbps",
-            "throttleReadBpsDevice",
-            block_io.throttle_read_bps_device(),
-        ),
-        (
-            "wbps",
-            "throttleWriteBpsDevice",
-            block_io.throttle_write_bps_device(),
-        ),
-        (
-            "riops",
-            "throttleReadIOPSDevice",
-            block_io.throttle_read_iops_device(),
-        ),
-        (
-            "wiops",
-            "throttleWriteIOPSDevice",
-            block_io.throttle_write_iops_device(),
-        ),
+        ("rbps", "throttleReadBpsDevice", block_io.throttle_read_bps_device()),
+        ("wbps", "throttleWriteBpsDevice", block_io.throttle_write_bps_device()),
+        ("riops", "throttleReadIOPSDevice", block_io.throttle_read_iops_device()),
+        ("wiops", "throttleWriteIOPSDevice", block_io.throttle_write_iops_device()),
     ];
     let mut devices: BTreeMap<String, (String, String)> = BTreeMap::new();
     for (key, name, list) in lists {
         for (at, device) in list.iter().flatten().enumerate() {
             let field = format!("{BLOCK_IO}.{name}[{at}]");
             let number = device_number(device.major(), device.minor(), &field)?;
-            let (line, _) = devices
-                .entry(number)
-                .or_insert_with_key(|number| (number.clone(), field));
+            let (line, _) =
+                devices.entry(number).or_insert_with_key(|number| (number.clone(), field));
             // zero took a limit away in cgroup v1
             let written = match device.rate() {
                 0 => write!(line, " {key}=max"),
@@ -131,9 +109,7 @@ pub(super) fn hugepages(
     }
     let bytes = limit.limit();
     if bytes < 0 {
-        return Err(Error::invalid(format!(
-            "{field}.limit: {bytes} is not a size in bytes"
-        )));
+        return Err(Error::invalid(format!("{field}.limit: {bytes} is not a size in bytes")));
     }
     let value = bytes.to_string();
     let max = Setting::new(format!("hugetlb.{size}.max"), value.clone(), field.clone());
@@ -153,10 +129,9 @@ pub(super) fn rdma(rdma: &HashMap<String, LinuxRdma>, plan: &mut LimitsPlan) -> 
             return Err(Error::invalid(format!("{field}: not the name of a device")));
         }
         let mut line = name.clone();
-        for (key, value) in [
-            ("hca_handle", limits.hca_handles()),
-            ("hca_object", limits.hca_objects()),
-        ] {
+        for (key, value) in
+            [("hca_handle", limits.hca_handles()), ("hca_object", limits.hca_objects())]
+        {
             if let Some(value) = value {
                 line = format!("{line} {key}={value}");
             }

@@ -45,11 +45,7 @@ pub(super) fn plan(memory: &LinuxMemory, plan: &mut LimitsPlan) -> Result<()> {
     if let Some(value) = swap.text() {
         // without swap in the kernel there is no file, and nothing to limit
         let harmless = matches!(swap, Size::Max | Size::Bytes(0));
-        let absent = if harmless {
-            Absent::Ignore
-        } else {
-            Absent::Fail
-        };
+        let absent = if harmless { Absent::Ignore } else { Absent::Fail };
         let setting = Setting::new("memory.swap.max", value, "linux.resources.memory.swap");
         plan.settings.push(setting.when_absent(absent));
     }
@@ -95,14 +91,10 @@ fn v1_only(memory: &LinuxMemory, plan: &mut LimitsPlan) -> Result<()> {
             "{FIELD}.disableOOMKiller: cgroup2 can't turn the OOM killer off"
         )));
     }
-    for (name, value) in [
-        ("kernel", memory.kernel()),
-        ("kernelTCP", memory.kernel_tcp()),
-    ] {
+    for (name, value) in [("kernel", memory.kernel()), ("kernelTCP", memory.kernel_tcp())] {
         if value.is_some_and(|value| value > 0) {
-            plan.warnings.push(format!(
-                "{FIELD}.{name} is ignored: memory.limit counts kernel memory, too"
-            ));
+            plan.warnings
+                .push(format!("{FIELD}.{name} is ignored: memory.limit counts kernel memory, too"));
         }
     }
     if memory.use_hierarchy() == Some(false) {
@@ -141,27 +133,12 @@ mod tests {
     #[test]
     fn swap_is_the_sum_less_the_limit() {
         check(&[
-            (
-                r#"{"memory": {"limit": 100, "swap": 300}}"#,
-                "memory.swap.max=200; memory.max=100",
-            ),
-            (
-                r#"{"memory": {"limit": 100, "swap": 100}}"#,
-                "memory.swap.max=0; memory.max=100",
-            ),
-            (
-                r#"{"memory": {"limit": 100, "swap": -1}}"#,
-                "memory.swap.max=max; memory.max=100",
-            ),
+            (r#"{"memory": {"limit": 100, "swap": 300}}"#, "memory.swap.max=200; memory.max=100"),
+            (r#"{"memory": {"limit": 100, "swap": 100}}"#, "memory.swap.max=0; memory.max=100"),
+            (r#"{"memory": {"limit": 100, "swap": -1}}"#, "memory.swap.max=max; memory.max=100"),
             (r#"{"memory": {"limit": 100, "swap": 0}}"#, "memory.max=100"),
-            (
-                r#"{"memory": {"limit": -1}}"#,
-                "memory.swap.max=max; memory.max=max",
-            ),
-            (
-                r#"{"memory": {"limit": -1, "swap": 50}}"#,
-                "memory.swap.max=50; memory.max=max",
-            ),
+            (r#"{"memory": {"limit": -1}}"#, "memory.swap.max=max; memory.max=max"),
+            (r#"{"memory": {"limit": -1, "swap": 50}}"#, "memory.swap.max=50; memory.max=max"),
             (r#"{"memory": {"swap": 50}}"#, "memory.swap.max=50"),
             (
                 r#"{"memory": {"limit": 100, "swap": 99}}"#,

@@ -138,9 +138,7 @@ fn pids_max(pids: &LinuxPids) -> Result<Setting> {
 fn no_network(network: &LinuxNetwork) -> Result<()> {
     let field = "linux.resources.network";
     if network.class_id().is_some_and(|id| id != 0) {
-        return Err(Error::unsupported(format!(
-            "{field}.classID: cgroup2 has no network classes"
-        )));
+        return Err(Error::unsupported(format!("{field}.classID: cgroup2 has no network classes")));
     }
     if network.priorities().iter().flatten().next().is_some() {
         return Err(Error::unsupported(format!(
@@ -157,9 +155,7 @@ fn unified_file(file: &str, value: &str, plan: &mut LimitsPlan) -> Result<()> {
         !controller.is_empty() && !rest.is_empty() && !file.contains(['/', '\0'])
     });
     if !is_name || file.contains("..") {
-        return Err(Error::invalid(format!(
-            "{field}: not the name of a cgroup file"
-        )));
+        return Err(Error::invalid(format!("{field}: not the name of a cgroup file")));
     }
     if !is_keyed(file) {
         plan.settings.retain(|setting| setting.file != file);
@@ -168,8 +164,7 @@ fn unified_file(file: &str, value: &str, plan: &mut LimitsPlan) -> Result<()> {
     let first = lines.next().unwrap_or_default();
     // the kernel reads one line a write
     for line in std::iter::once(first).chain(lines) {
-        plan.settings
-            .push(Setting::new(file.to_owned(), line, field.clone()));
+        plan.settings.push(Setting::new(file.to_owned(), line, field.clone()));
     }
     Ok(())
 }
