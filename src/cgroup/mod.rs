@@ -57,47 +57,41 @@ pub struct Cgroup {
 
 impl Cgroup {
     /// Makes the cgroup at `path` (relative to the hierarchy's mount point, as
-    /// [`Hierarchy::cgroup_path`] gives it) with these settings in effect. An
-    /// error leaves nothing behind.
+    /// [`Hierarchy::cgroup_path`] gives it), with the controllers that these
+    /// settings need; [`Self::apply`] writes them. An error leaves nothing behind.
     ///
     /// A cgroup that is there already and has no process in it is taken over,
     /// without the device programs that a container left on it.
     ///
     /// # Errors
     /// A cgroup there that is in use or belongs to somebody else; a controller
-    /// that is not to be had; a setting that the kernel refuses.
+    /// that is not to be had.
     pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &[Setting]) -> Result<Self> {
         let mut record = CgroupRecord {
             path: hierarchy.mount_point().join(path),
             made_parents: 0,
         };
-        let made = make(hierarchy, path, &mut record.made_parents);
-        let made = match made {
+        let made = match make(hierarchy, path, &mut record.made_parents) {
             Ok(made) => made,
             Err(e) => {
                 tree::remove_parents(&record);
                 return Err(e.step(format!("cgroup {}", record.path.display())));
             }
         };
-        let filled = Self::open(record.clone()).and_then(|cgroup| {
+        let ready = Self::open_at(hierarchy.dir(), path, record.clone()).and_then(|cgroup| {
             if !made {
                 cgroup.take_over()?;
             }
-            if !settings.is_empty() {
-                tree::enable_controllers(hierarchy, path, &cgroup, settings)?;
-                cgroup.apply(settings)?;
-            }
+            tree::enable_controllers(hierarchy, path, &cgroup, settings)?;
             Ok(cgroup)
         });
-        if filled.is_err() && made {
-            // nothing is in it yet: the deadline is no wait
-            let undone = tree::remove(&record, Instant::now());
-            return filled.map_err(|e| match undone {
+        match ready {
+            Err(e) if made => Err(match tree::remove(&record, Instant::now()) {
                 Ok(()) => e,
                 Err(left) => e.hint(left),
-            });
+            }),
+            ready => ready,
         }
-        filled
     }
 
     /// Opens a cgroup that was made before.
@@ -105,8 +99,13 @@ impl Cgroup {
     /// # Errors
     /// It is gone ([`ErrorKind::NotFound`]), or can't be opened.
     pub fn open(record: CgroupRecord) -> Result<Self> {
+        let path = record.path.clone();
+        Self::open_at(AT_FDCWD, &path, record)
+    }
+
+    fn open_at(base: BorrowedFd<'_>, path: &Path, record: CgroupRecord) -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        match openat(AT_FDCWD, &record.path, flags, Mode::empty()) {
+        match openat(base, path, flags, Mode::empty()) {
             Ok(dir) => Ok(Cgroup { record, dir }),
             Err(errno) => {
                 let error = Error::errno(errno).step(format!("cgroup {}", record.path.display()));
@@ -134,7 +133,9 @@ impl Cgroup {
         &self.record
     }
 
-    /// Writes settings, in their order.
+    /// Writes settings, in their order. On a cgroup that was just created this
+    /// belongs before the first process, but for a limit that the runtime's own
+    /// steps must not run into: that one may wait until they are done.
     ///
     /// # Errors
     /// The kernel refuses one; those before it are in effect.

@@ -135,7 +135,14 @@ fn a_failed_create_leaves_nothing() {
         ),
     ] {
         let settings = limits::plan(&resources(json)).unwrap().settings;
-        let error = Cgroup::create(&hierarchy, &top.join("a"), &settings).unwrap_err();
+        let error = match Cgroup::create(&hierarchy, &top.join("a"), &settings) {
+            Err(e) => e,
+            Ok(cgroup) => {
+                let error = cgroup.apply(&settings).unwrap_err();
+                cgroup.remove(soon()).unwrap();
+                error
+            }
+        };
         assert!(error.to_string().contains(words), "{error}");
         assert!(!is_there(&hierarchy.mount_point().join(&top)));
     }
@@ -161,6 +168,7 @@ fn settings_are_written_and_controllers_enabled_on_the_way() {
     let settings = limits::plan(&resources(json)).unwrap().settings;
     let path = unique("settings").join("a");
     let cgroup = Cgroup::create(&hierarchy, &path, &settings).unwrap();
+    cgroup.apply(&settings).unwrap();
     assert_eq!(text(&cgroup, "cgroup.max.depth"), "3\n");
     if has_hugetlb {
         assert_eq!(text(&cgroup, "hugetlb.2MB.max"), "4194304\n");
@@ -249,7 +257,8 @@ fn a_frozen_subtree_is_killed_and_removed() {
     assert_eq!(cgroup.procs(false).unwrap(), [pid(&inmates[0].child)]);
     assert_eq!(cgroup.procs(true).unwrap().len(), 2);
     cgroup.freeze(true, soon()).unwrap();
-    assert!(nested.frozen().unwrap());
+    // a task that is woken leaves the state for a moment: wait, don't look once
+    assert!(events::wait(nested.dir(), soon(), |events| events.frozen).unwrap());
     cgroup.freeze(false, soon()).unwrap();
     cgroup.freeze(true, soon()).unwrap();
 
