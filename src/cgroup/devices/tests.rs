@@ -119,7 +119,7 @@ fn the_default_config_refuses_all_but_the_default_devices() {
         assert_eq!(answer, allowed, "{kind} {major}:{minor} {access}");
     }
     // it is loaded at every create
-    assert!(program.insns().len() <= 32, "{}", program.insns().len());
+    assert!(program.insns().len() <= 24, "{}", program.insns().len());
 }
 
 #[test]
