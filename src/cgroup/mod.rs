@@ -5,11 +5,16 @@
 //! cgroup2 is; [`Cgroup`] is one directory of it.
 //!
 //! The order of a create, and why:
-//! 1. mkdir, open, and the limits (no write and no read where there are none);
-//! 2. the device program, while the cgroup is still empty;
+//! 1. [`Cgroup::create`]: mkdir and open. Controllers are enabled here and not
+//!    later: with processes below, that would wait for an RCU grace period;
+//! 2. [`Cgroup::apply`]: the limits; no system call where there are none;
 //! 3. the container's init is cloned *into* the cgroup (CLONE_INTO_CGROUP with
-//!    [`Cgroup::dir`]): moving a process in by cgroup.procs waits for an RCU
-//!    grace period, which takes milliseconds.
+//!    [`Cgroup::dir`]): moving a process in by cgroup.procs waits for a grace
+//!    period, too, which takes milliseconds;
+//! 4. [`Cgroup::attach_devices`], while the init is busy with its mounts and
+//!    before it runs anything of the user's, hooks included: the kernel takes
+//!    longer to verify and to attach the program than for all the rest, and
+//!    none of it has to be waited for before the clone.
 
 pub mod devices;
 mod events;
@@ -60,8 +65,9 @@ impl Cgroup {
     /// [`Hierarchy::cgroup_path`] gives it), with the controllers that these
     /// settings need; [`Self::apply`] writes them. An error leaves nothing behind.
     ///
-    /// A cgroup that is there already and has no process in it is taken over,
-    /// without the device programs that a container left on it.
+    /// A cgroup that is there already and has no process in it is taken over
+    /// with its settings, since somebody may have prepared it, but without the
+    /// device programs that a container left on it.
     ///
     /// # Errors
     /// A cgroup there that is in use or belongs to somebody else; a controller
@@ -117,8 +123,9 @@ impl Cgroup {
         }
     }
 
-    /// Its directory (O_PATH), good for CLONE_INTO_CGROUP, for bpf(2) and as the
-    /// base of relative calls, but not for reading its entries.
+    /// Its directory (O_PATH), good for CLONE_INTO_CGROUP, for bpf(2), for
+    /// open_tree(2) and as the base of relative calls, but not for reading its
+    /// entries.
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }

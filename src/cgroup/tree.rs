@@ -79,7 +79,8 @@ pub(super) fn enable_controllers(
     Ok(())
 }
 
-fn has(list: &str, controller: &str) -> bool {
+/// True if a list of controllers, separated by spaces, has this one.
+pub(super) fn has(list: &str, controller: &str) -> bool {
     list.split_ascii_whitespace().any(|name| name == controller)
 }
 
