@@ -319,29 +319,33 @@ fn make(hierarchy: &Hierarchy, path: &Path, made_parents: &mut usize) -> Result<
         match mkdirat(hierarchy.dir(), path, mode) {
             Ok(()) => return Ok(true),
             Err(Errno::EEXIST) => return Ok(false),
-            Err(Errno::ENOENT) => *made_parents += make_parents(hierarchy, path, mode)?,
+            Err(Errno::ENOENT) => make_parents(hierarchy, path, mode, made_parents)?,
             Err(errno) => return Err(explain_mkdir(errno)),
         }
     }
     Err(Error::errno(Errno::EAGAIN))
 }
 
-/// Makes the parents that are missing, from the top; says how many.
-fn make_parents(hierarchy: &Hierarchy, path: &Path, mode: Mode) -> Result<usize> {
-    let mut made = 0;
+/// Makes the parents that are missing, from the top, and counts them.
+fn make_parents(hierarchy: &Hierarchy, path: &Path, mode: Mode, made: &mut usize) -> Result<()> {
     let parents: Vec<_> = path.ancestors().skip(1).collect();
     for parent in parents.into_iter().rev().filter(|p| *p != Path::new("")) {
         match mkdirat(hierarchy.dir(), parent, mode) {
-            Ok(()) => made += 1,
+            Ok(()) => *made += 1,
             Err(Errno::EEXIST) => {}
             // removed again under us: the caller begins anew
-            Err(Errno::ENOENT) => break,
+            Err(Errno::ENOENT) => return Ok(()),
             Err(errno) => {
-                return Err(explain_mkdir(errno).step(parent.display()));
+                // they are the parents of this one, not of the cgroup
+                tree::remove_parents(&CgroupRecord {
+                    path: hierarchy.mount_point().join(parent),
+                    made_parents: std::mem::take(made),
+                });
+                return Err(explain_mkdir(errno));
             }
         }
     }
-    Ok(made)
+    Ok(())
 }
 
 fn explain_mkdir(errno: Errno) -> Error {

@@ -190,9 +190,11 @@ fn a_failed_create_leaves_nothing() {
         assert!(!is_there(&hierarchy.mount_point().join(&*top)));
     }
     // the kernel takes no name of two lines; its parent has been made by then
-    let error = Cgroup::create(&hierarchy, &top.join("a\nb"), &[]).unwrap_err();
-    assert!(error.is_errno(Errno::EINVAL), "{error}");
-    assert!(!is_there(&hierarchy.mount_point().join(&*top)));
+    for path in ["a\nb", "x/a\nb", "x/a\nb/c/d"] {
+        let error = Cgroup::create(&hierarchy, &top.join(path), &[]).unwrap_err();
+        assert!(error.is_errno(Errno::EINVAL), "{error}");
+        assert!(!is_there(&hierarchy.mount_point().join(&*top)), "{path}");
+    }
 }
 
 #[test]

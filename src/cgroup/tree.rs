@@ -231,9 +231,10 @@ fn remove_children(dir: BorrowedFd<'_>) -> SysResult<()> {
 /// come to use them.
 pub(super) fn remove_parents(record: &CgroupRecord) {
     for parent in record.path.ancestors().skip(1).take(record.made_parents) {
-        // in use by another container, or gone: either way not ours any more
-        if rmdir(parent).is_err() {
-            break;
+        match rmdir(parent) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            // in use by another container: not ours any more
+            Err(_in_use) => break,
         }
     }
 }
