@@ -73,17 +73,8 @@ impl Cgroup {
     /// A cgroup there that is in use or belongs to somebody else; a controller
     /// that is not to be had.
     pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &[Setting]) -> Result<Self> {
-<<<<<<< HEAD
         let mut record = CgroupRecord { path: hierarchy.mount_point().join(path), made_parents: 0 };
-        let made = make(hierarchy, path, &mut record.made_parents);
-        let made = match made {
-=======
-        let mut record = CgroupRecord {
-            path: hierarchy.mount_point().join(path),
-            made_parents: 0,
-        };
         let made = match make(hierarchy, path, &mut record.made_parents) {
->>>>>>> cgroup
             Ok(made) => made,
             Err(e) => {
                 tree::remove_parents(&record);

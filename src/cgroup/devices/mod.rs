@@ -225,16 +225,12 @@ fn emit_run(out: &mut Assembler, run: &[Rule]) {
         return;
     };
     let mut table: BTreeMap<Option<Kind>, Majors> = BTreeMap::new();
-<<<<<<< HEAD
-    for Rule { devices, access, .. } in run {
-=======
     for rule in run {
         let devices = rule.devices;
         // there are two kinds: the same of both is the same of any
         let both = devices.major.is_none()
             && devices.minor.is_none()
             && run.contains(&rule.of_the_other_kind());
->>>>>>> cgroup
         *table
             .entry(devices.kind.filter(|_| !both))
             .or_default()
