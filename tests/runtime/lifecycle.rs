@@ -160,7 +160,7 @@ fn kill_of_a_stopped_container_says_so() {
 fn start_twice_is_refused() {
     let c = Container::new(|c| args(c, &["wait"]));
     let _output = c.started();
-    c.start().fails_with(&[&c.id, "running"]);
+    c.start().fails_with(&["running"]);
     assert_eq!(c.status(), "running");
 }
 
@@ -177,7 +177,7 @@ fn start_of_a_stopped_container_is_refused() {
 fn delete_of_a_container_that_is_not_stopped_is_refused() {
     let c = Container::new(|c| args(c, &["wait"]));
     let _output = c.started();
-    c.delete().fails_with(&[&c.id, "running"]);
+    c.delete().fails_with(&["running"]);
     assert_eq!(c.status(), "running");
     c.delete_by_force().ok();
     c.assert_gone();

@@ -1,6 +1,6 @@
 //! Namespaces: new, shared with the host, joined by a path.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Container, args, drop_namespace, namespace_of, namespace_path};
 
@@ -19,7 +19,16 @@ fn own(kind: &str) -> String {
 }
 
 /// A container in a user namespace whose root is an ordinary user outside.
-fn map_users(config: &mut serde_json::Value) {
+fn in_user_namespace(edit: impl FnOnce(&mut Value)) -> Container {
+    let c = Container::new(|config| {
+        map_users(config);
+        edit(config);
+    });
+    c.bundle.give_rootfs_to(100_000);
+    c
+}
+
+fn map_users(config: &mut Value) {
     let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
     namespaces.push(json!({"type": "user"}));
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
@@ -120,10 +129,7 @@ fn a_mount_namespace_can_be_joined_by_its_path() {
 
 #[test]
 fn root_of_a_user_namespace_is_an_ordinary_user_outside() {
-    let c = Container::new(|config| {
-        map_users(config);
-        args(config, &["wait"]);
-    });
+    let c = in_user_namespace(|c| args(c, &["wait"]));
     let _output = c.started();
     let status = std::fs::read_to_string(format!("/proc/{}/status", c.pid())).unwrap();
     assert!(status.contains("\nUid:\t100000\t100000\t100000\t100000\n"));
@@ -132,8 +138,7 @@ fn root_of_a_user_namespace_is_an_ordinary_user_outside() {
 
 #[test]
 fn a_user_namespace_has_its_maps() {
-    let report = Container::new(|config| {
-        map_users(config);
+    let report = in_user_namespace(|config| {
         config["process"]["user"] = json!({"uid": 7, "gid": 8, "additionalGids": [9]});
     })
     .json();
@@ -147,27 +152,20 @@ fn a_user_namespace_has_its_maps() {
 
 #[test]
 fn devices_and_mounts_work_in_a_user_namespace() {
-    let lines = Container::new(|config| {
-        map_users(config);
-        args(
-            config,
-            &["each", "open /dev/null rw", "open /dev/shm r", "list /proc/1/ns"],
-        );
-    })
-    .lines();
+    let words = ["each", "open /dev/null rw", "open /dev/shm r", "list /proc/1/ns"];
+    let lines = in_user_namespace(|c| args(c, &words)).lines();
     assert_eq!(lines[0..2], ["ok", "ok"]);
     assert!(lines[2].contains("user"));
 }
 
 #[test]
 fn a_user_namespace_can_be_joined_by_its_path() {
-    let first = Container::new(|config| {
-        map_users(config);
-        args(config, &["wait"]);
-    });
+    let first = in_user_namespace(|c| args(c, &["wait"]));
     let _output = first.started();
     let path = format!("/proc/{}/ns/user", first.pid());
-    let report = Container::new(|c| namespace_path(c, "user", &path)).json();
+    let second = Container::new(|c| namespace_path(c, "user", &path));
+    second.bundle.give_rootfs_to(100_000);
+    let report = second.json();
     assert_eq!(
         report["namespaces"]["user"],
         namespace_of(first.pid(), "user")

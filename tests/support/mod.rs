@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `TARE_BIN` | the runtime under test [the tare of this build] |
 //! | `TARE_TEST_RUN` | tag in the name of everything a test makes [the process id] |
+//! | `TARE_TEST_NO_DEVICES` | if set, no device rules: for a runtime that can't load them here |
 //! | `TARE_TEST_TIMEOUT` | seconds that one wait may take [30] |
 
 #![allow(

@@ -31,7 +31,7 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
             Err(e) => Err(sys::io_name(&e)),
         },
         ("stat", [path]) => return Some(say(&report::stat(Path::new(path)).to_string())),
-        ("list", [path]) => list(path),
+        ("list", [path]) => return Some(list(path)),
         ("write", [path, text @ ..]) => write(path, &text.join(" "), false),
         ("create", [path, text @ ..]) => write(path, &text.join(" "), true),
         ("append", [path, text @ ..]) => {
@@ -66,15 +66,20 @@ fn say(text: &str) -> c_int {
     0
 }
 
-fn list(path: &str) -> Result<(), String> {
-    let dir = fs::read_dir(path).map_err(|e| sys::io_name(&e))?;
+fn list(path: &str) -> c_int {
+    let dir = match fs::read_dir(path) {
+        Ok(dir) => dir,
+        Err(e) => {
+            print_line(&sys::io_name(&e));
+            return 1;
+        }
+    };
     let mut names: Vec<String> = dir
         .flatten()
         .map(|e| e.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort_unstable();
-    print_line(&json!(names).to_string());
-    Ok(())
+    say(&json!(names).to_string())
 }
 
 fn write(path: &str, text: &str, create: bool) -> Result<(), String> {
