@@ -55,8 +55,15 @@ fn assert_is_now(time: &str) {
         .args(["--date", time, "+%s"])
         .output()
         .unwrap();
-    let then: u64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
-    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let then: u64 = String::from_utf8(output.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs();
     assert!(now.abs_diff(then) < 60, "{time}");
     let fraction = time.split_once('.').expect(time).1;
     assert!(fraction.len() > 6, "nanoseconds in {time}");
@@ -246,7 +253,9 @@ fn list_prints_a_table_json_or_names() {
     let table = list(&[]).stdout;
     let row = |c: &Container| {
         let row = table.lines().find(|l| l.starts_with(&c.id)).unwrap();
-        row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        row.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let head = table.lines().next().unwrap();
     for title in ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"] {
@@ -328,6 +337,9 @@ fn version_names_the_runtime_and_the_specification() {
         assert!(output.starts_with("tare version "), "{output}");
         let spec = output.lines().find_map(|l| l.strip_prefix("spec: "));
         assert!(spec.is_some_and(|s| s.starts_with("1.")), "{output}");
-        assert!(output.lines().any(|l| l.starts_with("commit: ")), "{output}");
+        assert!(
+            output.lines().any(|l| l.starts_with("commit: ")),
+            "{output}"
+        );
     }
 }

@@ -152,7 +152,12 @@ fn a_user_namespace_has_its_maps() {
 
 #[test]
 fn devices_and_mounts_work_in_a_user_namespace() {
-    let words = ["each", "open /dev/null rw", "open /dev/shm r", "list /proc/1/ns"];
+    let words = [
+        "each",
+        "open /dev/null rw",
+        "open /dev/shm r",
+        "list /proc/1/ns",
+    ];
     let lines = in_user_namespace(|c| args(c, &words)).lines();
     assert_eq!(lines[0..2], ["ok", "ok"]);
     assert!(lines[2].contains("user"));

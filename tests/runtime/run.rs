@@ -54,7 +54,12 @@ fn signals_to_the_foreground_run_reach_the_program() {
     let (mut output, writer) = pipe();
     let running = c.on_bundle("run", &[]).stdout(writer).spawn();
     output.expect("READY");
-    for signal in [Signal::SIGUSR1, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+    for signal in [
+        Signal::SIGUSR1,
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+    ] {
         running.signal(signal);
         output.expect(&format!("GOT {signal}"));
     }
@@ -156,19 +161,20 @@ fn preserved_descriptors_reach_the_program() {
     let files: Vec<_> = paths.map(|p| std::fs::File::open(p).unwrap()).into();
     // SAFETY: system calls only.
     let command = unsafe {
-        c.on_bundle("run", &["--preserve-fds", "2"]).before_exec(move || {
-            // from high numbers down, so that none of ours is overwritten
-            for (n, file) in files.iter().enumerate() {
-                dup_to(file.as_raw_fd(), 60 + n as i32)?;
-            }
-            for n in 0..3 {
-                dup_to(60 + n, 3 + n)?;
-            }
-            for n in 0..3 {
-                libc::close(60 + n);
-            }
-            Ok(())
-        })
+        c.on_bundle("run", &["--preserve-fds", "2"])
+            .before_exec(move || {
+                // from high numbers down, so that none of ours is overwritten
+                for (n, file) in files.iter().enumerate() {
+                    dup_to(file.as_raw_fd(), 60 + n as i32)?;
+                }
+                for n in 0..3 {
+                    dup_to(60 + n, 3 + n)?;
+                }
+                for n in 0..3 {
+                    libc::close(60 + n);
+                }
+                Ok(())
+            })
     };
     let report = command.run().ok().json();
     let fds: Vec<&String> = report["fds"].as_object().unwrap().keys().collect();

@@ -32,7 +32,10 @@ fn the_console_socket_receives_the_terminal() {
     assert_eq!(report["sid"], report["pid"]);
     assert_eq!(report["fds"]["0"], "/dev/pts/0");
     let console = &report["dev"]["console"];
-    assert_eq!([&console["type"], &console["major"]], [&json!("c"), &json!(136)]);
+    assert_eq!(
+        [&console["type"], &console["major"]],
+        [&json!("c"), &json!(136)]
+    );
 }
 
 #[test]
@@ -51,10 +54,13 @@ fn the_terminal_is_the_programs_controlling_one() {
 #[test]
 fn a_terminal_belongs_to_the_programs_user() {
     let c = with_terminal(&["stat", "/dev/pts/0"]);
-    c.bundle.edit(|config| config["process"]["user"] = json!({"uid": 1000, "gid": 1000}));
+    c.bundle
+        .edit(|config| config["process"]["user"] = json!({"uid": 1000, "gid": 1000}));
     let path = c.bundle.path().join("console");
     let listener = UnixListener::bind(&path).unwrap();
-    c.on_bundle("create", &["--console-socket", path.to_str().unwrap()]).run().ok();
+    c.on_bundle("create", &["--console-socket", path.to_str().unwrap()])
+        .run()
+        .ok();
     let mut output = Pipe::new(receive_fd(&listener));
     c.start().ok();
     let stat: Value = serde_json::from_str(&output.line()).unwrap();
@@ -64,9 +70,13 @@ fn a_terminal_belongs_to_the_programs_user() {
 #[test]
 fn a_terminal_without_anyone_to_receive_it_is_refused() {
     let c = with_terminal(&["report"]);
-    c.on_bundle("create", &[]).run().fails_with(&["console-socket"]);
+    c.on_bundle("create", &[])
+        .run()
+        .fails_with(&["console-socket"]);
     c.assert_gone();
-    c.on_bundle("run", &["--detach"]).run().fails_with(&["console-socket"]);
+    c.on_bundle("run", &["--detach"])
+        .run()
+        .fails_with(&["console-socket"]);
     c.assert_gone();
 }
 
@@ -92,18 +102,19 @@ fn a_console_socket_that_is_not_there_is_refused() {
 
 #[test]
 fn a_foreground_run_joins_two_terminals() {
-    let c = with_terminal(&["echo-stdin"]);
+    let c = with_terminal(&["each", "say READY", "echo-stdin"]);
     let mut terminal = Terminal::new(24, 80);
     assert!(!terminal.is_raw());
     let running = terminal.attach(c.on_bundle("run", &[])).spawn();
-    terminal.type_in("hello\n");
-    // once by the echo of the container's terminal, once by the program; not a
-    // third time by ours: it is raw by then, or the line is still in its queue
-    let mut lines = vec![terminal.output.line(), terminal.output.line()];
-    terminal.type_in("again\n");
-    lines.extend([terminal.output.line(), terminal.output.line()]);
-    assert_eq!(lines.last().unwrap(), "again");
+    terminal.output.expect("READY");
     assert!(terminal.is_raw());
+    for text in ["hello", "again"] {
+        terminal.type_in(&format!("{text}\n"));
+        // by the echo of the container's terminal and by the program, but not
+        // a third time by the echo of ours
+        terminal.output.expect(text);
+        terminal.output.expect(text);
+    }
     terminal.type_in("\u{4}");
     running.wait().ok();
     assert!(!terminal.is_raw(), "not put back");
@@ -159,7 +170,8 @@ fn the_last_words_of_a_program_are_not_lost() {
 #[test]
 fn a_run_that_fails_leaves_the_terminal_as_it_was() {
     let c = with_terminal(&["report"]);
-    c.bundle.edit(|config| config["process"]["args"] = json!(["/no/such/program"]));
+    c.bundle
+        .edit(|config| config["process"]["args"] = json!(["/no/such/program"]));
     let mut terminal = Terminal::new(24, 80);
     let output = terminal.attach(c.on_bundle("run", &[])).spawn().wait();
     assert_eq!(output.code, 1);

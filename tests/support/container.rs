@@ -127,7 +127,10 @@ impl Container {
 
     /// What there is on the host of this container now.
     pub fn traces(&self) -> Traces {
-        Traces::of(&self.tare, &[&self.id, self.bundle.path().to_str().unwrap()])
+        Traces::of(
+            &self.tare,
+            &[&self.id, self.bundle.path().to_str().unwrap()],
+        )
     }
 
     /// Nothing may be left on the host.

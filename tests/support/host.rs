@@ -36,7 +36,11 @@ pub fn namespace_of(pid: u32, kind: &str) -> String {
 pub fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
-        .and_then(|stat| stat.rsplit(") ").next().map(|rest| !rest.starts_with(['Z', 'X'])))
+        .and_then(|stat| {
+            stat.rsplit(") ")
+                .next()
+                .map(|rest| !rest.starts_with(['Z', 'X']))
+        })
         .unwrap_or(false)
 }
 

@@ -26,7 +26,7 @@ mod pipe;
 mod runtime;
 mod terminal;
 
-pub use bundle::{Bundle, args, add_mount, drop_namespace, namespace_path};
+pub use bundle::{Bundle, add_mount, args, drop_namespace, namespace_path};
 pub use container::Container;
 pub use host::{Traces, cgroup2_mount, is_alive, namespace_of, wait_gone};
 pub use pipe::{Pipe, pipe};
@@ -110,5 +110,8 @@ fn build_probe() {
     if env!("CARGO_BIN_EXE_tare").contains("/release/") {
         cargo.arg("--release");
     }
-    assert!(cargo.status().unwrap().success(), "the probe does not build");
+    assert!(
+        cargo.status().unwrap().success(),
+        "the probe does not build"
+    );
 }

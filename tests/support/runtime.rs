@@ -19,6 +19,7 @@ use tempfile::TempDir;
 pub struct Tare {
     binary: PathBuf,
     root: Arc<TempDir>,
+    options: Vec<OsString>,
 }
 
 impl Tare {
@@ -28,7 +29,15 @@ impl Tare {
         Tare {
             binary: binary.map_or_else(|| env!("CARGO_BIN_EXE_tare").into(), PathBuf::from),
             root: Arc::new(super::temp_dir()),
+            options: Vec::new(),
         }
+    }
+
+    /// The same with more options before each command.
+    pub fn with(&self, options: &[&str]) -> Self {
+        let mut tare = self.clone();
+        tare.options.extend(options.iter().map(OsString::from));
+        tare
     }
 
     /// The state directory.
@@ -44,6 +53,7 @@ impl Tare {
     /// A command with this state directory.
     pub fn command<I: IntoIterator<Item: AsRef<OsStr>>>(&self, words: I) -> Invocation {
         let mut args = vec![OsString::from("--root"), self.root().into()];
+        args.extend(self.options.iter().cloned());
         args.extend(words.into_iter().map(|w| w.as_ref().to_owned()));
         self.bare(args)
     }
@@ -164,7 +174,11 @@ impl Running {
     pub fn wait(mut self) -> Output {
         if !self.ends_within(super::timeout()) {
             let output = self.output_so_far(-1);
-            panic!("still runs after {:?}: {}\n{output:?}", super::timeout(), self.line);
+            panic!(
+                "still runs after {:?}: {}\n{output:?}",
+                super::timeout(),
+                self.line
+            );
         }
         let status = self.child.wait().unwrap();
         self.waited = true;

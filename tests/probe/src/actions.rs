@@ -47,9 +47,9 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
         ("hook", [file, name]) => hook(file, name),
         ("alloc", [bytes]) => alloc(bytes),
         ("escape", [marker]) => return Some(escape(marker)),
-        ("exec", [path, rest @ ..]) => {
-            Err(sys::io_name(&std::process::Command::new(path).args(rest).exec()))
-        }
+        ("exec", [path, rest @ ..]) => Err(sys::io_name(
+            &std::process::Command::new(path).args(rest).exec(),
+        )),
         _ => return None,
     };
     Some(match result {
@@ -181,7 +181,10 @@ fn escape(marker: &str) -> c_int {
     ways.push(("by a second chroot", chroot_twice(&dots, marker_name)));
     let mut code = 0;
     for (way, is_out) in ways {
-        print_line(&format!("{way}: {}", if is_out { "OUT" } else { "contained" }));
+        print_line(&format!(
+            "{way}: {}",
+            if is_out { "OUT" } else { "contained" }
+        ));
         code |= c_int::from(is_out);
     }
     code
@@ -201,6 +204,7 @@ fn chroot_twice(dots: &str, marker: &str) -> bool {
             && libc::chdir(dots.as_ptr()) == 0
             && libc::chroot(c".".as_ptr()) == 0
     };
-    let is_other = fs::symlink_metadata("/").is_ok_and(|m| (m.dev(), m.ino()) != (root.dev(), root.ino()));
+    let is_other =
+        fs::symlink_metadata("/").is_ok_and(|m| (m.dev(), m.ino()) != (root.dev(), root.ino()));
     left && (is_other && Path::new(&format!("/{marker}")).symlink_metadata().is_ok())
 }

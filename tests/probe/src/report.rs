@@ -100,9 +100,7 @@ fn status() -> std::collections::HashMap<String, String> {
 
 fn namespaces() -> Value {
     let mut out = Map::new();
-    for name in [
-        "cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts",
-    ] {
+    for name in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
         out.insert(
             name.to_owned(),
             json!(fs::read_link(format!("/proc/self/ns/{name}")).ok()),

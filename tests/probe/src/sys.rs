@@ -45,8 +45,7 @@ pub(crate) fn verdict(result: c_int) -> Result<(), String> {
 
 /// The same for std's errors.
 pub(crate) fn io_name(e: &Error) -> String {
-    e.raw_os_error()
-        .map_or_else(|| e.to_string(), errno_name)
+    e.raw_os_error().map_or_else(|| e.to_string(), errno_name)
 }
 
 /// Appends a line to a file in one write, so that several writers don't mix.
