@@ -121,7 +121,7 @@ fn processes(bears: impl Fn(&str) -> bool) -> Vec<String> {
 }
 
 /// Everything below a directory, without following links.
-fn below(dir: &Path) -> Vec<PathBuf> {
+pub fn below(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(dir) = todo.pop() {
