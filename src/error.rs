@@ -57,11 +57,7 @@ pub mod phrase {
 impl Error {
     /// An error of `kind` with its line.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error {
-            kind,
-            message: message.into(),
-            errno: None,
-        }
+        Error { kind, message: message.into(), errno: None }
     }
 
     /// Wrong input.
@@ -76,11 +72,7 @@ impl Error {
 
     /// A system call that failed, in the words of its errno.
     pub fn errno(errno: Errno) -> Self {
-        Error {
-            kind: ErrorKind::System,
-            message: errno_text(errno),
-            errno: Some(errno as i32),
-        }
+        Error { kind: ErrorKind::System, message: errno_text(errno), errno: Some(errno as i32) }
     }
 
     /// The same error, seen from one step further out: `step: …`.
@@ -169,14 +161,9 @@ mod tests {
 
     #[test]
     fn steps_are_joined_outermost_first() {
-        let e: Result<()> = Err(Errno::ENOENT)
-            .step(|| "mount /data")
-            .step(|| "create box1");
+        let e: Result<()> = Err(Errno::ENOENT).step(|| "mount /data").step(|| "create box1");
         let e = e.unwrap_err();
-        assert_eq!(
-            e.to_string(),
-            "create box1: mount /data: no such file or directory"
-        );
+        assert_eq!(e.to_string(), "create box1: mount /data: no such file or directory");
         assert!(e.is_errno(Errno::ENOENT));
         assert_eq!(e.kind(), ErrorKind::System);
     }

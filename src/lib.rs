@@ -6,6 +6,7 @@ pub mod commands;
 pub mod container;
 pub mod error;
 pub mod image;
+pub mod logging;
 pub mod sandbox;
 pub mod spec;
 pub mod sys;

@@ -1,1 +1,356 @@
-//! cgroup
+//! The container's cgroup, by cgroup2 alone.
+//!
+//! [`limits::plan`] and [`devices::plan`] turn the config into file writes and
+//! an eBPF program without touching the host; [`Hierarchy`] knows where
+//! cgroup2 is; [`Cgroup`] is one directory of it.
+//!
+//! The order of a create, and why:
+//! 1. mkdir, open, and the limits (no write and no read where there are none);
+//! 2. the device program, while the cgroup is still empty;
+//! 3. the container's init is cloned *into* the cgroup (CLONE_INTO_CGROUP with
+//!    [`Cgroup::dir`]): moving a process in by cgroup.procs waits for an RCU
+//!    grace period, which takes milliseconds.
+
+pub mod devices;
+mod events;
+pub mod hierarchy;
+pub mod limits;
+pub mod path;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{Pid, geteuid};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::bpf;
+use devices::DeviceProgram;
+pub use hierarchy::Hierarchy;
+use limits::{Absent, Setting};
+
+/// What a later command needs to find a cgroup again, and to leave nothing
+/// behind when it removes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CgroupRecord {
+    /// Its directory.
+    pub path: PathBuf,
+    /// How many of the directories just above it were made for it.
+    #[serde(default)]
+    pub made_parents: usize,
+}
+
+/// A cgroup: its directory, held open.
+#[derive(Debug)]
+pub struct Cgroup {
+    record: CgroupRecord,
+    dir: OwnedFd,
+}
+
+impl Cgroup {
+    /// Makes the cgroup at `path` (relative to the hierarchy's mount point, as
+    /// [`Hierarchy::cgroup_path`] gives it) with these settings in effect. An
+    /// error leaves nothing behind.
+    ///
+    /// A cgroup that is there already and has no process in it is taken over,
+    /// without the device programs that a container left on it.
+    ///
+    /// # Errors
+    /// A cgroup there that is in use or belongs to somebody else; a controller
+    /// that is not to be had; a setting that the kernel refuses.
+    pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &[Setting]) -> Result<Self> {
+        let mut record = CgroupRecord { path: hierarchy.mount_point().join(path), made_parents: 0 };
+        let made = make(hierarchy, path, &mut record.made_parents);
+        let made = match made {
+            Ok(made) => made,
+            Err(e) => {
+                tree::remove_parents(&record);
+                return Err(e.step(format!("cgroup {}", record.path.display())));
+            }
+        };
+        let filled = Self::open(record.clone()).and_then(|cgroup| {
+            if !made {
+                cgroup.take_over()?;
+            }
+            if !settings.is_empty() {
+                tree::enable_controllers(hierarchy, path, &cgroup, settings)?;
+                cgroup.apply(settings)?;
+            }
+            Ok(cgroup)
+        });
+        if filled.is_err() && made {
+            // nothing is in it yet: the deadline is no wait
+            let undone = tree::remove(&record, Instant::now());
+            return filled.map_err(|e| match undone {
+                Ok(()) => e,
+                Err(left) => e.hint(left),
+            });
+        }
+        filled
+    }
+
+    /// Opens a cgroup that was made before.
+    ///
+    /// # Errors
+    /// It is gone ([`ErrorKind::NotFound`]), or can't be opened.
+    pub fn open(record: CgroupRecord) -> Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        match openat(AT_FDCWD, &record.path, flags, Mode::empty()) {
+            Ok(dir) => Ok(Cgroup { record, dir }),
+            Err(errno) => {
+                let error = Error::errno(errno).step(format!("cgroup {}", record.path.display()));
+                Err(match errno {
+                    Errno::ENOENT => error.of_kind(ErrorKind::NotFound),
+                    _ => error,
+                })
+            }
+        }
+    }
+
+    /// Its directory (O_PATH), good for CLONE_INTO_CGROUP, for bpf(2) and as the
+    /// base of relative calls, but not for reading its entries.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Its directory's path.
+    pub fn path(&self) -> &Path {
+        &self.record.path
+    }
+
+    /// What to keep for later commands.
+    pub fn record(&self) -> &CgroupRecord {
+        &self.record
+    }
+
+    /// Writes settings, in their order.
+    ///
+    /// # Errors
+    /// The kernel refuses one; those before it are in effect.
+    pub fn apply(&self, settings: &[Setting]) -> Result<()> {
+        settings.iter().try_for_each(|setting| self.write(setting))
+    }
+
+    fn write(&self, setting: &Setting) -> Result<()> {
+        let Setting { file, value, .. } = setting;
+        if let Some(current) = setting.at_least {
+            self.check_at_least(setting, current)?;
+        }
+        let mut written = tree::write(self.dir(), file, value);
+        if written == Err(Errno::ENOENT) {
+            written = match &setting.absent {
+                Absent::Fail => written,
+                Absent::Ignore => Ok(()),
+                Absent::Instead(file, value) => tree::write(self.dir(), file, value),
+            };
+        }
+        written.map_err(|errno| match (errno, setting.controller()) {
+            (Errno::ENOENT, Some(controller)) => Error::unsupported(format!(
+                "{}: the {controller} controller of this kernel has no {file}",
+                setting.field
+            )),
+            (Errno::ENOENT, None) => Error::unsupported(format!(
+                "{}: this kernel's cgroups have no {file}",
+                setting.field
+            )),
+            _ => Error::errno(errno)
+                .step(format!("write \"{value}\" to {file}"))
+                .step(&setting.field),
+        })
+    }
+
+    fn check_at_least(&self, setting: &Setting, current: &str) -> Result<()> {
+        let used = tree::read(self.dir(), current).step(|| format!("read {current}"))?;
+        let used: u64 = used.trim().parse().unwrap_or(u64::MAX);
+        if setting.value.parse().is_ok_and(|value: u64| value < used) {
+            return Err(Error::invalid(format!(
+                "{}: {} is less than what is in use, {used}",
+                setting.field, setting.value
+            )));
+        }
+        Ok(())
+    }
+
+    /// Puts a device program into effect, beside those of the cgroups above.
+    ///
+    /// # Errors
+    /// The kernel refuses it: EPERM without CAP_BPF, CAP_NET_ADMIN and a cgroup
+    /// that is ours to change.
+    pub fn attach_devices(&self, program: &DeviceProgram) -> Result<()> {
+        let loaded = load(program)?;
+        bpf::attach_device_program(self.dir(), loaded.as_fd(), None)
+            .step(|| "attach the device program")
+    }
+
+    /// Puts a device program in the place of the one in effect, without a moment
+    /// between; `None` allows everything.
+    ///
+    /// # Errors
+    /// As [`Self::attach_devices`]; reading what is there needs CAP_SYS_ADMIN.
+    pub fn replace_devices(&self, program: Option<&DeviceProgram>) -> Result<()> {
+        let step = || "replace the device program";
+        let mut old = bpf::device_programs(self.dir()).step(step)?.into_iter();
+        if let Some(program) = program {
+            let first = old.next();
+            let loaded = load(program)?;
+            let replaced = first.as_ref().map(AsFd::as_fd);
+            bpf::attach_device_program(self.dir(), loaded.as_fd(), replaced).step(step)?;
+        }
+        for program in old {
+            bpf::detach_device_program(self.dir(), program.as_fd()).step(step)?;
+        }
+        Ok(())
+    }
+
+    /// Moves a process in. It takes milliseconds: a process that is cloned into
+    /// the cgroup needs no move.
+    ///
+    /// # Errors
+    /// No such process, no permission, or a cgroup that hands controllers down.
+    pub fn add(&self, pid: Pid) -> Result<()> {
+        tree::write(self.dir(), "cgroup.procs", &pid.to_string())
+            .step(|| format!("move process {pid} into the cgroup {}", self.path().display()))
+    }
+
+    /// Kills everything in it and below, frozen or not, forking or not.
+    ///
+    /// # Errors
+    /// No permission. A cgroup that is gone is no error.
+    pub fn kill(&self) -> Result<()> {
+        match tree::write(self.dir(), "cgroup.kill", "1") {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
+            Err(errno) => {
+                Err(Error::errno(errno).step(format!("kill the cgroup {}", self.path().display())))
+            }
+        }
+    }
+
+    /// The processes in it; with `recursive`, those of cgroups below as well. A
+    /// process that this pid namespace does not have is 0.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn procs(&self, recursive: bool) -> Result<Vec<Pid>> {
+        let mut pids = Vec::new();
+        tree::procs(self.dir(), recursive, &mut pids)
+            .step(|| format!("read the processes of {}", self.path().display()))?;
+        Ok(pids)
+    }
+
+    /// Removes it with the cgroups below it and the parents that were made for
+    /// it, waiting until `deadline` for processes in it to be gone.
+    ///
+    /// # Errors
+    /// There are still processes in it. A cgroup that is gone is no error.
+    pub fn remove(self, deadline: Instant) -> Result<()> {
+        tree::remove(&self.record, deadline)
+    }
+
+    /// Makes sure that a cgroup which was there is nobody's, and that nothing of
+    /// its last user holds for the next.
+    fn take_over(&self) -> Result<()> {
+        let step = || format!("cgroup {}", self.path().display());
+        let owner = fstat(&self.dir).step(step)?.st_uid;
+        if owner != geteuid().as_raw() {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                format!("it is there already and belongs to uid {owner}"),
+            )
+            .step(step()));
+        }
+        let events = self.events()?;
+        if events.populated {
+            return Err(Error::new(
+                ErrorKind::Exists,
+                "the container's cgroup is not empty: it is there already, with processes in it",
+            )
+            .step(step()));
+        }
+        if events.frozen {
+            tree::write(self.dir(), "cgroup.freeze", "0").step(step)?;
+        }
+        match self.replace_devices(None) {
+            // who may not look has no program of their own there
+            Err(e) if !e.is_errno(Errno::EPERM) => return Err(e.step(step())),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl CgroupRecord {
+    /// Removes the cgroup as [`Cgroup::remove`] does, without opening it first.
+    ///
+    /// # Errors
+    /// There are still processes in it. A cgroup that is gone is no error.
+    pub fn remove(&self, deadline: Instant) -> Result<()> {
+        tree::remove(self, deadline)
+    }
+}
+
+/// Makes the directory; false if it was there.
+fn make(hierarchy: &Hierarchy, path: &Path, made_parents: &mut usize) -> Result<bool> {
+    let mode = Mode::from_bits_truncate(0o755);
+    // another container's delete may remove a parent between two calls
+    for _ in 0..16 {
+        match mkdirat(hierarchy.dir(), path, mode) {
+            Ok(()) => return Ok(true),
+            Err(Errno::EEXIST) => return Ok(false),
+            Err(Errno::ENOENT) => *made_parents += make_parents(hierarchy, path, mode)?,
+            Err(errno) => return Err(explain_mkdir(errno)),
+        }
+    }
+    Err(Error::errno(Errno::EAGAIN))
+}
+
+/// Makes the parents that are missing, from the top; says how many.
+fn make_parents(hierarchy: &Hierarchy, path: &Path, mode: Mode) -> Result<usize> {
+    let mut made = 0;
+    let parents: Vec<_> = path.ancestors().skip(1).collect();
+    for parent in parents.into_iter().rev().filter(|p| *p != Path::new("")) {
+        match mkdirat(hierarchy.dir(), parent, mode) {
+            Ok(()) => made += 1,
+            Err(Errno::EEXIST) => {}
+            // removed again under us: the caller begins anew
+            Err(Errno::ENOENT) => break,
+            Err(errno) => {
+                return Err(explain_mkdir(errno).step(parent.display()));
+            }
+        }
+    }
+    Ok(made)
+}
+
+fn explain_mkdir(errno: Errno) -> Error {
+    let error = Error::errno(errno).step("mkdir");
+    match errno {
+        Errno::EACCES | Errno::EPERM => error
+            .hint("the parent is not delegated to this user: choose a linux.cgroupsPath that is"),
+        Errno::EAGAIN => error.hint("cgroup.max.descendants or cgroup.max.depth of a parent"),
+        Errno::EROFS => error.hint("cgroup2 is mounted read-only here"),
+        _ => error,
+    }
+}
+
+fn load(program: &DeviceProgram) -> Result<OwnedFd> {
+    bpf::load_device_program(program.insns(), None).map_err(|errno| {
+        let error = Error::errno(errno).step("load the device program");
+        let mut log = vec![0; 64 << 10];
+        match bpf::load_device_program(program.insns(), Some(&mut log)) {
+            Err(_same) if errno != Errno::EPERM => {
+                let log = String::from_utf8_lossy(&log);
+                let text = log.trim_matches(['\0', '\n']).replace('\n', "; ");
+                if text.is_empty() { error } else { error.hint(text) }
+            }
+            _ => error,
+        }
+    })
+}

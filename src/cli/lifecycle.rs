@@ -76,12 +76,7 @@ pub struct ImageRunArgs {
     #[command(flatten)]
     pub select: ImageSelector,
     /// Bind SRC (host) to DST (container); options as in config.json, comma separated
-    #[arg(
-        short,
-        long = "volume",
-        value_name = "SRC:DST[:OPTS]",
-        requires = "image"
-    )]
+    #[arg(short, long = "volume", value_name = "SRC:DST[:OPTS]", requires = "image")]
     pub volumes: Vec<String>,
     /// Set an environment variable; NAME alone takes the value from here
     #[arg(short, long = "env", value_name = "NAME[=VALUE]", requires = "image")]

@@ -19,11 +19,7 @@ pub use lifecycle::{
 /// An OCI container runtime whose own weight is next to nothing
 #[derive(Debug, Parser)]
 #[command(name = "tare", disable_version_flag = true, subcommand_required = true)]
-#[command(
-    arg_required_else_help = true,
-    max_term_width = 100,
-    infer_subcommands = false
-)]
+#[command(arg_required_else_help = true, max_term_width = 100, infer_subcommands = false)]
 pub struct Cli {
     /// Options that every command takes
     #[command(flatten)]

@@ -1,19 +1,79 @@
 //! One short adapter a command: words in, library calls, output out.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "commands talk to people"
-)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to people")]
 
-use crate::cli::{Cli, Command};
+mod create;
+mod delete;
+mod kill;
+mod list;
+mod run;
+mod spec;
+mod start;
+mod state;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
+use crate::container::{ContainerId, Entry, Store};
+use crate::error::{Error, Result};
 
 /// Runs a command; the answer is tare's exit code.
 ///
 /// # Errors
 /// Whatever the command failed with: one line, for `main` to print.
 pub fn run(cli: Cli) -> anyhow::Result<i32> {
-    match cli.command {
-        Command::Image(_) | Command::Unpack(_) | Command::Umount(_) => anyhow::bail!("not yet"),
-        _ => anyhow::bail!("not yet"),
+    let global = &cli.global;
+    let json = global.log_format == LogFormat::Json;
+    crate::logging::open(global.log.as_deref(), json, global.debug)?;
+    let result = dispatch(global, cli.command);
+    if let Err(e) = &result {
+        crate::logging::error(&format!("{e:#}"));
     }
+    result
+}
+
+fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
+    check(global)?;
+    let done = |result: anyhow::Result<()>| result.map(|()| 0);
+    let (step, result) = match command {
+        Command::Create(args) => (format!("create {}", args.id), done(create::run(global, &args))),
+        Command::Start(args) => (format!("start {}", args.id), done(start::run(global, &args))),
+        Command::Run(args) => (format!("run {}", args.create.id), run::run(global, &args)),
+        Command::State(args) => (format!("state {}", args.id), done(state::run(global, &args))),
+        Command::Kill(args) => (format!("kill {}", args.id), done(kill::run(global, &args))),
+        Command::Delete(args) => (format!("delete {}", args.id), done(delete::run(global, &args))),
+        Command::List(args) => ("list".to_owned(), done(list::run(global, &args))),
+        Command::Spec(args) => ("spec".to_owned(), done(spec::run(&args))),
+        Command::Image(_) | Command::Unpack(_) | Command::Umount(_) => anyhow::bail!("not yet"),
+    };
+    result.context(step)
+}
+
+fn check(global: &GlobalArgs) -> Result<()> {
+    if global.systemd_cgroup {
+        return Err(Error::unsupported("--systemd-cgroup: not supported yet"));
+    }
+    match global.rootless.as_str() {
+        "auto" | "false" => Ok(()),
+        "true" => Err(Error::unsupported("--rootless=true: not supported yet")),
+        other => Err(Error::invalid(format!("--rootless={other}: give true, false or auto"))),
+    }
+}
+
+fn store(global: &GlobalArgs) -> Result<Store> {
+    let root = match &global.root {
+        Some(root) => absolute(root)?,
+        None => Store::default_root()?,
+    };
+    Ok(Store::new(root))
+}
+
+fn find(global: &GlobalArgs, id: &str) -> Result<Entry> {
+    store(global)?.find(&ContainerId::parse(id)?)
+}
+
+/// A path as it is from anywhere: links stay as they are.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    Ok(std::path::absolute(path)?)
 }

@@ -1,1 +1,26 @@
-//! container
+//! The life of a container: create, start, state, kill, delete, run.
+//!
+//! Only `create` reads a configuration. Everything later lives from the
+//! [`Record`] in the state directory, and from the process itself: a status is
+//! computed, never stored.
+
+mod create;
+mod delete;
+mod foreground;
+mod id;
+mod kill;
+mod record;
+mod start;
+mod state;
+mod store;
+mod terminal;
+
+pub use create::{Console, CreateArgs, Created, Running, create};
+pub use delete::delete;
+pub use foreground::{Signals, wait};
+pub use id::ContainerId;
+pub use kill::{kill, parse_signal};
+pub use record::{InitProcess, Record};
+pub use start::start;
+pub use state::{State, Status};
+pub use store::{Entry, Lock, Store};

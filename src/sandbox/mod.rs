@@ -1,1 +1,21 @@
-//! sandbox
+//! From a plan to a process in its namespaces, ready to run its program.
+//!
+//! The runtime's side is [`spawn`](spawn::spawn) and [`Spawned`]; the
+//! container's side is `init`, a list of named steps. What they say to each
+//! other is in `protocol`.
+
+mod console;
+mod devices;
+pub(crate) mod hooks;
+mod init;
+mod mounts;
+mod path;
+mod privileges;
+mod program;
+mod protocol;
+mod reaper;
+mod rootfs;
+mod spawn;
+
+pub(crate) use protocol::{Channel, Message};
+pub use spawn::{Options, SpawnArgs, Spawned, spawn};

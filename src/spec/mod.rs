@@ -1,1 +1,122 @@
-//! spec
+//! config.json: reading it, and turning it into a [`Plan`].
+//!
+//! Everything that the specification leaves open, and every check of the
+//! input, ends here: a plan has no "maybe" left, and nothing on the host was
+//! touched to make it.
+
+mod linux;
+mod mounts;
+mod namespaces;
+mod plan;
+mod process;
+mod refuse;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+
+use crate::error::{Error, ErrorKind, Result, Step};
+
+pub use linux::{DevicePlan, SysctlPlan};
+pub use mounts::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
+pub(crate) use namespaces::kind_name as namespace_name;
+pub use namespaces::{IdMapping, JoinPlan, NamespacePlan};
+pub use plan::{HookPlan, Hooks, Plan, ResolveArgs, RootfsPlan};
+pub use process::{Capabilities, ProcessPlan, RlimitPlan};
+
+/// The newest version of the runtime specification that tare knows.
+pub const OCI_VERSION: &str = "1.3.0";
+
+/// Most bytes of a config.json: far above any real one.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// Reads `config.json` in a bundle directory.
+///
+/// # Errors
+/// A missing or unreadable file, text that is not JSON (line and column), a
+/// value of the wrong type (the field's path), a version that tare does not
+/// know.
+pub fn load(bundle: &Path) -> Result<Spec> {
+    let path = bundle.join("config.json");
+    let bytes = read(&path).step(|| path.display())?;
+    parse(&bytes).step(|| path.display())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    if size > MAX_CONFIG {
+        return Err(Error::invalid(format!("{size} bytes are too many for a config.json")));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
+    file.take(MAX_CONFIG).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Parses the text of a config.json and checks its version.
+///
+/// # Errors
+/// As for [`load`].
+pub fn parse(bytes: &[u8]) -> Result<Spec> {
+    let spec: Spec = serde_json::from_slice(bytes).map_err(|e| explain(bytes, &e))?;
+    check_version(spec.version())?;
+    Ok(spec)
+}
+
+/// Parses once more, slower, to learn which field was wrong.
+fn explain(bytes: &[u8], plain: &serde_json::Error) -> Error {
+    let reader = &mut serde_json::Deserializer::from_slice(bytes);
+    match serde_path_to_error::deserialize::<_, Spec>(reader) {
+        Err(e) if plain.is_data() => Error::invalid(format!("{}: {}", e.path(), e.inner())),
+        _ => Error::invalid(format!("not valid JSON: {plain}")),
+    }
+}
+
+fn check_version(version: &str) -> Result<()> {
+    if version.is_empty() {
+        return Err(Error::invalid("ociVersion: is missing"));
+    }
+    let mut parts = version.splitn(3, '.');
+    let major = parts.next().and_then(|p| p.parse::<u32>().ok());
+    let minor = parts.next().and_then(|p| p.parse::<u32>().ok());
+    match (major, minor, parts.next()) {
+        // 1.x is compatible by semantic versioning: unknown fields are ignored
+        (Some(1), Some(_), Some(_)) => Ok(()),
+        (Some(_), Some(_), Some(_)) => Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("ociVersion: {version} is not supported (tare knows 1.0 to {OCI_VERSION})"),
+        )),
+        _ => Err(Error::invalid(format!("ociVersion: {version:?} is not a version like 1.2.0"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(json: &str) -> String {
+        parse(json.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn version_is_checked() {
+        assert!(parse(br#"{"ociVersion":"1.0.2-dev"}"#).is_ok());
+        assert!(parse(br#"{"ociVersion":"1.3.0"}"#).is_ok());
+        assert_eq!(message("{}"), "ociVersion: is missing");
+        assert!(message(r#"{"ociVersion":"2.0.0"}"#).starts_with("ociVersion: 2.0.0 is not supp"));
+        assert!(message(r#"{"ociVersion":"banana"}"#).contains("is not a version"));
+    }
+
+    #[test]
+    fn a_wrong_type_names_its_field() {
+        let text = message(r#"{"ociVersion":"1.2.0","root":{"path":"r","readonly":"yes"}}"#);
+        assert!(text.starts_with("root.readonly: invalid type: string"), "{text}");
+    }
+
+    #[test]
+    fn text_that_is_not_json() {
+        assert!(message("ociVersion = 1").starts_with("not valid JSON: "));
+    }
+}

@@ -68,12 +68,7 @@ fn resolve(
 
 /// Opens a directory on the host, for use as the base of relative calls.
 pub fn open_dir(path: &Path) -> SysResult<OwnedFd> {
-    openat(
-        AT_FDCWD,
-        path,
-        OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )
+    openat(AT_FDCWD, path, OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
 /// Writes a small file in one piece under a temporary name and renames it over

@@ -5,8 +5,12 @@
 //! containers.
 #![allow(unsafe_code, reason = "this module is the fence around it")]
 
+pub mod bpf;
+pub mod exe;
 pub mod fs;
 pub mod mount;
+pub mod net;
+pub mod process;
 
 use nix::errno::Errno;
 

@@ -67,10 +67,7 @@ impl FsContext {
         // SAFETY: a string that ends in NUL and flags; the call keeps neither.
         let ret = check(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FSOPEN_CLOEXEC) })
             .map_err(|e| Error::from(e).step(format!("fsopen {fstype}")))?;
-        Ok(FsContext {
-            fd: owned(ret),
-            fstype: fstype.to_owned(),
-        })
+        Ok(FsContext { fd: owned(ret), fstype: fstype.to_owned() })
     }
 
     /// Sets `key=value`.
@@ -88,8 +85,7 @@ impl FsContext {
                 0,
             )
         });
-        ret.map(drop)
-            .map_err(|e| self.explain(e, format_args!("option {key}={value}")))
+        ret.map(drop).map_err(|e| self.explain(e, format_args!("option {key}={value}")))
     }
 
     /// Sets an option whose value is an open file (overlay's layers, Linux 6.13).
@@ -106,8 +102,7 @@ impl FsContext {
                 value.as_raw_fd(),
             )
         });
-        ret.map(drop)
-            .map_err(|e| self.explain(e, format_args!("option {key}")))
+        ret.map(drop).map_err(|e| self.explain(e, format_args!("option {key}")))
     }
 
     /// Sets an option without a value.
@@ -124,8 +119,7 @@ impl FsContext {
                 0,
             )
         });
-        ret.map(drop)
-            .map_err(|e| self.explain(e, format_args!("option {key}")))
+        ret.map(drop).map_err(|e| self.explain(e, format_args!("option {key}")))
     }
 
     /// Makes the superblock and a detached mount of it with `attrs` (see [`attr`]).
@@ -144,12 +138,7 @@ impl FsContext {
         .map_err(|e| self.explain(e, format_args!("create")))?;
         // SAFETY: integers only. The kernel takes the attributes as 32 bits.
         let ret = check(unsafe {
-            libc::syscall(
-                libc::SYS_fsmount,
-                self.fd.as_raw_fd(),
-                FSMOUNT_CLOEXEC,
-                attrs,
-            )
+            libc::syscall(libc::SYS_fsmount, self.fd.as_raw_fd(), FSMOUNT_CLOEXEC, attrs)
         })
         .map_err(|e| self.explain(e, format_args!("fsmount")))?;
         Ok(owned(ret))
@@ -168,11 +157,7 @@ impl FsContext {
                 let text = String::from_utf8_lossy(buf.get(..n).unwrap_or_default());
                 // each message is one letter for its level, a space, the text
                 let text = text.trim().get(2..).unwrap_or_default();
-                if text.is_empty() {
-                    base
-                } else {
-                    base.hint(lower_first(text))
-                }
+                if text.is_empty() { base } else { base.hint(lower_first(text)) }
             }
             Err(_no_message) => base,
         }

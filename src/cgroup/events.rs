@@ -1,0 +1,152 @@
+//! cgroup.events: waiting for a cgroup to be empty or frozen.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+use nix::sys::uio::pread;
+
+use super::{Cgroup, tree};
+use crate::error::{Error, Result, Step};
+use crate::sys::SysResult;
+
+/// The figures of cgroup.events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Events {
+    /// There are processes in it or below.
+    pub(super) populated: bool,
+    /// Everything in it is frozen.
+    pub(super) frozen: bool,
+}
+
+impl Events {
+    fn parse(text: &str) -> Self {
+        let is_set = |key: &str| {
+            text.lines()
+                .filter_map(|line| line.split_once(' '))
+                .any(|(name, value)| name == key && value != "0")
+        };
+        Events { populated: is_set("populated"), frozen: is_set("frozen") }
+    }
+}
+
+impl Cgroup {
+    pub(super) fn events(&self) -> Result<Events> {
+        match tree::read(self.dir(), "cgroup.events") {
+            Ok(text) => Ok(Events::parse(&text)),
+            // removed: nobody is there
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(Events::default()),
+            Err(errno) => Err(Error::errno(errno).step(self.events_step())),
+        }
+    }
+
+    fn events_step(&self) -> String {
+        format!("read {}/cgroup.events", self.path().display())
+    }
+
+    /// True while there are processes in it or below; a zombie counts until the
+    /// kernel has taken it off.
+    ///
+    /// # Errors
+    /// It can't be read. A cgroup that is gone is empty.
+    pub fn is_populated(&self) -> Result<bool> {
+        Ok(self.events()?.populated)
+    }
+
+    /// Waits until nobody is in it; false if `deadline` comes first.
+    ///
+    /// # Errors
+    /// It can't be read. A cgroup that is gone is empty.
+    pub fn wait_unpopulated(&self, deadline: Instant) -> Result<bool> {
+        wait(self.dir(), deadline, |events| !events.populated).step(|| self.events_step())
+    }
+
+    /// True when everything in it is frozen.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn frozen(&self) -> Result<bool> {
+        Ok(self.events()?.frozen)
+    }
+
+    /// Freezes or thaws everything in it, and waits until it is so. A cgroup
+    /// that can't be frozen before `deadline` is thawed again.
+    ///
+    /// # Errors
+    /// No permission, or the deadline.
+    pub fn freeze(&self, freeze: bool, deadline: Instant) -> Result<()> {
+        let (value, verb) = if freeze { ("1", "freeze") } else { ("0", "thaw") };
+        let step = || format!("{verb} the cgroup {}", self.path().display());
+        tree::write(self.dir(), "cgroup.freeze", value).step(step)?;
+        if wait(self.dir(), deadline, |events| events.frozen == freeze).step(step)? {
+            return Ok(());
+        }
+        let mut error = Error::errno(Errno::ETIMEDOUT).step(step());
+        if freeze && let Err(errno) = tree::write(self.dir(), "cgroup.freeze", "0") {
+            error = error.hint(format!("and it could not be thawed: {}", errno.desc()));
+        }
+        Err(error)
+    }
+}
+
+/// Waits until the figures are as `wanted`; false if `deadline` comes first.
+///
+/// The kernel wakes a poll when one of them changes, though not more often than
+/// each 10 ms.
+pub(super) fn wait(
+    dir: BorrowedFd<'_>,
+    deadline: Instant,
+    wanted: impl Fn(Events) -> bool,
+) -> SysResult<bool> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file = match openat(dir, "cgroup.events", flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(wanted(Events::default())),
+        Err(errno) => return Err(errno),
+    };
+    let mut buf = [0; 256];
+    loop {
+        // a read takes note of what has been seen: it comes before the poll
+        let events = match pread(&file, &mut buf, 0) {
+            Ok(n) => Events::parse(&String::from_utf8_lossy(buf.get(..n).unwrap_or_default())),
+            Err(Errno::ENODEV) => Events::default(),
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+        };
+        if wanted(events) {
+            return Ok(true);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left == Duration::ZERO {
+            return Ok(false);
+        }
+        // rounded up: a wait of 0 ms would spin
+        let ms = left.as_millis().saturating_add(1);
+        let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_by_name() {
+        for (text, populated, frozen) in [
+            ("populated 1\nfrozen 0\n", true, false),
+            ("frozen 1\npopulated 0\nnovelty 1\n", false, true),
+            ("", false, false),
+        ] {
+            let expected = Events { populated, frozen };
+            assert_eq!(Events::parse(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Where the cgroup2 hierarchy is, and what it can do.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
+use nix::unistd::geteuid;
+
+use super::path;
+use crate::error::{Error, Result, Step};
+
+/// Where the hierarchy is on a host that has nothing but cgroup2, and on one
+/// that has the controllers in cgroup v1.
+const USUAL: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// The cgroup2 hierarchy as this process sees it.
+#[derive(Debug)]
+pub struct Hierarchy {
+    mount_point: PathBuf,
+    dir: OwnedFd,
+}
+
+impl Hierarchy {
+    /// Finds the hierarchy.
+    ///
+    /// The two usual places are tried by fstatfs, which costs two system calls
+    /// where the mount table of a busy host costs a long read; only a host
+    /// that keeps cgroup2 elsewhere pays for that. `/sys/fs/cgroup` itself
+    /// comes first: whoever mounts cgroup2 over it (a private view of a hybrid
+    /// host) means that one.
+    ///
+    /// # Errors
+    /// No cgroup2 mount.
+    pub fn discover() -> Result<Self> {
+        for place in USUAL {
+            if let Some(found) = Self::at(Path::new(place)) {
+                return Ok(found);
+            }
+        }
+        let table = mount_table()?;
+        // the last one that still answers: earlier ones may be covered
+        cgroup2_mounts(&table).filter_map(|mount| Self::at(&mount.point)).last().ok_or_else(|| {
+            Error::unsupported("no cgroup2 file system is mounted").hint(
+                "mount one: mkdir -p /sys/fs/cgroup/unified && \
+                     mount -t cgroup2 none /sys/fs/cgroup/unified",
+            )
+        })
+    }
+
+    /// The hierarchy at `mount_point`, if there is one.
+    fn at(mount_point: &Path) -> Option<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = openat(AT_FDCWD, mount_point, flags, Mode::empty()).ok()?;
+        let is_cgroup2 = fstatfs(&dir).ok()?.filesystem_type() == CGROUP2_SUPER_MAGIC;
+        is_cgroup2.then(|| Hierarchy { mount_point: mount_point.to_owned(), dir })
+    }
+
+    /// Where it is mounted.
+    pub fn mount_point(&self) -> &Path {
+        &self.mount_point
+    }
+
+    /// The directory of its topmost visible cgroup (O_PATH).
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// The path below the mount point for a container: see [`path::resolve`].
+    ///
+    /// # Errors
+    /// A cgroupsPath that leads out, or a relative one where the caller's own
+    /// cgroup is not to be seen.
+    pub fn cgroup_path(&self, cgroups_path: Option<&Path>, id: &str) -> Result<PathBuf> {
+        path::resolve(cgroups_path, id, geteuid().is_root(), || {
+            let own = self.own_cgroup()?;
+            Ok(own.parent().map(Path::to_owned).unwrap_or_default())
+        })
+    }
+
+    /// The caller's own cgroup, relative to the mount point.
+    ///
+    /// # Errors
+    /// It is not below the mount.
+    pub fn own_cgroup(&self) -> Result<PathBuf> {
+        let text = read_proc("/proc/self/cgroup")?;
+        let own = own_line(&text)
+            .ok_or_else(|| Error::unsupported("/proc/self/cgroup has no cgroup2 line"))?;
+        let table = mount_table()?;
+        let root = cgroup2_mounts(&table)
+            .filter(|mount| mount.point == self.mount_point)
+            .last()
+            .map_or_else(|| PathBuf::from("/"), |mount| mount.root);
+        below_root(own, &root).ok_or_else(|| {
+            Error::unsupported(format!(
+                "the caller's own cgroup {} is not below the cgroup2 mount at {}",
+                own.display(),
+                self.mount_point.display()
+            ))
+            .hint("give an absolute linux.cgroupsPath")
+        })
+    }
+
+    /// The controllers of the topmost visible cgroup, separated by spaces.
+    pub(super) fn controllers(&self) -> Result<String> {
+        super::tree::read(self.dir(), "cgroup.controllers")
+            .step(|| format!("read {}/cgroup.controllers", self.mount_point.display()))
+    }
+
+    /// The error for a controller that the hierarchy does not have: says where
+    /// it is instead.
+    pub(super) fn missing_controller(&self, controller: &str) -> Error {
+        let error = Error::unsupported(format!(
+            "the {controller} controller is not in the cgroup2 hierarchy at {}",
+            self.mount_point.display()
+        ));
+        match mount_table().ok().and_then(|t| v1_mount(&t, controller)) {
+            Some(point) => error.hint(format!("it is bound to cgroup v1 at {}", point.display())),
+            None => error.hint("it is not delegated to here, or the kernel does not have it"),
+        }
+    }
+}
+
+/// One cgroup2 line of the mount table.
+struct Cgroup2Mount {
+    root: PathBuf,
+    point: PathBuf,
+}
+
+fn mount_table() -> Result<Vec<u8>> {
+    read_proc("/proc/self/mountinfo")
+}
+
+fn read_proc(path: &str) -> Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(8192);
+    File::open(path)
+        .and_then(|mut file| file.read_to_end(&mut text))
+        .step(|| format!("read {path}"))?;
+    Ok(text)
+}
+
+fn cgroup2_mounts(table: &[u8]) -> impl Iterator<Item = Cgroup2Mount> {
+    lines(table).filter_map(|line| {
+        let (mount, fs) = halves(line)?;
+        if fs.split(|b| *b == b' ').next()? != b"cgroup2" {
+            return None;
+        }
+        let mut fields = mount.split(|b| *b == b' ').skip(3);
+        Some(Cgroup2Mount { root: unescape(fields.next()?), point: unescape(fields.next()?) })
+    })
+}
+
+/// Where a controller is bound to cgroup v1.
+fn v1_mount(table: &[u8], controller: &str) -> Option<PathBuf> {
+    let name = match controller {
+        "io" => "blkio",
+        other => other,
+    };
+    lines(table).find_map(|line| {
+        let (mount, fs) = halves(line)?;
+        let mut fs = fs.split(|b| *b == b' ');
+        if fs.next()? != b"cgroup" {
+            return None;
+        }
+        let options = fs.nth(1)?;
+        options
+            .split(|b| *b == b',')
+            .any(|option| option == name.as_bytes())
+            .then(|| mount.split(|b| *b == b' ').nth(4).map(unescape))?
+    })
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|b| *b == b'\n')
+}
+
+/// A line of mountinfo: what is before the separator (a field that is a lone
+/// dash, after any number of optional fields), and what is after it.
+fn halves(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = line.windows(3).position(|w| w == b" - ")?;
+    Some((line.get(..at)?, line.get(at + 3..)?))
+}
+
+/// Undoes the octal escapes of mountinfo (`\040` for a space).
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let code = (byte == b'\\')
+            .then(|| tail.get(..3))
+            .flatten()
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(code);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
+/// The cgroup2 path in the text of /proc/self/cgroup.
+fn own_line(text: &[u8]) -> Option<&Path> {
+    let path = lines(text).find_map(|line| line.strip_prefix(b"0::"))?;
+    // a cgroup that was removed under its last zombie
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    Some(Path::new(std::ffi::OsStr::from_bytes(path)))
+}
+
+/// `own` relative to the root of the mount. Both are as seen from the caller's
+/// cgroup namespace; what is outside of it begins with `/..`.
+fn below_root(own: &Path, root: &Path) -> Option<PathBuf> {
+    let below = own.strip_prefix(root).ok()?;
+    let leads_out = below.components().any(|c| matches!(c, std::path::Component::ParentDir));
+    (!leads_out).then(|| below.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &[u8] = b"\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:7 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 /pod /sys/fs/cgroup/memory rw,relatime shared:8 master:2 - cgroup cgroup rw,memory
+38 31 0:35 / /sys/fs/cgroup/blkio rw - cgroup cgroup rw,blkio
+40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+41 31 0:38 /a\\040b /mnt/two\\134words rw,relatime - cgroup2 cgroup2 rw,nsdelegate
+";
+
+    #[test]
+    fn cgroup2_lines_are_found_with_root_and_point() {
+        let found: Vec<_> = cgroup2_mounts(HYBRID).map(|m| (m.root, m.point)).collect();
+        assert_eq!(found, [(PathBuf::from("/a b"), PathBuf::from("/mnt/two\\words"))]);
+    }
+
+    #[test]
+    fn v1_controllers_are_found_where_they_are_bound() {
+        for (controller, point) in [
+            ("cpu", Some("/sys/fs/cgroup/cpu,cpuacct")),
+            ("memory", Some("/sys/fs/cgroup/memory")),
+            ("io", Some("/sys/fs/cgroup/blkio")),
+            ("pids", None),
+            ("rw", Some("/sys/fs/cgroup/cpu,cpuacct")),
+        ] {
+            let found = v1_mount(HYBRID, controller);
+            assert_eq!(found, point.map(PathBuf::from), "{controller}");
+        }
+    }
+
+    #[test]
+    fn own_cgroup_is_read_relative_to_the_mount() {
+        for (own, root, expected) in [
+            ("/", "/", Some("")),
+            ("/user.slice/x", "/", Some("user.slice/x")),
+            ("/docker/abc/x", "/docker/abc", Some("x")),
+            ("/elsewhere", "/docker/abc", None),
+            ("/../sibling", "/", None),
+            ("/..", "/..", Some("")),
+        ] {
+            let found = below_root(Path::new(own), Path::new(root));
+            assert_eq!(found, expected.map(PathBuf::from), "{own} in {root}");
+        }
+        assert_eq!(own_line(b"3:cpu:/x\n0::/a/b\n"), Some(Path::new("/a/b")));
+        assert_eq!(own_line(b"0::/a (deleted)\n"), Some(Path::new("/a")));
+        assert_eq!(own_line(b"1:name=systemd:/\n"), None);
+    }
+
+    #[test]
+    fn this_host_has_a_hierarchy() {
+        let hierarchy = Hierarchy::discover().unwrap();
+        assert!(hierarchy.own_cgroup().is_ok());
+        assert!(hierarchy.controllers().is_ok());
+    }
+
+    #[test]
+    fn a_missing_controller_is_named_with_the_place() {
+        let hierarchy = Hierarchy::discover().unwrap();
+        let text = hierarchy.missing_controller("nonesuch").to_string();
+        assert!(text.starts_with("the nonesuch controller is not in the cgroup2 hierarchy at /"));
+        assert!(text.ends_with("(it is not delegated to here, or the kernel does not have it)"));
+    }
+}

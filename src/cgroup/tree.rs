@@ -1,0 +1,234 @@
+//! Files and directories of cgroups: reading, writing, enabling controllers
+//! down a path, removing a subtree.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::Instant;
+
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
+
+use super::limits::Setting;
+use super::{Cgroup, CgroupRecord, Hierarchy, events};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::SysResult;
+
+/// Writes a file in one write, as cgroup files want it.
+pub(super) fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> SysResult<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let fd = openat(dir, file, flags, Mode::empty())?;
+    // an empty write never reaches the kernel's handler
+    let value = if value.is_empty() { "\n" } else { value };
+    nix::unistd::write(&fd, value.as_bytes()).map(drop)
+}
+
+/// Reads a whole file.
+pub(super) fn read(dir: BorrowedFd<'_>, file: &str) -> SysResult<String> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let fd = openat(dir, file, flags, Mode::empty())?;
+    let mut text = Vec::new();
+    let mut buf = [0; 4096];
+    loop {
+        match nix::unistd::read(&fd, &mut buf) {
+            Ok(0) => break,
+            Ok(n) => text.extend_from_slice(buf.get(..n).unwrap_or_default()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    String::from_utf8(text).map_err(|_not_text| Errno::EILSEQ)
+}
+
+/// Makes the controllers that the settings need available in the cgroup at
+/// `path`: enables them in each cgroup above it that does not hand them down.
+pub(super) fn enable_controllers(
+    hierarchy: &Hierarchy,
+    path: &Path,
+    cgroup: &Cgroup,
+    settings: &[Setting],
+) -> Result<()> {
+    let mut needed: Vec<(&str, &Setting)> =
+        settings.iter().filter_map(|setting| Some((setting.controller()?, setting))).collect();
+    needed.sort_by_key(|(controller, _)| *controller);
+    needed.dedup_by_key(|(controller, _)| *controller);
+    if needed.is_empty() {
+        return Ok(());
+    }
+    // on most hosts all of them are there: one read instead of one a level
+    let available = read(cgroup.dir(), "cgroup.controllers")
+        .step(|| format!("read {}/cgroup.controllers", cgroup.path().display()))?;
+    needed.retain(|(controller, _)| !has(&available, controller));
+    if needed.is_empty() {
+        return Ok(());
+    }
+    let at_the_top = hierarchy.controllers()?;
+    if let Some((controller, setting)) = needed.iter().find(|(c, _)| !has(&at_the_top, c)) {
+        return Err(hierarchy.missing_controller(controller).step(&setting.field));
+    }
+    let parents: Vec<_> = path.ancestors().skip(1).collect();
+    for parent in parents.into_iter().rev() {
+        hand_down(hierarchy, parent, &needed)?;
+    }
+    Ok(())
+}
+
+fn has(list: &str, controller: &str) -> bool {
+    list.split_ascii_whitespace().any(|name| name == controller)
+}
+
+fn hand_down(hierarchy: &Hierarchy, parent: &Path, needed: &[(&str, &Setting)]) -> Result<()> {
+    let file = parent.join("cgroup.subtree_control");
+    let shown = || hierarchy.mount_point().join(&file).display().to_string();
+    let name = file.to_string_lossy();
+    let enabled = read(hierarchy.dir(), &name).step(|| format!("read {}", shown()))?;
+    let missing: Vec<_> =
+        needed.iter().filter(|(controller, _)| !has(&enabled, controller)).collect();
+    let Some((_, setting)) = missing.first() else {
+        return Ok(());
+    };
+    let value = missing
+        .iter()
+        .map(|(controller, _)| format!("+{controller}"))
+        .collect::<Vec<_>>()
+        .join(" ");
+    write(hierarchy.dir(), &name, &value).map_err(|errno| {
+        let error = Error::errno(errno)
+            .step(format!("write \"{value}\" to {}", shown()))
+            .step(&setting.field);
+        match errno {
+            Errno::EBUSY => error.hint(
+                "that cgroup has processes of its own, and cgroup2 lets a cgroup either hold \
+                 processes or hand controllers to its children: choose another linux.cgroupsPath, \
+                 or move them into a child of it",
+            ),
+            Errno::EOPNOTSUPP => error.hint("that cgroup is threaded"),
+            Errno::EACCES | Errno::EPERM => error.hint("that cgroup is not delegated to this user"),
+            _ => error,
+        }
+    })
+}
+
+/// The processes of a cgroup and, with `recursive`, of those below.
+pub(super) fn procs(dir: BorrowedFd<'_>, recursive: bool, pids: &mut Vec<Pid>) -> SysResult<()> {
+    let text = match read(dir, "cgroup.procs") {
+        Ok(text) => text,
+        // removed meanwhile
+        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+        // a threaded cgroup: its processes are those of the domain above it
+        Err(Errno::EOPNOTSUPP) => String::new(),
+        Err(errno) => return Err(errno),
+    };
+    let numbers = text.lines().filter_map(|line| line.parse().ok());
+    pids.extend(numbers.map(Pid::from_raw));
+    if recursive {
+        for_each_child(dir, |dir, name| {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            match openat(dir, name, flags | OFlag::O_NOFOLLOW, Mode::empty()) {
+                Ok(child) => procs(child.as_fd(), true, pids),
+                Err(Errno::ENOENT) => Ok(()),
+                Err(errno) => Err(errno),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Calls `each` with the directory and the name of every child cgroup.
+fn for_each_child(
+    dir: impl AsFd,
+    mut each: impl FnMut(BorrowedFd<'_>, &std::ffi::CStr) -> SysResult<()>,
+) -> SysResult<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut entries = match Dir::openat(dir, ".", flags, Mode::empty()) {
+        Ok(entries) => entries,
+        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
+    let names: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name().to_owned();
+            let is_child =
+                entry.file_type() == Some(Type::Directory) && !name.to_bytes().starts_with(b".");
+            is_child.then_some(name)
+        })
+        .collect();
+    names.iter().try_for_each(|name| each(entries.as_fd(), name))
+}
+
+/// Removes a cgroup, those below it, and the parents that were made for it.
+pub(super) fn remove(record: &CgroupRecord, deadline: Instant) -> Result<()> {
+    let path = record.path.as_path();
+    let step = || format!("remove the cgroup {}", path.display());
+    // more than once only if cgroups are made or entered meanwhile
+    for _ in 0..64 {
+        match rmdir(path) {
+            Ok(()) | Err(Errno::ENOENT) => {
+                remove_parents(record);
+                return Ok(());
+            }
+            // populated, or with cgroups below
+            Err(Errno::EBUSY) => {}
+            Err(errno) => return Err(Error::errno(errno).step(step())),
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let dir = match openat(AT_FDCWD, path, flags, Mode::empty()) {
+            Ok(dir) => dir,
+            Err(Errno::ENOENT) => continue,
+            Err(errno) => return Err(Error::errno(errno).step(step())),
+        };
+        let empty = events::wait(dir.as_fd(), deadline, |events| !events.populated).step(step)?;
+        if !empty {
+            let mut pids = Vec::new();
+            procs(dir.as_fd(), true, &mut pids).step(step)?;
+            return Err(Error::new(
+                ErrorKind::State,
+                format!("there are {} processes left in it", pids.len()),
+            )
+            .step(step()));
+        }
+        remove_children(dir.as_fd()).step(step)?;
+    }
+    Err(Error::errno(Errno::EBUSY).step(step()))
+}
+
+/// Removes the cgroups below, the deepest first.
+fn remove_children(dir: BorrowedFd<'_>) -> SysResult<()> {
+    for_each_child(dir, |dir, name| {
+        match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::EBUSY) => {}
+            Err(errno) => return Err(errno),
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        match openat(dir, name, flags | OFlag::O_NOFOLLOW, Mode::empty()) {
+            Ok(child) => remove_children(child.as_fd())?,
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+        match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
+            // somebody moved in meanwhile: the caller waits and begins anew
+            Ok(()) | Err(Errno::ENOENT | Errno::EBUSY) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
+/// Removes the parents that were made for a cgroup, as far as nobody else has
+/// come to use them.
+pub(super) fn remove_parents(record: &CgroupRecord) {
+    for parent in record.path.ancestors().skip(1).take(record.made_parents) {
+        // in use by another container, or gone: either way not ours any more
+        if rmdir(parent).is_err() {
+            break;
+        }
+    }
+}
+
+fn rmdir(path: &Path) -> SysResult<()> {
+    unlinkat(AT_FDCWD, path, UnlinkatFlags::RemoveDir)
+}

@@ -1,0 +1,60 @@
+//! `tare list`.
+
+use std::io::Write;
+
+use crate::cli::{GlobalArgs, ListArgs, ListFormat};
+use crate::container::State;
+use crate::error::ErrorKind;
+
+pub(super) fn run(global: &GlobalArgs, args: &ListArgs) -> anyhow::Result<()> {
+    let store = super::store(global)?;
+    let mut states = Vec::new();
+    let mut out = std::io::stdout().lock();
+    for id in store.ids()? {
+        if args.quiet {
+            writeln!(out, "{id}")?;
+            continue;
+        }
+        match store.find(&id).and_then(|entry| State::of(&entry)) {
+            Ok(state) => states.push(state),
+            // deleted since its name was read
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            // one broken container is no reason to hide the others
+            Err(e) => crate::logging::warn(&format!("list: {id}: {e}")),
+        }
+    }
+    if args.quiet {
+        return Ok(());
+    }
+    match args.format {
+        ListFormat::Json => writeln!(out, "{}", serde_json::to_string(&states)?)?,
+        ListFormat::Table => table(&mut out, &states)?,
+    }
+    Ok(())
+}
+
+fn table(out: &mut impl Write, states: &[State]) -> std::io::Result<()> {
+    let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
+    let rows = states.iter().map(|s| {
+        [
+            s.id.clone(),
+            s.pid.to_string(),
+            s.status.to_string(),
+            s.bundle.display().to_string(),
+            s.created.clone(),
+            s.owner.clone(),
+        ]
+    });
+    let rows: Vec<[String; 6]> = std::iter::once(head).chain(rows).collect();
+    let mut widths = [0usize; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! `tare start`.
+
+use crate::cli::{GlobalArgs, StartArgs};
+use crate::container;
+
+pub(super) fn run(global: &GlobalArgs, args: &StartArgs) -> anyhow::Result<()> {
+    Ok(container::start(&super::find(global, &args.id)?)?)
+}

@@ -1,0 +1,10 @@
+//! `tare state`.
+
+use crate::cli::{GlobalArgs, StateArgs};
+use crate::container::State;
+
+pub(super) fn run(global: &GlobalArgs, args: &StateArgs) -> anyhow::Result<()> {
+    let state = State::of(&super::find(global, &args.id)?)?;
+    println!("{}", serde_json::to_string_pretty(&state)?);
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! `delete`: everything that `create` made goes.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::record::{InitProcess, Record};
+use super::start::hook_state;
+use super::state::Status;
+use super::store::{Entry, Lock};
+use crate::cgroup::Cgroup;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sandbox::hooks;
+use crate::sys::process::pidfd_send_signal;
+
+/// How long a killed process may take to end. One that takes longer hangs in
+/// the kernel.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Removes a container: one that has ended, or whose program was never
+/// started; with `force`, any.
+///
+/// # Errors
+/// It runs; something can't be removed (and what).
+pub fn delete(entry: Entry, force: bool) -> Result<()> {
+    let lock = entry.lock()?;
+    let record = match entry.load() {
+        // with force even a damaged record goes: what it told of can't be found
+        Err(_) if force => None,
+        other => other?,
+    };
+    let Some(record) = record else {
+        if force {
+            return entry.remove(lock);
+        }
+        return Err(Error::new(ErrorKind::State, "its creation was killed")
+            .hint("delete --force removes what there is"));
+    };
+    let status = Status::of(&entry, &record)?;
+    match status {
+        Status::Stopped => {}
+        // its program has not run: there is nothing to lose
+        Status::Created => {}
+        _ if force => {}
+        _ => {
+            return Err(Error::new(
+                ErrorKind::State,
+                format!("the container is not stopped: it is {status} (kill it first, or --force)"),
+            ));
+        }
+    }
+    destroy(entry, lock, Some(record))
+}
+
+/// Ends what lives and removes what there is.
+pub(super) fn destroy(entry: Entry, lock: Lock, record: Option<Record>) -> Result<()> {
+    if let Some(record) = &record {
+        end_processes(record)?;
+        record.cgroup.remove(Instant::now() + PATIENCE)?;
+        if let Some(scratch) = &record.scratch {
+            match std::fs::remove_dir_all(scratch) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.step(|| format!("remove {}", scratch.display()))?,
+            }
+        }
+    }
+    entry.remove(lock)?;
+    match &record {
+        Some(record) => run_poststop(record, 0),
+        None => Ok(()),
+    }
+}
+
+/// Kills init and whoever else is in the container's cgroup, and waits until
+/// they have ended.
+pub(super) fn end_processes(record: &Record) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    if let Some(init) = record.init {
+        end_init(init, deadline)?;
+    }
+    let cgroup = match Cgroup::open(record.cgroup.clone()) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    // without a pid namespace of its own, the end of init ends nobody else
+    if cgroup.is_populated()? {
+        cgroup.kill()?;
+        if !cgroup.wait_unpopulated(deadline)? {
+            return Err(Error::new(
+                ErrorKind::System,
+                format!("processes in {} do not end", cgroup.path().display()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn end_init(init: InitProcess, deadline: Instant) -> Result<()> {
+    let Some(pidfd) = init.open()? else { return Ok(()) };
+    match pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+        Err(e) => return Err(Error::from(e).step(format!("kill process {}", init.pid))),
+    }
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) if left.is_zero() => {
+                return Err(Error::new(
+                    ErrorKind::System,
+                    format!("process {} does not end", init.pid),
+                ));
+            }
+            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Runs the poststop hooks. They are no reason to keep the container: each
+/// runs, and a failure is a warning (runtime.md, Lifecycle, step 13).
+pub(super) fn run_poststop(record: &Record, pid: i32) -> Result<()> {
+    let state = hook_state(record, "stopped", pid);
+    for hook in &record.poststop {
+        if let Err(e) = hooks::run("poststop", std::slice::from_ref(hook), &state) {
+            crate::logging::warn(&e.to_string());
+        }
+    }
+    Ok(())
+}

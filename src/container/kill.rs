@@ -1,0 +1,106 @@
+//! `kill`: signals to a container.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use super::record::Record;
+use super::store::Entry;
+use crate::cgroup::Cgroup;
+use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::sys::process;
+
+/// A signal by its number, or its name with or without SIG.
+///
+/// # Errors
+/// Neither of them.
+pub fn parse_signal(text: &str) -> Result<i32> {
+    let unknown =
+        || Error::invalid(format!("{text:?} is not a signal (a name like TERM, or 1..64)"));
+    if let Ok(number) = text.parse::<i32>() {
+        return if (1..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(number) = real_time_signal(name) {
+        return Ok(number);
+    }
+    format!("SIG{name}").parse::<Signal>().map(|s| s as i32).map_err(|_unknown| unknown())
+}
+
+/// RTMIN, RTMIN+n, RTMAX, RTMAX-n.
+fn real_time_signal(name: &str) -> Option<i32> {
+    let (min, max) = (libc::SIGRTMIN(), libc::SIGRTMAX());
+    let number = if let Some(rest) = name.strip_prefix("RTMIN") {
+        min + offset(rest, '+')?
+    } else {
+        max - offset(name.strip_prefix("RTMAX")?, '-')?
+    };
+    (min..=max).contains(&number).then_some(number)
+}
+
+fn offset(rest: &str, sign: char) -> Option<i32> {
+    if rest.is_empty() { Some(0) } else { rest.strip_prefix(sign)?.parse().ok() }
+}
+
+/// Sends a signal to init; with `all`, to every process of the container.
+///
+/// # Errors
+/// [`phrase::NOT_RUNNING`] when there is nobody to send it to.
+pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
+    let record = entry.load()?.ok_or_else(not_running)?;
+    if all || !record.own_pid_namespace && signal == libc::SIGKILL {
+        return kill_all(&record, signal);
+    }
+    let init = record.init.ok_or_else(not_running)?;
+    let pidfd = init.open()?.ok_or_else(not_running)?;
+    match process::pidfd_send_signal(pidfd.as_fd(), signal) {
+        Err(Errno::ESRCH) => Err(not_running()),
+        other => other.step(|| format!("send signal {signal} to process {}", init.pid)),
+    }
+}
+
+fn not_running() -> Error {
+    Error::new(ErrorKind::State, phrase::NOT_RUNNING)
+}
+
+fn kill_all(record: &Record, signal: i32) -> Result<()> {
+    let cgroup = match Cgroup::open(record.cgroup.clone()) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Err(not_running()),
+        other => other?,
+    };
+    if !cgroup.is_populated()? {
+        return Err(not_running());
+    }
+    if signal == libc::SIGKILL {
+        return cgroup.kill();
+    }
+    for pid in cgroup.procs(true)? {
+        match process::kill(pid, signal) {
+            // it has ended meanwhile
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(e) => {
+                return Err(Error::from(e).step(format!("send signal {signal} to process {pid}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_signal;
+
+    #[test]
+    fn signals() {
+        for (text, number) in
+            [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("sigusr1", 10), ("RTMIN+1", 35), ("64", 64)]
+        {
+            assert_eq!(parse_signal(text).unwrap(), number, "{text}");
+        }
+        for bad in ["", "0", "65", "-1", "SIG", "BANANA", "RTMIN+99", "SIGSIGTERM"] {
+            assert!(parse_signal(bad).is_err(), "{bad}");
+        }
+    }
+}

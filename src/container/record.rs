@@ -1,0 +1,155 @@
+//! What is kept of a container between two commands.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::CgroupRecord;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::spec::HookPlan;
+use crate::sys::process::pidfd_open;
+
+/// A process, told apart from a later one with the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InitProcess {
+    /// Its pid on the host.
+    pub pid: i32,
+    /// When it started, in clock ticks since boot (proc_pid_stat(5), field 22).
+    pub start_time: u64,
+}
+
+/// The persisted facts of a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Its id.
+    pub id: String,
+    /// ociVersion of its configuration.
+    pub oci_version: String,
+    /// Directory of its bundle.
+    pub bundle: PathBuf,
+    /// Its root file system on the host.
+    pub rootfs: PathBuf,
+    /// When it was created, RFC 3339 with nanoseconds.
+    pub created: String,
+    /// Annotations of its configuration.
+    pub annotations: BTreeMap<String, String>,
+    /// User id of who created it.
+    pub owner: u32,
+    /// Its init; `None` while it is being created.
+    pub init: Option<InitProcess>,
+    /// Its cgroup.
+    pub cgroup: CgroupRecord,
+    /// Without a pid namespace of its own the end of init ends nobody else.
+    pub own_pid_namespace: bool,
+    /// Hooks for after `start`.
+    pub poststart: Vec<HookPlan>,
+    /// Hooks for after `delete`.
+    pub poststop: Vec<HookPlan>,
+    /// A directory that goes with the container (the upper directory of an
+    /// image's overlay).
+    pub scratch: Option<PathBuf>,
+}
+
+impl InitProcess {
+    /// Looks a live process up by its pid.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn of(pid: Pid) -> Result<Self> {
+        let (start_time, _) =
+            stat(pid)?.ok_or_else(|| Error::from(Errno::ESRCH).step(format!("process {pid}")))?;
+        Ok(InitProcess { pid: pid.as_raw(), start_time })
+    }
+
+    /// True while it lives: a zombie has ended.
+    pub fn is_alive(self) -> Result<bool> {
+        Ok(matches!(stat(self.pid())?, Some((start, true)) if start == self.start_time))
+    }
+
+    /// A pidfd of it; `None` when it has ended.
+    pub fn open(self) -> Result<Option<OwnedFd>> {
+        let pidfd = match pidfd_open(self.pid()) {
+            Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
+            other => other.step(|| format!("pidfd_open {}", self.pid))?,
+        };
+        // checked after the pidfd is there: from now on the pid can't change hands
+        Ok(self.is_alive()?.then_some(pidfd))
+    }
+
+    /// Its pid.
+    pub fn pid(self) -> Pid {
+        Pid::from_raw(self.pid)
+    }
+}
+
+/// Start time of a process, and whether it still runs; `None` if there is none.
+fn stat(pid: Pid) -> Result<Option<(u64, bool)>> {
+    let text = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(text) => text,
+        Err(e) => {
+            let gone = [Some(Errno::ENOENT as i32), Some(Errno::ESRCH as i32)];
+            if gone.contains(&e.raw_os_error()) {
+                return Ok(None);
+            }
+            return Err(Error::from(e).step(format!("read /proc/{pid}/stat")));
+        }
+    };
+    // the name, in parentheses, may hold anything: count from its end
+    let fields = text.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next().unwrap_or_default();
+    let start = fields.nth(18).and_then(|field| field.parse().ok());
+    let start = start.ok_or_else(|| {
+        Error::new(ErrorKind::System, format!("/proc/{pid}/stat has no start time"))
+    })?;
+    Ok(Some((start, state != "Z" && state != "X")))
+}
+
+impl Record {
+    /// Reads the record in a state directory.
+    ///
+    /// # Errors
+    /// ENOENT before it was written; text that is not a record.
+    pub fn load(dir: impl AsFd) -> Result<Self> {
+        use nix::fcntl::{OFlag, openat};
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let fd = openat(dir, NAME, flags, nix::sys::stat::Mode::empty()).step(|| NAME)?;
+        let mut bytes = Vec::with_capacity(4096);
+        std::io::Read::read_to_end(&mut std::fs::File::from(fd), &mut bytes).step(|| NAME)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|e| Error::new(ErrorKind::System, format!("{NAME} is damaged: {e}")))
+    }
+
+    /// Writes the record. It is not synced: no process that it tells of
+    /// outlives a reboot.
+    pub fn save(&self, dir: impl AsFd) -> Result<()> {
+        let bytes = serde_json::to_vec(self)
+            .map_err(|e| Error::new(ErrorKind::System, format!("encode {NAME}: {e}")))?;
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+        crate::sys::fs::replace_file(dir, NAME, &bytes, mode, false).step(|| format!("save {NAME}"))
+    }
+}
+
+const NAME: &str = "state.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_processes_apart() {
+        let me = InitProcess::of(nix::unistd::getpid()).unwrap();
+        assert!(me.is_alive().unwrap());
+        let other = InitProcess { start_time: me.start_time + 1, ..me };
+        assert!(!other.is_alive().unwrap());
+        assert!(other.open().unwrap().is_none());
+        let none = InitProcess { pid: i32::MAX, start_time: 1 };
+        assert!(none.open().unwrap().is_none());
+    }
+}

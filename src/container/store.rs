@@ -1,0 +1,224 @@
+//! The state root: one directory a container, each with its own lock.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+
+use super::id::ContainerId;
+use super::record::Record;
+use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::sys::fs::open_dir;
+
+/// The directory that holds the state of containers.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// The state directory of one container.
+#[derive(Debug)]
+pub struct Entry {
+    id: ContainerId,
+    path: PathBuf,
+    dir: OwnedFd,
+    root: OwnedFd,
+}
+
+/// Held while something about a container changes.
+#[derive(Debug)]
+pub struct Lock(Flock<OwnedFd>);
+
+/// Name of the socket on which an init waits for `start`.
+pub(super) const START_SOCKET: &str = "start";
+
+impl Store {
+    /// A state root; it is made when the first container is.
+    pub fn new(root: PathBuf) -> Self {
+        Store { root }
+    }
+
+    /// `/run/tare` for root, else `$XDG_RUNTIME_DIR/tare`.
+    ///
+    /// # Errors
+    /// An ordinary user without XDG_RUNTIME_DIR.
+    pub fn default_root() -> Result<PathBuf> {
+        if geteuid().is_root() {
+            return Ok(PathBuf::from("/run/tare"));
+        }
+        match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+            Some(dir) => Ok(Path::new(&dir).join("tare")),
+            None => Err(Error::invalid("XDG_RUNTIME_DIR is not set: give --root")),
+        }
+    }
+
+    /// Reserves an id: makes its state directory, locked.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] when the id is in use.
+    pub fn reserve(&self, id: &ContainerId) -> Result<(Entry, Lock)> {
+        let root = self.open_or_make_root()?;
+        let mode = Mode::from_bits_truncate(0o700);
+        match mkdirat(&root, id.as_str(), mode) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => {
+                return Err(Error::new(
+                    ErrorKind::Exists,
+                    "a container with this id exists already",
+                )
+                .hint(format!("see tare state {id}, tare delete {id}")));
+            }
+            Err(e) => return Err(Error::from(e).step(format!("mkdir {}/{id}", self.show()))),
+        }
+        let entry = self.entry(root, id)?;
+        let lock = entry.lock()?;
+        Ok((entry, lock))
+    }
+
+    /// The state directory of a container.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub fn find(&self, id: &ContainerId) -> Result<Entry> {
+        let missing = || {
+            Error::new(ErrorKind::NotFound, format!("container {id} {}", phrase::DOES_NOT_EXIST))
+        };
+        let root = match open_dir(&self.root) {
+            Err(Errno::ENOENT) => return Err(missing()),
+            other => other.step(|| self.show())?,
+        };
+        self.entry(root, id).map_err(|e| if e.is_errno(Errno::ENOENT) { missing() } else { e })
+    }
+
+    /// The ids of all containers, sorted. Entries that are no ids are left out.
+    pub fn ids(&self) -> Result<Vec<ContainerId>> {
+        let entries = match std::fs::read_dir(&self.root) {
+            Err(e) if e.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(Vec::new()),
+            other => other.step(|| self.show())?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.step(|| self.show())?;
+            let name = entry.file_name();
+            if let Some(id) = name.to_str().and_then(|name| ContainerId::parse(name).ok())
+                && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            {
+                ids.push(id);
+            }
+        }
+        ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        Ok(ids)
+    }
+
+    fn entry(&self, root: OwnedFd, id: &ContainerId) -> Result<Entry> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let path = self.root.join(id.as_str());
+        let dir =
+            openat(&root, id.as_str(), flags, Mode::empty()).step(|| path.display().to_string())?;
+        Ok(Entry { id: id.clone(), path, dir, root })
+    }
+
+    fn open_or_make_root(&self) -> Result<OwnedFd> {
+        match open_dir(&self.root) {
+            Err(Errno::ENOENT) => {}
+            other => return other.step(|| self.show()),
+        }
+        use std::os::unix::fs::DirBuilderExt;
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(&self.root).step(|| format!("make the state root {}", self.show()))?;
+        open_dir(&self.root).step(|| self.show())
+    }
+
+    fn show(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+impl Entry {
+    /// The container's id.
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// The state directory's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits for the container's lock.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when the container was deleted meanwhile.
+    pub fn lock(&self) -> Result<Lock> {
+        let fd = self.dir.try_clone()?;
+        let mut fd = Some(fd);
+        let flock = loop {
+            let Some(this) = fd.take() else { return Err(Errno::EBADF.into()) };
+            match Flock::lock(this, FlockArg::LockExclusive) {
+                Ok(flock) => break flock,
+                Err((again, Errno::EINTR)) => fd = Some(again),
+                Err((_, e)) => return Err(Error::from(e).step("lock the container")),
+            }
+        };
+        if fstat(&self.dir)?.st_nlink == 0 {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("container {} {}", self.id, phrase::DOES_NOT_EXIST),
+            ));
+        }
+        Ok(Lock(flock))
+    }
+
+    /// The record; `None` when its writer was killed before it was there.
+    pub fn load(&self) -> Result<Option<Record>> {
+        match Record::load(&self.dir) {
+            Err(e) if e.is_errno(Errno::ENOENT) => Ok(None),
+            other => other.map(Some).map_err(|e| e.step(self.path.display())),
+        }
+    }
+
+    /// Saves the record.
+    pub fn save(&self, record: &Record) -> Result<()> {
+        record.save(&self.dir)
+    }
+
+    /// The state directory, open.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Removes the state directory and the files in it.
+    pub fn remove(&self, lock: Lock) -> Result<()> {
+        let step = || format!("remove {}", self.path.display());
+        let mut dir = nix::dir::Dir::openat(
+            &self.dir,
+            ".",
+            OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .step(step)?;
+        let mut names = Vec::new();
+        for entry in dir.iter() {
+            let name = entry.step(step)?.file_name().to_owned();
+            if name.to_bytes() != b"." && name.to_bytes() != b".." {
+                names.push(name);
+            }
+        }
+        for name in &names {
+            match unlinkat(&self.dir, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(e) => return Err(Error::from(e).step(step())),
+            }
+        }
+        match unlinkat(&self.root, self.id.as_str(), UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(e) => return Err(Error::from(e).step(step())),
+        }
+        drop(lock.0);
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! Device nodes and the fixed links of /dev.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, major, minor, mknodat};
+use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, symlinkat};
+
+use super::path::{Missing, ensure, ensure_parent};
+use crate::error::{Error, Result, Step};
+use crate::spec::DevicePlan;
+use crate::sys::fs::open_in_root;
+use crate::sys::mount;
+
+/// Links that every container has (runtime-linux.md, dev symbolic links).
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    // the container's own instance of devpts decides what a pty is
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Makes the nodes. In a user namespace the kernel refuses mknod, and the
+/// host's node is bind mounted instead.
+pub(super) fn make(root: BorrowedFd<'_>, plans: &[DevicePlan], in_userns: bool) -> Result<()> {
+    let mut last: Option<(PathBuf, OwnedFd)> = None;
+    for plan in plans {
+        let step = || format!("device {}", plan.path.display());
+        let parent = plan.path.parent().unwrap_or(Path::new("/"));
+        if last.as_ref().is_none_or(|(path, _)| path != parent) {
+            let (dir, _) = ensure_parent(root, &plan.path).step(step)?;
+            last = Some((parent.to_owned(), dir));
+        }
+        let (Some((_, dir)), Some(name)) = (&last, plan.path.file_name()) else {
+            continue;
+        };
+        if in_userns {
+            bind(root, plan).step(step)?;
+        } else {
+            node(dir.as_fd(), name, plan).step(step)?;
+        }
+    }
+    Ok(())
+}
+
+fn node(dir: BorrowedFd<'_>, name: &OsStr, plan: &DevicePlan) -> Result<()> {
+    let mode = Mode::from_bits_truncate(plan.mode);
+    // the umask is zero here: the node is born with its mode
+    match mknodat(dir, name, plan.kind, mode, plan.rdev) {
+        Ok(()) if plan.uid == 0 && plan.gid == 0 => return Ok(()),
+        Ok(()) => {}
+        Err(Errno::EEXIST) => {
+            let found = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            let is_same = found.st_mode & SFlag::S_IFMT.bits() == plan.kind.bits()
+                && found.st_rdev == plan.rdev;
+            if !is_same {
+                return Err(Error::from(Errno::EEXIST)
+                    .step("mknod")
+                    .hint("the image has something else there"));
+            }
+            fchmodat(dir, name, mode, FchmodatFlags::FollowSymlink).step(|| "chmod")?;
+        }
+        Err(e) => return Err(Error::from(e).step("mknod")),
+    }
+    let (uid, gid) = (Uid::from_raw(plan.uid), Gid::from_raw(plan.gid));
+    fchownat(dir, name, Some(uid), Some(gid), FchownatFlags::AT_SYMLINK_NOFOLLOW)
+        .step(|| "chown")?;
+    // chown takes setuid and setgid away, but a device has none that matter
+    Ok(())
+}
+
+fn bind(root: BorrowedFd<'_>, plan: &DevicePlan) -> Result<()> {
+    let found = fstatat(AT_FDCWD, &plan.path, AtFlags::empty())
+        .step(|| "the host's node, which a user namespace has to use")?;
+    let is_same = found.st_mode & SFlag::S_IFMT.bits() == plan.kind.bits()
+        && (plan.kind == SFlag::S_IFIFO || found.st_rdev == plan.rdev);
+    if !is_same {
+        return Err(Error::invalid(format!(
+            "a user namespace has to use the host's node, and that one is {}:{}",
+            major(found.st_rdev),
+            minor(found.st_rdev)
+        )));
+    }
+    let tree = mount::clone_tree(AT_FDCWD, &plan.path, false, 0).step(|| "open_tree")?;
+    let target = ensure(root, &plan.path, Missing::File)?;
+    mount::move_mount(tree.as_fd(), target.as_fd()).step(|| "move_mount")
+}
+
+/// Makes the links; one that the image has already is left as it is.
+pub(super) fn links(root: BorrowedFd<'_>) -> Result<()> {
+    let dev = ensure(root, Path::new("/dev"), Missing::Directory)?;
+    for (name, target) in LINKS {
+        match symlinkat(target, &dev, name) {
+            Err(Errno::EEXIST) if name == "ptmx" => {
+                replace_ptmx(root, dev.as_fd()).step(|| "replace /dev/ptmx")?;
+            }
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(Error::from(e).step(format!("symlink /dev/{name}"))),
+        }
+    }
+    Ok(())
+}
+
+/// A /dev/ptmx node of the image would open ptys of the host.
+fn replace_ptmx(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
+    let found = fstatat(dev, "ptmx", AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let is_node = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
+    let own = open_in_root(root, Path::new("/dev/pts/ptmx"), OFlag::O_PATH, Mode::empty());
+    if is_node && own.is_ok() {
+        nix::unistd::unlinkat(dev, "ptmx", nix::unistd::UnlinkatFlags::NoRemoveDir)?;
+        symlinkat("pts/ptmx", dev, "ptmx")?;
+    }
+    Ok(())
+}

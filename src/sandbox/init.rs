@@ -1,0 +1,237 @@
+//! The container's init, from its birth to execve: a list of named steps.
+//!
+//! It is a copy of the runtime's one thread. It has the plan, descriptors and
+//! nothing else, and ends in execve or exit.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{chdir, getcwd, getpid, setsid};
+
+use super::hooks::{self, HookState};
+use super::path::{Missing, ensure};
+use super::protocol::{Channel, Message};
+use super::rootfs::Leave;
+use super::{Options, console, devices, mounts, privileges, program, reaper, rootfs};
+use crate::error::{Error, Result, Step};
+use crate::spec::{IdMapping, Plan};
+use crate::sys::{net, process};
+
+/// A namespace to join, open.
+#[derive(Debug)]
+pub(super) struct Join {
+    pub(super) kind: CloneFlags,
+    pub(super) fd: OwnedFd,
+}
+
+/// What init has.
+pub(super) struct Init<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) options: Options,
+    pub(super) channel: Channel,
+    /// Socket on which `start` will call; without one, `Go` is the start.
+    pub(super) listener: Option<OwnedFd>,
+    /// A detached mount that takes the place of the rootfs directory.
+    pub(super) rootfs: Option<OwnedFd>,
+    /// The container's own cgroup, as a path of the host.
+    pub(super) cgroup: &'a Path,
+    /// Namespaces to join that were not joined before the clone.
+    pub(super) joins: Vec<Join>,
+}
+
+/// The whole life of init. An error goes to the runtime, then init ends.
+pub(super) fn main(mut init: Init<'_>) -> Infallible {
+    let mut report = None;
+    let Err(error) = run(&mut init, &mut report);
+    let channel = report.as_ref().unwrap_or(&init.channel);
+    // nobody may be left to tell
+    channel.send(&Message::Failed(error)).unwrap_or_default();
+    process::exit_now(1)
+}
+
+fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> {
+    process::reset_signals().step(|| "reset signals")?;
+    umask(Mode::empty());
+    let plan = init.plan;
+    if plan.namespaces.makes(CloneFlags::CLONE_NEWUSER) {
+        init.channel.ask(&Message::MapIds)?;
+    }
+    join(&init.joins, |kind| kind != CloneFlags::CLONE_NEWNS)?;
+    isolate(init)?;
+    join(&init.joins, |kind| kind == CloneFlags::CLONE_NEWNS)?;
+    let root = set_up_root(init)?;
+    let terminal = if plan.process.terminal {
+        let pty = console::open(root.as_fd())?;
+        init.channel.send_with(&Message::Console, Some(pty.master.as_fd()))?;
+        Some(pty.terminal)
+    } else {
+        None
+    };
+    run_create_hooks(init)?;
+    seal_root(init, root.as_fd())?;
+    drop(root);
+    let program = become_user(init, terminal)?;
+    let env = program::environment(&plan.process);
+    init.channel.ask(&Message::Ready)?;
+    if let Some(listener) = init.listener.take() {
+        *report = Some(wait_for_start(&listener)?);
+    }
+    hooks::run("startContainer", &plan.hooks.start_container, &state(plan, "created"))?;
+    let execute = || program::execute(&program, &plan.process.args, &env);
+    if init.options.init {
+        let channel = report.as_ref().unwrap_or(&init.channel);
+        return reaper::supervise(channel, plan.process.terminal, execute);
+    }
+    Err(execute())
+}
+
+pub(super) fn join(joins: &[Join], which: impl Fn(CloneFlags) -> bool) -> Result<()> {
+    for join in joins.iter().filter(|join| which(join.kind)) {
+        setns(&join.fd, join.kind)
+            .step(|| format!("join the {} namespace", crate::spec::namespace_name(join.kind)))?;
+    }
+    Ok(())
+}
+
+/// What has nothing to do with files: session, network, names, parameters.
+fn isolate(init: &Init<'_>) -> Result<()> {
+    let plan = init.plan;
+    if plan.namespaces.makes(CloneFlags::CLONE_NEWCGROUP) {
+        // not at the clone: the new namespace's root is the cgroup that the
+        // process is in when it is made
+        unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "make a cgroup namespace")?;
+    }
+    setsid().step(|| "make a session")?;
+    if !init.options.no_new_keyring {
+        match process::join_session_keyring(&format!("_ses.{}", plan.id)) {
+            // a kernel without keyrings has none to leak either
+            Ok(()) | Err(nix::errno::Errno::ENOSYS) => {}
+            Err(e) => return Err(Error::from(e).step("make a session keyring")),
+        }
+    }
+    if plan.namespaces.makes(CloneFlags::CLONE_NEWNET) {
+        net::bring_loopback_up().step(|| "bring the loopback interface up")?;
+    }
+    if let Some(name) = &plan.hostname {
+        nix::unistd::sethostname(name).step(|| format!("set hostname {name}"))?;
+    }
+    if let Some(name) = &plan.domainname {
+        crate::sys::net::set_domain_name(name).step(|| format!("set domainname {name}"))?;
+    }
+    for sysctl in &plan.sysctls {
+        // the host's /proc, before any mount of the image: nothing in there
+        // can lead the write elsewhere. The kernel looks at the writer's
+        // namespaces.
+        let path = Path::new("/proc/sys").join(&sysctl.path);
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, sysctl.value.as_bytes()))
+            .step(|| format!("linux.sysctl.{}: write {:?}", sysctl.name, sysctl.value))?;
+    }
+    Ok(())
+}
+
+fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
+    let plan = init.plan;
+    if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
+        rootfs::cut_off(&plan.rootfs)?;
+    }
+    let sources = mounts::open_sources(&plan.mounts, init.cgroup)?;
+    let root = rootfs::attach(&plan.rootfs.path, init.rootfs.take())?;
+    let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
+    if in_userns {
+        become_root_inside(&plan.namespaces.uid_map)?;
+    }
+    for (mount, source) in plan.mounts.iter().zip(&sources) {
+        mounts::perform(root.as_fd(), mount, source.as_ref()).map_err(|e| e.step(mount.label()))?;
+    }
+    if !mounts::dev_is_bound(&plan.mounts) {
+        devices::make(root.as_fd(), &plan.devices, in_userns)?;
+        devices::links(root.as_fd())?;
+    }
+    ensure(root.as_fd(), &plan.process.cwd, Missing::Directory).step(|| "process.cwd")?;
+    Ok(root)
+}
+
+/// Until here init had its maker's ids, which may look into directories that
+/// are closed for the container's root; files made from here on need an owner
+/// that the user namespace knows.
+fn become_root_inside(uid_map: &[IdMapping]) -> Result<()> {
+    if !uid_map.is_empty() && !uid_map.iter().any(|m| m.container == 0) {
+        return Err(Error::invalid("linux.uidMappings: nothing is mapped to user 0"));
+    }
+    process::set_identity(0, 0, None).step(|| "become root in the user namespace")
+}
+
+fn run_create_hooks(init: &Init<'_>) -> Result<()> {
+    let all = &init.plan.hooks;
+    if !all.prestart.is_empty() || !all.create_runtime.is_empty() {
+        init.channel.ask(&Message::RunHooks)?;
+    }
+    hooks::run("createContainer", &all.create_container, &state(init.plan, "creating"))
+}
+
+fn state<'a>(plan: &'a Plan, status: &'a str) -> HookState<'a> {
+    HookState {
+        oci_version: crate::spec::OCI_VERSION,
+        id: &plan.id,
+        status,
+        // as seen from where these hooks run
+        pid: getpid().as_raw(),
+        bundle: &plan.bundle,
+        annotations: &plan.annotations,
+    }
+}
+
+fn seal_root(init: &Init<'_>, root: BorrowedFd<'_>) -> Result<()> {
+    let plan = init.plan;
+    mounts::seal_dev(root, &plan.mounts)?;
+    rootfs::make_readonly(root, &plan.readonly_paths)?;
+    rootfs::mask(root, &plan.masked_paths)?;
+    if plan.rootfs.readonly {
+        rootfs::seal(root)?;
+    }
+    let leave = if !plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
+        Leave::Chroot
+    } else if init.options.no_pivot {
+        Leave::Move
+    } else {
+        Leave::Pivot
+    };
+    rootfs::enter(root, &plan.rootfs, leave)
+}
+
+fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
+    let process = &init.plan.process;
+    chdir(&process.cwd).step(|| format!("process.cwd {}", process.cwd.display()))?;
+    // a directory outside would give the container a way out
+    let inside = getcwd().is_ok_and(|cwd| cwd.is_absolute());
+    if !inside {
+        return Err(Error::invalid("process.cwd: lies outside the container's root"));
+    }
+    match terminal {
+        Some(terminal) => console::take(&terminal, process)?,
+        None => privileges::own_stdio(process),
+    }
+    privileges::drop_to(process)?;
+    umask(Mode::from_bits_truncate(process.umask));
+    let program = program::find(process)?;
+    let first = 3 + init.options.preserve_fds;
+    process::close_range_on_exec(first).step(|| "close what the caller left open")?;
+    Ok(program)
+}
+
+fn wait_for_start(listener: &OwnedFd) -> Result<Channel> {
+    loop {
+        match process::accept(listener.as_fd()) {
+            Ok(socket) => return Ok(Channel::from_socket(socket)),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(Error::from(e).step("wait for start")),
+        }
+    }
+}

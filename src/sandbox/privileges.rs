@@ -1,0 +1,74 @@
+//! Becoming the user: ids, capabilities, no_new_privs.
+
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+
+use caps::CapSet;
+use nix::sys::stat::{fstat, major, minor};
+use nix::unistd::{Gid, Uid, fchown};
+
+use crate::error::{Error, Result, Step};
+use crate::spec::{Capabilities, ProcessPlan};
+use crate::sys::process;
+
+/// Gives stdin, stdout and stderr to the container's user, so that it may open
+/// /dev/stdout again. Best effort by nature: the other end may not allow it.
+pub(super) fn own_stdio(plan: &ProcessPlan) {
+    if plan.uid == 0 {
+        return;
+    }
+    for stream in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+        let Ok(found) = fstat(stream) else { continue };
+        let is_null = (major(found.st_rdev), minor(found.st_rdev)) == (1, 3);
+        if !is_null && found.st_uid != plan.uid && !stream.is_terminal() {
+            // EINVAL (the owner has no id here), EPERM and EROFS are all fine
+            fchown(stream, Some(Uid::from_raw(plan.uid)), None::<Gid>).unwrap_or_default();
+        }
+    }
+}
+
+/// Takes away every privilege that the plan does not give, in the only order
+/// that works: the bounding set while CAP_SETPCAP is there, the ids while
+/// CAP_SETUID is, and the other sets at last.
+pub(super) fn drop_to(plan: &ProcessPlan) -> Result<()> {
+    if plan.no_new_privileges {
+        nix::sys::prctl::set_no_new_privs().step(|| "process.noNewPrivileges")?;
+    }
+    drop_bounding(&plan.capabilities)?;
+    nix::sys::prctl::set_keepcaps(true).step(|| "keep capabilities over setuid")?;
+    process::set_identity(plan.uid, plan.gid, Some(&plan.groups)).map_err(|e| {
+        Error::from(e).step(format!("become user {} and group {}", plan.uid, plan.gid))
+    })?;
+    nix::sys::prctl::set_keepcaps(false).step(|| "stop keeping capabilities")?;
+    set_capabilities(&plan.capabilities)
+}
+
+fn drop_bounding(sets: &Capabilities) -> Result<()> {
+    for cap in caps::all() {
+        // what the kernel or this process does not have can't be dropped
+        let has = caps::has_cap(None, CapSet::Bounding, cap);
+        if !sets.bounding.contains(&cap) && has.unwrap_or(false) {
+            caps::drop(None, CapSet::Bounding, cap)
+                .map_err(|e| cause("bounding", &e).step(format!("drop {cap}")))?;
+        }
+    }
+    Ok(())
+}
+
+fn set_capabilities(sets: &Capabilities) -> Result<()> {
+    let set = |which, name, value| caps::set(None, which, value).map_err(|e| cause(name, &e));
+    set(CapSet::Inheritable, "inheritable", &sets.inheritable)?;
+    // effective first: it has to be within permitted before and after
+    set(CapSet::Effective, "effective", &sets.effective)?;
+    set(CapSet::Permitted, "permitted", &sets.permitted)?;
+    // setuid has emptied the ambient set; raising is all there is to do
+    for cap in &sets.ambient {
+        caps::raise(None, CapSet::Ambient, *cap).map_err(|e| cause("ambient", &e))?;
+    }
+    Ok(())
+}
+
+fn cause(set: &str, e: &caps::errors::CapsError) -> Error {
+    Error::new(crate::ErrorKind::System, format!("process.capabilities.{set}: {e}"))
+        .hint("tare itself has to have a capability to pass it on")
+}

@@ -1,0 +1,140 @@
+//! What the runtime and the container's init say to each other.
+//!
+//! One SEQPACKET socket pair for `create` and `run`; a listening SEQPACKET
+//! socket in the state directory for `start`. One packet is one message.
+//!
+//! | from init | answer | when |
+//! |---|---|---|
+//! | `MapIds` | `Go` | it is in a new user namespace and needs its id mappings |
+//! | `RunHooks` | `Go` | namespaces and mounts are there, pivot_root comes next |
+//! | `Console` + fd | none | the master of the new pty |
+//! | `Ready` | `Go` | everything but the program's start is done |
+//! | `Failed` | none | a step failed; init is about to exit |
+//!
+//! Where a second fork makes the init, the helper in between has a socket pair
+//! of its own and says one thing on it: `Moved` (init's pid, with its pidfd) or
+//! `Failed`.
+//!
+//! The end of the stream without `Failed` means: after the last `Go`, that
+//! execve succeeded (the socket is close-on-exec); before it, that init died.
+//! Init takes an end of the stream for the death of the runtime and exits.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Most bytes of a packet: an error's line and its frame.
+const MAX_PACKET: usize = 16 << 10;
+
+/// One message.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Message {
+    MapIds,
+    RunHooks,
+    Console,
+    Moved(i32),
+    Ready,
+    Go,
+    Failed(Error),
+}
+
+/// One end of the conversation.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    socket: OwnedFd,
+}
+
+impl Channel {
+    /// Both ends: the runtime's and init's.
+    pub(crate) fn pair() -> Result<(Channel, Channel)> {
+        let (a, b) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Channel { socket: a }, Channel { socket: b }))
+    }
+
+    /// A connection that `start` or init's listener has made.
+    pub(crate) fn from_socket(socket: OwnedFd) -> Channel {
+        Channel { socket }
+    }
+
+    /// Sends a message.
+    pub(crate) fn send(&self, message: &Message) -> Result<()> {
+        self.send_with(message, None)
+    }
+
+    /// Sends a message, and a descriptor with it.
+    pub(crate) fn send_with(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
+        let bytes = serde_json::to_vec(message).map_err(|e| {
+            Error::new(ErrorKind::System, format!("encode a message to the other side: {e}"))
+        })?;
+        let raw = fd.map(|fd| [fd.as_raw_fd()]);
+        let rights = raw.as_ref().map(|fds| [ControlMessage::ScmRights(fds)]);
+        let control = rights.as_ref().map(|r| r.as_slice()).unwrap_or_default();
+        let slices = [IoSlice::new(&bytes)];
+        sendmsg::<()>(self.socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?;
+        Ok(())
+    }
+
+    /// Waits for a message; `None` at the end of the stream.
+    pub(crate) fn receive(&self) -> Result<Option<(Message, Option<OwnedFd>)>> {
+        let mut buffer = vec![0u8; MAX_PACKET];
+        let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+        let (length, fd) = loop {
+            let mut slices = [IoSliceMut::new(&mut buffer)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            match recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
+                Err(Errno::EINTR) => {}
+                // the other side died with our last message unread
+                Err(Errno::ECONNRESET) => return Ok(None),
+                Err(e) => return Err(e.into()),
+                Ok(received) => break (received.bytes, first_fd(&received)?),
+            }
+        };
+        if length == 0 {
+            return Ok(None);
+        }
+        let message = serde_json::from_slice(buffer.get(..length).unwrap_or_default());
+        let message = message.map_err(|e| {
+            Error::new(ErrorKind::System, format!("a message from the other side: {e}"))
+        })?;
+        Ok(Some((message, fd)))
+    }
+
+    /// Init's side: sends a message and waits for `Go`.
+    pub(crate) fn ask(&self, message: &Message) -> Result<()> {
+        self.send(message)?;
+        match self.receive()? {
+            Some((Message::Go, _)) => Ok(()),
+            Some((other, _)) => Err(Error::new(
+                ErrorKind::System,
+                format!("the runtime answered {other:?} to {message:?}"),
+            )),
+            None => Err(Error::new(ErrorKind::System, "the runtime has died")),
+        }
+    }
+}
+
+fn first_fd(received: &nix::sys::socket::RecvMsg<'_, '_, ()>) -> Result<Option<OwnedFd>> {
+    for control in received.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control
+            && let Some(fd) = fds.first()
+        {
+            return Ok(crate::sys::process::adopt_fd(*fd));
+        }
+    }
+    Ok(None)
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,340 @@
+//! The runtime's side: makes init with one clone3 where the kernel allows it,
+//! and serves it until it is ready.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+
+use super::init::{self, Init, Join};
+use super::protocol::{Channel, Message};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::spec::{IdMapping, Plan, namespace_name};
+use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
+
+/// Choices of the caller that are not in the configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Descriptors from 3 on that the program keeps.
+    pub preserve_fds: u32,
+    /// Move the root over `/` instead of pivot_root.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// A tiny init of ours as the container's first process.
+    pub init: bool,
+}
+
+/// What a container's process is made from.
+#[derive(Debug)]
+pub struct SpawnArgs<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Choices of the caller.
+    pub options: Options,
+    /// The container's cgroup, open.
+    pub cgroup: BorrowedFd<'a>,
+    /// The container's cgroup, as a path.
+    pub cgroup_path: &'a Path,
+    /// A detached mount in place of the rootfs directory.
+    pub rootfs: Option<OwnedFd>,
+    /// A listening socket for a later `start`; `None`: [`Spawned::start`].
+    pub listener: Option<OwnedFd>,
+}
+
+/// A container's init that has not run its program yet.
+#[derive(Debug)]
+pub struct Spawned {
+    channel: Channel,
+    child: Child,
+    console: Option<OwnedFd>,
+}
+
+/// Makes the container's init.
+///
+/// # Errors
+/// A namespace path that is missing or of another kind; what clone3 says.
+/// Nothing is left behind.
+pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
+    let namespaces = &args.plan.namespaces;
+    let mut joins = open_joins(args.plan)?;
+    let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
+    let new = namespaces.new_flags() - CloneFlags::CLONE_NEWCGROUP;
+    let in_userns = namespaces.separates(CloneFlags::CLONE_NEWUSER);
+    let with_helper = !joins.is_empty() && in_userns;
+    let pid_namespace = match joins.iter().position(|j| j.kind == CloneFlags::CLONE_NEWPID) {
+        Some(at) if !with_helper => Some(joins.swap_remove(at)),
+        _ => None,
+    };
+    let how = CloneHow { namespaces: new, cgroup: Some(args.cgroup), sibling: false };
+    let init = Init {
+        plan: args.plan,
+        options: args.options,
+        channel: theirs,
+        listener: args.listener,
+        rootfs: args.rootfs,
+        cgroup: args.cgroup_path,
+        joins,
+    };
+    let result = if with_helper {
+        spawn_by_helper(how, init)
+    } else {
+        in_pid_namespace(pid_namespace.as_ref(), || {
+            clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))
+        })
+    };
+    Ok(Spawned { channel: ours, child: result?, console: None })
+}
+
+fn explain_clone(e: Error) -> Error {
+    let hint = match e.raw_errno() {
+        Some(Errno::EPERM) => Some("new namespaces need root"),
+        Some(Errno::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
+        Some(Errno::EBUSY) => Some("the cgroup has controllers enabled for its children"),
+        Some(Errno::EUSERS) => Some("user namespaces are nested too deep"),
+        _ => None,
+    };
+    let e = e.step("clone3");
+    match hint {
+        Some(hint) => e.hint(hint),
+        None => e,
+    }
+}
+
+fn open_joins(plan: &Plan) -> Result<Vec<Join>> {
+    let mut joins = Vec::new();
+    for join in &plan.namespaces.join {
+        let step = || format!("{} namespace {}", namespace_name(join.kind), join.path.display());
+        let fd = open(&join.path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).step(step)?;
+        match process::namespace_kind(fd.as_fd()) {
+            Ok(kind) if kind == join.kind => joins.push(Join { kind: join.kind, fd }),
+            Ok(kind) => {
+                let found = format!("is a {} namespace", namespace_name(kind));
+                return Err(Error::invalid(found).step(step()));
+            }
+            Err(_not_nsfs) => return Err(Error::invalid("is not a namespace").step(step())),
+        }
+    }
+    Ok(joins)
+}
+
+/// Makes a child in another pid namespace: joining one means the children, so
+/// the runtime joins, clones and goes back.
+fn in_pid_namespace<T>(namespace: Option<&Join>, clone: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(namespace) = namespace else {
+        return clone();
+    };
+    let own = open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .step(|| "open own pid namespace")?;
+    setns(&namespace.fd, CloneFlags::CLONE_NEWPID).step(|| "join the pid namespace")?;
+    let made = clone();
+    setns(&own, CloneFlags::CLONE_NEWPID).step(|| "go back to the own pid namespace")?;
+    made
+}
+
+/// With a user namespace, joined namespaces need a second fork: those of the
+/// host's user namespace have to be joined before the new one exists, and a
+/// joined one gives its powers only to who is in it already.
+fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
+    let helper_how = CloneHow { namespaces: CloneFlags::empty(), ..how };
+    let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
+    let helper = clone_child(helper_how, move || {
+        let moved = join_all(how.namespaces, &mut init.joins).and_then(|()| {
+            let how = CloneHow { namespaces: how.namespaces, cgroup: None, sibling: true };
+            let child =
+                clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))?;
+            theirs.send_with(&Message::Moved(child.pid.as_raw()), Some(child.pidfd.as_fd()))
+        });
+        if let Err(error) = moved {
+            theirs.send(&Message::Failed(error)).unwrap_or_default();
+        }
+        process::exit_now(0)
+    })
+    .map_err(|e| explain_clone(e.into()))?;
+    // it ends by itself, at once: everything it does is a few system calls
+    waitid(Id::PIDFd(helper.pidfd.as_fd()), WaitPidFlag::WEXITED).step(|| "wait for the helper")?;
+    match ours.receive()? {
+        Some((Message::Moved(pid), Some(pidfd))) => Ok(Child { pid: Pid::from_raw(pid), pidfd }),
+        Some((Message::Failed(error), _)) => Err(error),
+        _ => Err(Error::new(ErrorKind::System, "the helper that joins namespaces has died")),
+    }
+}
+
+/// Joins what has to be joined before the init exists, and leaves the rest in
+/// the list. Namespaces of the host first; those that belong to the joined
+/// user namespace are refused until that is joined.
+fn join_all(new: CloneFlags, joins: &mut Vec<Join>) -> Result<()> {
+    let makes_user = new.contains(CloneFlags::CLONE_NEWUSER);
+    let is_user = |j: &Join| j.kind == CloneFlags::CLONE_NEWUSER;
+    let mut later = Vec::new();
+    let mut user = None;
+    for join in joins.drain(..) {
+        if is_user(&join) {
+            user = Some(join);
+        } else if join.kind == CloneFlags::CLONE_NEWNS && !makes_user {
+            // init reads the host's files until it is set up
+            later.push(join);
+        } else {
+            match setns(&join.fd, join.kind) {
+                Err(Errno::EPERM) if !makes_user => later.push(join),
+                other => {
+                    other.step(|| format!("join the {} namespace", namespace_name(join.kind)))?
+                }
+            }
+        }
+    }
+    if let Some(user) = user {
+        init::join(&[user], |_| true)?;
+        // children only are moved into a pid namespace: init would be too late
+        let (pid, rest): (Vec<Join>, Vec<Join>) =
+            later.into_iter().partition(|j| j.kind == CloneFlags::CLONE_NEWPID);
+        init::join(&pid, |_| true)?;
+        later = rest;
+    }
+    *joins = later;
+    Ok(())
+}
+
+impl Spawned {
+    /// Serves init until everything but the program's start is done.
+    ///
+    /// `run_hooks` is called with init's pid when the hooks before pivot_root
+    /// are due.
+    ///
+    /// # Errors
+    /// The step that failed in init, or here. Init is dead then.
+    pub fn serve(
+        &mut self,
+        plan: &Plan,
+        mut run_hooks: impl FnMut(Pid) -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            let Some((message, fd)) = self.channel.receive()? else {
+                return Err(self.unexpected_death());
+            };
+            match message {
+                Message::MapIds => {
+                    write_maps(self.pid(), plan)?;
+                    self.channel.send(&Message::Go)?;
+                }
+                Message::RunHooks => {
+                    run_hooks(self.pid())?;
+                    self.channel.send(&Message::Go)?;
+                }
+                Message::Console => self.console = fd,
+                Message::Ready => return self.apply_outside(plan),
+                Message::Failed(error) => return Err(error),
+                Message::Go | Message::Moved(_) => {
+                    return Err(Error::new(ErrorKind::System, "init spoke out of turn"));
+                }
+            }
+        }
+    }
+
+    /// What the runtime may do to init and init may not do to itself.
+    fn apply_outside(&self, plan: &Plan) -> Result<()> {
+        let pid = self.pid();
+        for limit in &plan.process.rlimits {
+            let resource = i32::try_from(limit.resource as u32).unwrap_or(-1);
+            process::set_rlimit(pid, resource, limit.soft, limit.hard).map_err(|e| {
+                let e = Error::from(e).step(format!(
+                    "process.rlimits: {:?} soft {} hard {}",
+                    limit.resource, limit.soft, limit.hard
+                ));
+                match e.is_errno(Errno::EPERM) {
+                    true => e.hint("raising a hard limit needs CAP_SYS_RESOURCE"),
+                    false => e,
+                }
+            })?;
+        }
+        if let Some(value) = plan.process.oom_score_adj {
+            write_proc(pid, "oom_score_adj", &value.to_string()).map_err(|e| {
+                let lowers = e.is_errno(Errno::EACCES);
+                let e = e.step("process.oomScoreAdj");
+                if lowers { e.hint("lowering it needs CAP_SYS_RESOURCE") } else { e }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Lets a ready init go on: it waits for `start`, if it has a listener.
+    pub fn release(&self) -> Result<()> {
+        self.channel.send(&Message::Go)
+    }
+
+    /// Lets a ready init run its program, and waits until it does.
+    ///
+    /// # Errors
+    /// Why the program could not be executed, in init's words.
+    pub fn start(&self) -> Result<()> {
+        self.release()?;
+        match self.channel.receive()? {
+            None => Ok(()),
+            Some((Message::Failed(error), _)) => Err(error),
+            Some((other, _)) => {
+                Err(Error::new(ErrorKind::System, format!("init said {other:?} after its start")))
+            }
+        }
+    }
+
+    /// Init's pid, as the runtime sees it.
+    pub fn pid(&self) -> Pid {
+        self.child.pid
+    }
+
+    /// Init's pidfd.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd.as_fd()
+    }
+
+    /// The master of the container's pty.
+    pub fn console(&self) -> Option<BorrowedFd<'_>> {
+        self.console.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The master of the container's pty, once.
+    pub fn take_console(&mut self) -> Option<OwnedFd> {
+        self.console.take()
+    }
+
+    /// Kills init and reaps it.
+    pub fn kill(&self) {
+        // it may have ended by itself
+        pidfd_send_signal(self.pidfd(), libc::SIGKILL).unwrap_or_default();
+        // ECHILD: it has been reaped before
+        waitid(Id::PIDFd(self.pidfd()), WaitPidFlag::WEXITED).unwrap_or(WaitStatus::StillAlive);
+    }
+
+    fn unexpected_death(&self) -> Error {
+        let how = match waitid(Id::PIDFd(self.pidfd()), WaitPidFlag::WEXITED) {
+            Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
+            Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
+            _ => "has gone".to_owned(),
+        };
+        Error::new(ErrorKind::System, format!("the container's init {how} during its set-up"))
+    }
+}
+
+fn write_maps(pid: Pid, plan: &Plan) -> Result<()> {
+    let namespaces = &plan.namespaces;
+    write_proc(pid, "uid_map", &map_text(&namespaces.uid_map)).step(|| "linux.uidMappings")?;
+    write_proc(pid, "gid_map", &map_text(&namespaces.gid_map)).step(|| "linux.gidMappings")
+}
+
+fn map_text(map: &[IdMapping]) -> String {
+    map.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
+}
+
+fn write_proc(pid: Pid, name: &str, text: &str) -> Result<()> {
+    let mut file =
+        File::options().write(true).open(format!("/proc/{pid}/{name}")).step(|| name.to_owned())?;
+    // one write: the kernel takes a map whole or not at all
+    file.write_all(text.as_bytes()).step(|| format!("write {name}"))
+}

@@ -1,0 +1,325 @@
+//! Processes: clone3, pidfds, namespaces, and the last calls before execve.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::stat::fstat;
+use nix::unistd::Pid;
+
+use super::{SysResult, check};
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+
+/// struct clone_args (linux/sched.h), as far as Linux 5.7 knows it.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// A child process that this process has made.
+#[derive(Debug)]
+pub struct Child {
+    /// Its id, as this process' pid namespace sees it.
+    pub pid: Pid,
+    /// Its pidfd (close-on-exec).
+    pub pidfd: OwnedFd,
+}
+
+/// Where and how a child is made.
+#[derive(Debug, Clone, Copy)]
+pub struct CloneHow<'a> {
+    /// Namespaces that the child is born in, new (CLONE_NEW*).
+    pub namespaces: CloneFlags,
+    /// A cgroup2 directory that the child is born in (Linux 5.7).
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Make it a sibling: a child of this process' parent.
+    pub sibling: bool,
+}
+
+/// Makes a child with one clone3 and runs `child` in it; the parent gets the
+/// child's pid and pidfd.
+///
+/// # Errors
+/// EBUSY when this process has a second thread: the child would inherit locks
+/// that nobody holds any more. Else what clone3(2) says.
+pub fn clone_child<F>(how: CloneHow<'_>, child: F) -> SysResult<Child>
+where
+    F: FnOnce() -> Infallible,
+{
+    if thread_count()? != 1 {
+        return Err(Errno::EBUSY);
+    }
+    let mut pidfd: RawFd = -1;
+    let namespaces = u64::from(how.namespaces.bits().cast_unsigned());
+    let mut args = CloneArgs {
+        flags: namespaces | CLONE_PIDFD,
+        pidfd: std::ptr::from_mut(&mut pidfd).expose_provenance() as u64,
+        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = how.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
+    if how.sibling {
+        // the exit signal of a sibling is its maker's
+        args.flags |= CLONE_PARENT;
+        args.exit_signal = 0;
+    }
+    // SAFETY: the struct is valid and its size goes with it; without CLONE_VM
+    // the child has its own copy of this memory and stack. There is one thread,
+    // so no lock of the allocator or of stdio is held at this point.
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<CloneArgs>())
+    })?;
+    if pid == 0 {
+        child();
+    }
+    // SAFETY: the kernel has just put this descriptor there for us.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let pid = Pid::from_raw(i32::try_from(pid).map_err(|_range| Errno::EOVERFLOW)?);
+    Ok(Child { pid, pidfd })
+}
+
+/// Number of threads of this process (the link count of /proc/self/task).
+fn thread_count() -> SysResult<u64> {
+    let task = match super::fs::open_dir(std::path::Path::new("/proc/self/task")) {
+        // a container need not have /proc, and its init has never had a thread
+        Err(Errno::ENOENT) => return Ok(1),
+        other => other?,
+    };
+    let links: u64 = fstat(&task)?.st_nlink;
+    Ok(links.saturating_sub(2))
+}
+
+/// A pidfd of a process (Linux 5.3).
+pub fn pidfd_open(pid: Pid) -> SysResult<OwnedFd> {
+    // SAFETY: integers only.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: the call has just returned it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).map_err(|_range| Errno::EBADF)?) })
+}
+
+/// Sends a signal, by number, to the process of a pidfd (Linux 5.1).
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> SysResult<()> {
+    // SAFETY: integers, and no siginfo.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// Sends a signal, by number, to a process: for real-time signals, which
+/// nix's enum does not have.
+pub fn kill(pid: Pid, signal: i32) -> SysResult<()> {
+    // SAFETY: integers only.
+    check(libc::c_long::from(unsafe { libc::kill(pid.as_raw(), signal) })).map(drop)
+}
+
+/// Marks every descriptor from `first` on close-on-exec (Linux 5.11).
+pub fn close_range_on_exec(first: u32) -> SysResult<()> {
+    // SAFETY: descriptors are marked, not closed: nothing that owns one is
+    // invalidated.
+    check(unsafe {
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
+    })
+    .map(drop)
+}
+
+/// Gives a new terminal to this session leader (TIOCSCTTY).
+pub fn set_controlling_terminal(tty: BorrowedFd<'_>) -> SysResult<()> {
+    // SAFETY: the descriptor is open; 0 means: do not steal it.
+    let ret = unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    check(libc::c_long::from(ret)).map(drop)
+}
+
+/// Opens the terminal end that belongs to a pty's master, whatever /dev/pts
+/// says (TIOCGPTPEER, Linux 4.13).
+pub fn open_pty_peer(master: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: the descriptor is open, the argument is an integer.
+    let fd = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) };
+    check(libc::c_long::from(fd))?;
+    // SAFETY: the call has just returned it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Unlocks the terminal end of a pty (TIOCSPTLCK).
+pub fn unlock_pty(master: BorrowedFd<'_>) -> SysResult<()> {
+    let unlock: libc::c_int = 0;
+    // SAFETY: the kernel reads one int that lives through the call.
+    let ret =
+        unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, std::ptr::from_ref(&unlock)) };
+    check(libc::c_long::from(ret)).map(drop)
+}
+
+/// Sets the size of a terminal in characters.
+pub fn set_window_size(tty: BorrowedFd<'_>, rows: u16, columns: u16) -> SysResult<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel reads one struct that lives through the call.
+    let ret = unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(&size)) };
+    check(libc::c_long::from(ret)).map(drop)
+}
+
+/// Size of a terminal: rows and columns.
+pub fn window_size(tty: BorrowedFd<'_>) -> SysResult<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel fills in one struct that lives through the call.
+    let ret =
+        unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCGWINSZ, std::ptr::from_mut(&mut size)) };
+    check(libc::c_long::from(ret))?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+/// setresuid, setresgid and setgroups of this only thread, by the bare system
+/// calls: glibc's versions signal other threads, which we do not have.
+pub fn set_identity(uid: u32, gid: u32, groups: Option<&[u32]>) -> SysResult<()> {
+    if let Some(groups) = groups {
+        // SAFETY: a length and as many ids behind the pointer.
+        check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
+    }
+    // SAFETY: integers only.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
+    // SAFETY: integers only.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// A new anonymous session keyring that this process alone has
+/// (keyctl KEYCTL_JOIN_SESSION_KEYRING).
+pub fn join_session_keyring(name: &str) -> SysResult<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    let name = CString::new(name).map_err(|_nul| Errno::EINVAL)?;
+    // SAFETY: a string that ends in NUL and lives through the call.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
+        .map(drop)
+}
+
+/// Takes ownership of a descriptor that the caller's caller passed to this
+/// process (systemd, runc's --preserve-fds): `None` when it is not open.
+pub fn adopt_fd(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_GETFD looks at the number only.
+    if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and the caller says that it is ours to own.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets a resource limit of another process (prlimit(2)).
+///
+/// # Errors
+/// EPERM for raising a hard limit without CAP_SYS_RESOURCE.
+pub fn set_rlimit(pid: Pid, resource: i32, soft: u64, hard: u64) -> SysResult<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the kernel reads one struct that lives through the call, and is
+    // asked to write nothing back.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid.as_raw(),
+            resource,
+            std::ptr::from_ref(&limit),
+            std::ptr::null_mut::<libc::rlimit64>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Ends this process at once: no handlers, no buffers.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: the call does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Gives every standard signal its default action and unblocks all: what the
+/// caller of the runtime ignores is nothing that a container should inherit.
+pub fn reset_signals() -> SysResult<()> {
+    for signal in 1..=31 {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: the default action runs no code of ours.
+        if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+            return Err(Errno::last());
+        }
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask()
+}
+
+/// Accepts a connection; the descriptor is close-on-exec.
+pub fn accept(listener: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+    let null = std::ptr::null_mut::<libc::sockaddr>();
+    let length = std::ptr::null_mut::<libc::socklen_t>();
+    // SAFETY: no address is asked for.
+    let fd = unsafe { libc::accept4(listener.as_raw_fd(), null, length, libc::SOCK_CLOEXEC) };
+    check(libc::c_long::from(fd))?;
+    // SAFETY: the call has just returned it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Closes every descriptor from `first` on (Linux 5.9), whoever thinks to own
+/// one: for a process that lives on without using or dropping any of them.
+pub fn close_from(first: u32) -> SysResult<()> {
+    // SAFETY: the callers end in exit_now, which drops nothing.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
+}
+
+/// Waits for any blocked signal; its number, or 0 when interrupted.
+pub fn wait_signal() -> i32 {
+    // SAFETY: an all-zero set is a valid start for sigfillset.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set lives through both calls; no siginfo is asked for.
+    let signal = unsafe {
+        libc::sigfillset(std::ptr::from_mut(&mut set));
+        libc::sigwaitinfo(std::ptr::from_ref(&set), std::ptr::null_mut())
+    };
+    signal.max(0)
+}
+
+/// Which kind of namespace a descriptor stands for, as one CLONE_NEW* flag
+/// (NS_GET_NSTYPE, Linux 4.11).
+///
+/// # Errors
+/// ENOTTY when it is not a namespace.
+pub fn namespace_kind(namespace: BorrowedFd<'_>) -> SysResult<CloneFlags> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: the request takes no argument.
+    let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE) };
+    check(libc::c_long::from(kind))?;
+    Ok(CloneFlags::from_bits_retain(kind))
+}
+
+/// True when this descriptor is open.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD looks at the number only.
+    fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0
+}
+
+/// Standard input, which is open for as long as the process lives.
+pub fn stdin_fd() -> BorrowedFd<'static> {
+    // SAFETY: nothing in this program closes descriptor 0.
+    unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) }
+}
