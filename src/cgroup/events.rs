@@ -92,10 +92,16 @@ impl Cgroup {
     }
 }
 
+/// How long the kernel may keep a change of cgroup.events to itself when it has
+/// told of one just before: 10 ms, and the granularity of its timers.
+const HUSHED: Duration = Duration::from_millis(20);
+
 /// Waits until the figures are as `wanted`; false if `deadline` comes first.
 ///
-/// The kernel wakes a poll when one of them changes, though not more often than
-/// each 10 ms.
+/// The kernel wakes a poll when one of them changes, but holds the news back
+/// for [`HUSHED`] after the one before: a container that was killed just after
+/// its start would cost that wait. So for this long, what is there is looked at
+/// each millisecond as well.
 pub(super) fn wait(
     dir: BorrowedFd<'_>,
     deadline: Instant,
@@ -108,6 +114,7 @@ pub(super) fn wait(
         Err(errno) => return Err(errno),
     };
     let mut buf = [0; 256];
+    let started = Instant::now();
     loop {
         // a read takes note of what has been seen: it comes before the poll
         let events = match pread(&file, &mut buf, 0) {
@@ -119,12 +126,17 @@ pub(super) fn wait(
         if wanted(events) {
             return Ok(true);
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
         if left == Duration::ZERO {
             return Ok(false);
         }
-        // rounded up: a wait of 0 ms would spin
-        let ms = left.as_millis().saturating_add(1);
+        let ms = if now.duration_since(started) < HUSHED {
+            1
+        } else {
+            // rounded up: a wait of 0 ms would spin
+            left.as_millis().saturating_add(1)
+        };
         let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
         match poll(&mut fds, timeout) {

@@ -106,6 +106,14 @@ impl Hierarchy {
         })
     }
 
+    /// True if limits of this controller (`memory`) are to be had.
+    ///
+    /// # Errors
+    /// cgroup.controllers can't be read.
+    pub fn has_controller(&self, controller: &str) -> Result<bool> {
+        Ok(super::tree::has(&self.controllers()?, controller))
+    }
+
     /// The controllers of the topmost visible cgroup, separated by spaces.
     pub(super) fn controllers(&self) -> Result<String> {
         super::tree::read(self.dir(), "cgroup.controllers")

@@ -5,11 +5,16 @@
 //! cgroup2 is; [`Cgroup`] is one directory of it.
 //!
 //! The order of a create, and why:
-//! 1. mkdir, open, and the limits (no write and no read where there are none);
-//! 2. the device program, while the cgroup is still empty;
+//! 1. [`Cgroup::create`]: mkdir and open. Controllers are enabled here and not
+//!    later: with processes below, that would wait for an RCU grace period;
+//! 2. [`Cgroup::apply`]: the limits; no system call where there are none;
 //! 3. the container's init is cloned *into* the cgroup (CLONE_INTO_CGROUP with
-//!    [`Cgroup::dir`]): moving a process in by cgroup.procs waits for an RCU
-//!    grace period, which takes milliseconds.
+//!    [`Cgroup::dir`]): moving a process in by cgroup.procs waits for a grace
+//!    period, too, which takes milliseconds;
+//! 4. [`Cgroup::attach_devices`], while the init is busy with its mounts and
+//!    before it runs anything of the user's, hooks included: the kernel takes
+//!    longer to verify and to attach the program than for all the rest, and
+//!    none of it has to be waited for before the clone.
 
 pub mod devices;
 mod events;
@@ -57,44 +62,39 @@ pub struct Cgroup {
 
 impl Cgroup {
     /// Makes the cgroup at `path` (relative to the hierarchy's mount point, as
-    /// [`Hierarchy::cgroup_path`] gives it) with these settings in effect. An
-    /// error leaves nothing behind.
+    /// [`Hierarchy::cgroup_path`] gives it), with the controllers that these
+    /// settings need; [`Self::apply`] writes them. An error leaves nothing behind.
     ///
-    /// A cgroup that is there already and has no process in it is taken over,
-    /// without the device programs that a container left on it.
+    /// A cgroup that is there already and has no process in it is taken over
+    /// with its settings, since somebody may have prepared it, but without the
+    /// device programs that a container left on it.
     ///
     /// # Errors
     /// A cgroup there that is in use or belongs to somebody else; a controller
-    /// that is not to be had; a setting that the kernel refuses.
+    /// that is not to be had.
     pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &[Setting]) -> Result<Self> {
         let mut record = CgroupRecord { path: hierarchy.mount_point().join(path), made_parents: 0 };
-        let made = make(hierarchy, path, &mut record.made_parents);
-        let made = match made {
+        let made = match make(hierarchy, path, &mut record.made_parents) {
             Ok(made) => made,
             Err(e) => {
                 tree::remove_parents(&record);
                 return Err(e.step(format!("cgroup {}", record.path.display())));
             }
         };
-        let filled = Self::open(record.clone()).and_then(|cgroup| {
+        let ready = Self::open_at(hierarchy.dir(), path, record.clone()).and_then(|cgroup| {
             if !made {
                 cgroup.take_over()?;
             }
-            if !settings.is_empty() {
-                tree::enable_controllers(hierarchy, path, &cgroup, settings)?;
-                cgroup.apply(settings)?;
-            }
+            tree::enable_controllers(hierarchy, path, &cgroup, settings)?;
             Ok(cgroup)
         });
-        if filled.is_err() && made {
-            // nothing is in it yet: the deadline is no wait
-            let undone = tree::remove(&record, Instant::now());
-            return filled.map_err(|e| match undone {
+        match ready {
+            Err(e) if made => Err(match tree::remove(&record, Instant::now()) {
                 Ok(()) => e,
                 Err(left) => e.hint(left),
-            });
+            }),
+            ready => ready,
         }
-        filled
     }
 
     /// Opens a cgroup that was made before.
@@ -102,8 +102,13 @@ impl Cgroup {
     /// # Errors
     /// It is gone ([`ErrorKind::NotFound`]), or can't be opened.
     pub fn open(record: CgroupRecord) -> Result<Self> {
+        let path = record.path.clone();
+        Self::open_at(AT_FDCWD, &path, record)
+    }
+
+    fn open_at(base: BorrowedFd<'_>, path: &Path, record: CgroupRecord) -> Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        match openat(AT_FDCWD, &record.path, flags, Mode::empty()) {
+        match openat(base, path, flags, Mode::empty()) {
             Ok(dir) => Ok(Cgroup { record, dir }),
             Err(errno) => {
                 let error = Error::errno(errno).step(format!("cgroup {}", record.path.display()));
@@ -115,8 +120,9 @@ impl Cgroup {
         }
     }
 
-    /// Its directory (O_PATH), good for CLONE_INTO_CGROUP, for bpf(2) and as the
-    /// base of relative calls, but not for reading its entries.
+    /// Its directory (O_PATH), good for CLONE_INTO_CGROUP, for bpf(2), for
+    /// open_tree(2) and as the base of relative calls, but not for reading its
+    /// entries.
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
     }
@@ -131,7 +137,9 @@ impl Cgroup {
         &self.record
     }
 
-    /// Writes settings, in their order.
+    /// Writes settings, in their order. On a cgroup that was just created this
+    /// belongs before the first process, but for a limit that the runtime's own
+    /// steps must not run into: that one may wait until they are done.
     ///
     /// # Errors
     /// The kernel refuses one; those before it are in effect.
@@ -304,29 +312,33 @@ fn make(hierarchy: &Hierarchy, path: &Path, made_parents: &mut usize) -> Result<
         match mkdirat(hierarchy.dir(), path, mode) {
             Ok(()) => return Ok(true),
             Err(Errno::EEXIST) => return Ok(false),
-            Err(Errno::ENOENT) => *made_parents += make_parents(hierarchy, path, mode)?,
+            Err(Errno::ENOENT) => make_parents(hierarchy, path, mode, made_parents)?,
             Err(errno) => return Err(explain_mkdir(errno)),
         }
     }
     Err(Error::errno(Errno::EAGAIN))
 }
 
-/// Makes the parents that are missing, from the top; says how many.
-fn make_parents(hierarchy: &Hierarchy, path: &Path, mode: Mode) -> Result<usize> {
-    let mut made = 0;
+/// Makes the parents that are missing, from the top, and counts them.
+fn make_parents(hierarchy: &Hierarchy, path: &Path, mode: Mode, made: &mut usize) -> Result<()> {
     let parents: Vec<_> = path.ancestors().skip(1).collect();
     for parent in parents.into_iter().rev().filter(|p| *p != Path::new("")) {
         match mkdirat(hierarchy.dir(), parent, mode) {
-            Ok(()) => made += 1,
+            Ok(()) => *made += 1,
             Err(Errno::EEXIST) => {}
             // removed again under us: the caller begins anew
-            Err(Errno::ENOENT) => break,
+            Err(Errno::ENOENT) => return Ok(()),
             Err(errno) => {
-                return Err(explain_mkdir(errno).step(parent.display()));
+                // they are the parents of this one, not of the cgroup
+                tree::remove_parents(&CgroupRecord {
+                    path: hierarchy.mount_point().join(parent),
+                    made_parents: std::mem::take(made),
+                });
+                return Err(explain_mkdir(errno));
             }
         }
     }
-    Ok(made)
+    Ok(())
 }
 
 fn explain_mkdir(errno: Errno) -> Error {

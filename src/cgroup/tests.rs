@@ -8,17 +8,47 @@ use std::time::Duration;
 use super::limits::tests::resources;
 use super::*;
 
-/// A path in the hierarchy that nobody else has.
-fn unique(name: &str) -> PathBuf {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    PathBuf::from(format!("tare-test-{}-{count}-{name}", std::process::id()))
+/// A cgroup that nobody else has, at a path in the hierarchy. What a failed test
+/// leaves of it goes at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let id = std::process::id();
+        Scratch(PathBuf::from(format!("tare-test-{id}-{count}-{name}")))
+    }
+}
+
+impl std::ops::Deref for Scratch {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let Ok(hierarchy) = Hierarchy::discover() else {
+            return;
+        };
+        let left = Cgroup::open(CgroupRecord {
+            path: hierarchy.mount_point().join(&self.0),
+            made_parents: 0,
+        });
+        if let Ok(left) = left {
+            left.kill().unwrap();
+            left.remove(soon()).unwrap();
+        }
+    }
 }
 
 /// `None` where the tests may not make cgroups.
 fn hierarchy() -> Option<Hierarchy> {
     let hierarchy = Hierarchy::discover().ok()?;
-    let probe = hierarchy.mount_point().join(unique("probe"));
+    let probe = hierarchy.mount_point().join(&*Scratch::new("probe"));
     std::fs::create_dir(&probe).ok()?;
     std::fs::remove_dir(&probe).unwrap();
     Some(hierarchy)
@@ -71,7 +101,7 @@ fn is_there(path: &Path) -> bool {
 #[test]
 fn parents_that_were_made_go_with_the_cgroup() {
     let Some(hierarchy) = hierarchy() else { return };
-    let top = unique("parents");
+    let top = Scratch::new("parents");
     let cgroup = Cgroup::create(&hierarchy, &top.join("a/b"), &[]).unwrap();
     assert_eq!(cgroup.record().made_parents, 2);
     let sibling = Cgroup::create(&hierarchy, &top.join("c"), &[]).unwrap();
@@ -80,7 +110,7 @@ fn parents_that_were_made_go_with_the_cgroup() {
     let json = serde_json::to_string(cgroup.record()).unwrap();
     let record: CgroupRecord = serde_json::from_str(&json).unwrap();
     cgroup.remove(soon()).unwrap();
-    let top = hierarchy.mount_point().join(top);
+    let top = hierarchy.mount_point().join(&*top);
     assert!(!is_there(&top.join("a")));
     assert!(is_there(&top.join("c")), "another container's cgroup stays");
     record.remove(soon()).unwrap();
@@ -92,7 +122,7 @@ fn parents_that_were_made_go_with_the_cgroup() {
 #[test]
 fn an_empty_cgroup_is_taken_over_and_a_used_one_is_not() {
     let Some(hierarchy) = hierarchy() else { return };
-    let path = unique("used");
+    let path = Scratch::new("used");
     let first = Cgroup::create(&hierarchy, &path, &[]).unwrap();
     first.freeze(true, soon()).unwrap();
     first.attach_devices(&devices::compile(&[]).unwrap().unwrap()).unwrap();
@@ -114,7 +144,7 @@ fn an_empty_cgroup_is_taken_over_and_a_used_one_is_not() {
 #[test]
 fn a_failed_create_leaves_nothing() {
     let Some(hierarchy) = hierarchy() else { return };
-    let top = unique("failed");
+    let top = Scratch::new("failed");
     for (json, words) in [
         (
             r#"{"unified": {"nonesuch.max": "1"}}"#,
@@ -130,53 +160,108 @@ fn a_failed_create_leaves_nothing() {
         ),
     ] {
         let settings = limits::plan(&resources(json)).unwrap().settings;
-        let error = Cgroup::create(&hierarchy, &top.join("a"), &settings).unwrap_err();
+        let error = match Cgroup::create(&hierarchy, &top.join("a"), &settings) {
+            Err(e) => e,
+            Ok(cgroup) => {
+                let error = cgroup.apply(&settings).unwrap_err();
+                cgroup.remove(soon()).unwrap();
+                error
+            }
+        };
         assert!(error.to_string().contains(words), "{error}");
-        assert!(!is_there(&hierarchy.mount_point().join(&top)));
+        assert!(!is_there(&hierarchy.mount_point().join(&*top)));
+    }
+    if !hierarchy.has_controller("memory").unwrap() {
+        let json = r#"{"memory": {"limit": 4194304}}"#;
+        let settings = limits::plan(&resources(json)).unwrap().settings;
+        let error = Cgroup::create(&hierarchy, &top.join("a"), &settings).unwrap_err();
+        let words = format!(
+            "linux.resources.memory.limit: the memory controller is not in the cgroup2 hierarchy \
+             at {} (it is ",
+            hierarchy.mount_point().display()
+        );
+        assert!(error.to_string().starts_with(&words), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(!is_there(&hierarchy.mount_point().join(&*top)));
     }
     // the kernel takes no name of two lines; its parent has been made by then
-    let error = Cgroup::create(&hierarchy, &top.join("a\nb"), &[]).unwrap_err();
-    assert!(error.is_errno(Errno::EINVAL), "{error}");
-    assert!(!is_there(&hierarchy.mount_point().join(&top)));
+    for path in ["a\nb", "x/a\nb", "x/a\nb/c/d"] {
+        let error = Cgroup::create(&hierarchy, &top.join(path), &[]).unwrap_err();
+        assert!(error.is_errno(Errno::EINVAL), "{error}");
+        assert!(!is_there(&hierarchy.mount_point().join(&*top)), "{path}");
+    }
 }
 
 #[test]
 fn settings_are_written_and_controllers_enabled_on_the_way() {
     let Some(hierarchy) = hierarchy() else { return };
-    let mut json = r#"{"unified": {"cgroup.max.depth": "3"}}"#;
+    // dropped after the cgroups: while one hands hugetlb down, the root must
+    let _restore = SubtreeControl::of(&hierarchy);
+    let top = Scratch::new("settings");
+    let plan = |json: &str| limits::plan(&resources(json)).unwrap().settings;
+    let settings = plan(r#"{"unified": {"cgroup.max.depth": "3"}}"#);
+    let cgroup = Cgroup::create(&hierarchy, &top.join("a"), &settings).unwrap();
+    cgroup.apply(&settings).unwrap();
+    assert_eq!(text(&cgroup, "cgroup.max.depth"), "3\n");
+
     // the one controller that a hybrid host may have left for cgroup2
     let huge = std::fs::metadata("/sys/kernel/mm/hugepages/hugepages-2048kB").is_ok();
-    let has_hugetlb = huge && hierarchy.controllers().unwrap().contains("hugetlb");
-    if has_hugetlb {
-        json = r#"{"unified": {"cgroup.max.depth": "3"},
-                   "hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#;
+    if !huge || !hierarchy.has_controller("hugetlb").unwrap() {
+        return;
     }
-    let top_file = hierarchy.mount_point().join("cgroup.subtree_control");
-    let before = std::fs::read_to_string(&top_file).unwrap();
-    let settings = limits::plan(&resources(json)).unwrap().settings;
-    let path = unique("settings").join("a");
-    let cgroup = Cgroup::create(&hierarchy, &path, &settings).unwrap();
-    assert_eq!(text(&cgroup, "cgroup.max.depth"), "3\n");
-    if has_hugetlb {
-        assert_eq!(text(&cgroup, "hugetlb.2MB.max"), "4194304\n");
-        assert_eq!(text(&cgroup, "hugetlb.2MB.rsvd.max"), "4194304\n");
+    let settings = plan(r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#);
+    let limited = Cgroup::create(&hierarchy, &top.join("b/c"), &settings).unwrap();
+    limited.apply(&settings).unwrap();
+    assert_eq!(text(&limited, "hugetlb.2MB.max"), "4194304\n");
+    assert_eq!(text(&limited, "hugetlb.2MB.rsvd.max"), "4194304\n");
+    let odd = plan(r#"{"hugepageLimits": [{"pageSize": "4MB", "limit": 4194304}]}"#);
+    assert_eq!(
+        limited.apply(&odd).unwrap_err().to_string(),
+        "linux.resources.hugepageLimits[0]: the hugetlb controller of this kernel has no \
+         hugetlb.4MB.max"
+    );
+
+    let inmate = Inmate::enter(&cgroup, "true");
+    let inner = top.join("a/inner");
+    let error = Cgroup::create(&hierarchy, &inner, &settings).unwrap_err();
+    let words = "linux.resources.hugepageLimits[0]: write \"+hugetlb\" to ";
+    assert!(error.to_string().contains(words), "{error}");
+    assert!(error.is_errno(Errno::EBUSY), "{error}");
+    assert!(!is_there(&hierarchy.mount_point().join(inner)));
+    inmate.code();
+}
+
+/// Puts the root's cgroup.subtree_control back as it was.
+struct SubtreeControl {
+    file: PathBuf,
+    before: String,
+}
+
+impl SubtreeControl {
+    fn of(hierarchy: &Hierarchy) -> Self {
+        let file = hierarchy.mount_point().join("cgroup.subtree_control");
+        let before = std::fs::read_to_string(&file).unwrap();
+        SubtreeControl { file, before }
     }
-    cgroup.remove(soon()).unwrap();
-    if !before.contains("hugetlb") && has_hugetlb {
-        // as it was before the test
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(&top_file)
-            .unwrap()
-            .write_all(b"-hugetlb")
-            .unwrap();
+}
+
+impl Drop for SubtreeControl {
+    fn drop(&mut self) {
+        if !self.before.contains("hugetlb") {
+            let mut file = std::fs::File::create(&self.file).unwrap();
+            // a child of somebody else may need it by now
+            if let Err(e) = file.write_all(b"-hugetlb") {
+                assert_eq!(e.raw_os_error(), Some(Errno::EBUSY as i32));
+            }
+        }
     }
 }
 
 #[test]
 fn devices_are_refused_and_allowed_by_the_kernel() {
     let Some(hierarchy) = hierarchy() else { return };
-    let cgroup = Cgroup::create(&hierarchy, &unique("devices"), &[]).unwrap();
+    let path = Scratch::new("devices");
+    let cgroup = Cgroup::create(&hierarchy, &path, &[]).unwrap();
     let rules = |json: &str| {
         let rules: Vec<oci_spec::runtime::LinuxDeviceCgroup> = serde_json::from_str(json).unwrap();
         devices::plan(&rules).unwrap()
@@ -217,7 +302,8 @@ fn devices_are_refused_and_allowed_by_the_kernel() {
 #[test]
 fn a_frozen_subtree_is_killed_and_removed() {
     let Some(hierarchy) = hierarchy() else { return };
-    let cgroup = Cgroup::create(&hierarchy, &unique("kill"), &[]).unwrap();
+    let path = Scratch::new("kill");
+    let cgroup = Cgroup::create(&hierarchy, &path, &[]).unwrap();
     assert!(!cgroup.is_populated().unwrap());
     let nested = Cgroup {
         record: CgroupRecord { path: cgroup.path().join("x/y"), made_parents: 0 },
@@ -232,7 +318,8 @@ fn a_frozen_subtree_is_killed_and_removed() {
     assert_eq!(cgroup.procs(false).unwrap(), [pid(&inmates[0].child)]);
     assert_eq!(cgroup.procs(true).unwrap().len(), 2);
     cgroup.freeze(true, soon()).unwrap();
-    assert!(nested.frozen().unwrap());
+    // a task that is woken leaves the state for a moment: wait, don't look once
+    assert!(events::wait(nested.dir(), soon(), |events| events.frozen).unwrap());
     cgroup.freeze(false, soon()).unwrap();
     cgroup.freeze(true, soon()).unwrap();
 

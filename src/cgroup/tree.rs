@@ -75,7 +75,8 @@ pub(super) fn enable_controllers(
     Ok(())
 }
 
-fn has(list: &str, controller: &str) -> bool {
+/// True if a list of controllers, separated by spaces, has this one.
+pub(super) fn has(list: &str, controller: &str) -> bool {
     list.split_ascii_whitespace().any(|name| name == controller)
 }
 
@@ -222,9 +223,10 @@ fn remove_children(dir: BorrowedFd<'_>) -> SysResult<()> {
 /// come to use them.
 pub(super) fn remove_parents(record: &CgroupRecord) {
     for parent in record.path.ancestors().skip(1).take(record.made_parents) {
-        // in use by another container, or gone: either way not ours any more
-        if rmdir(parent).is_err() {
-            break;
+        match rmdir(parent) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            // in use by another container: not ours any more
+            Err(_in_use) => break,
         }
     }
 }

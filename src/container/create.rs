@@ -189,9 +189,7 @@ fn steps(
     if record.cgroup.made_parents > 0 {
         undo.entry.save(&record)?;
     }
-    if let Some(program) = &plan.device_program {
-        cgroup.attach_devices(program)?;
-    }
+    cgroup.apply(&plan.limits.settings)?;
     let listener = args.starts_later.then(|| start::listen(undo.entry)).transpose()?;
     let spawned = undo.spawned.insert(spawn(SpawnArgs {
         plan,
@@ -202,6 +200,11 @@ fn steps(
         listener,
     })?);
     undo.poststop = Some(record.clone());
+    if let Some(program) = &plan.device_program {
+        // while init is busy with its mounts: no code of the user's or of a
+        // hook runs before `serve`
+        cgroup.attach_devices(program)?;
+    }
     spawned.serve(plan, |pid| run_hooks(plan, pid))?;
     record.init = Some(InitProcess::of(spawned.pid())?);
     if let (Console::Socket(path), Some(master)) = (&args.console, spawned.console()) {

@@ -56,8 +56,7 @@ pub fn delete(entry: Entry, force: bool) -> Result<()> {
 /// Ends what lives and removes what there is.
 pub(super) fn destroy(entry: Entry, lock: Lock, record: Option<Record>) -> Result<()> {
     if let Some(record) = &record {
-        end_processes(record)?;
-        record.cgroup.remove(Instant::now() + PATIENCE)?;
+        remove_processes(record)?;
         if let Some(scratch) = &record.scratch {
             match std::fs::remove_dir_all(scratch) {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
@@ -70,6 +69,23 @@ pub(super) fn destroy(entry: Entry, lock: Lock, record: Option<Record>) -> Resul
         Some(record) => run_poststop(record, 0),
         None => Ok(()),
     }
+}
+
+/// Ends all processes and removes the cgroup.
+fn remove_processes(record: &Record) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    if record.own_pid_namespace {
+        // the end of init was the end of all: the cgroup is empty, and one call
+        // removes it
+        if let Some(init) = record.init {
+            end_init(init, deadline)?;
+        }
+        if record.cgroup.remove(Instant::now()).is_ok() {
+            return Ok(());
+        }
+    }
+    end_processes(record)?;
+    record.cgroup.remove(deadline)
 }
 
 /// Kills init and whoever else is in the container's cgroup, and waits until

@@ -132,6 +132,16 @@ impl Rule {
             && self.access & other.access == other.access
     }
 
+    fn of_the_other_kind(&self) -> Rule {
+        let mut other = *self;
+        other.devices.kind = match self.devices.kind {
+            None => None,
+            Some(Kind::Block) => Some(Kind::Char),
+            Some(Kind::Char) => Some(Kind::Block),
+        };
+        other
+    }
+
     fn is_about_everything(&self) -> bool {
         let Devices { kind, major, minor } = self.devices;
         kind.is_none() && major.is_none() && minor.is_none() && self.access == ALL
@@ -215,25 +225,48 @@ fn emit_run(out: &mut Assembler, run: &[Rule]) {
         return;
     };
     let mut table: BTreeMap<Option<Kind>, Majors> = BTreeMap::new();
-    for Rule { devices, access, .. } in run {
+    for rule in run {
+        let devices = rule.devices;
+        // there are two kinds: the same of both is the same of any
+        let both = devices.major.is_none()
+            && devices.minor.is_none()
+            && run.contains(&rule.of_the_other_kind());
         *table
-            .entry(devices.kind)
+            .entry(devices.kind.filter(|_| !both))
             .or_default()
             .entry(devices.major)
             .or_default()
             .entry(devices.minor)
-            .or_default() |= access;
+            .or_default() |= rule.access;
     }
     for (kind, majors) in table {
         let next_kind = kind.and_then(|kind| out.skip_unless(Register::Kind, kind as u32));
         for (major, minors) in majors {
             let next_major = major.and_then(|major| out.skip_unless(Register::Major, major));
-            for (minor, access) in minors {
-                emit_rule(out, verdict, minor, access);
-            }
+            emit_minors(out, verdict, &minors);
             out.place(next_major);
         }
         out.place(next_kind);
+    }
+}
+
+fn emit_minors(out: &mut Assembler, verdict: bool, minors: &BTreeMap<Option<u32>, u8>) {
+    let bit = |minor: Option<u32>, access: u8| match minor {
+        Some(minor @ 0..32) if access == ALL => 1 << minor,
+        _ => 0,
+    };
+    let mut bits = minors.iter().fold(0u32, |bits, (m, a)| bits | bit(*m, *a));
+    if bits.count_ones() < 3 {
+        bits = 0;
+    }
+    for (minor, access) in minors {
+        if bits & bit(*minor, *access) == 0 {
+            emit_rule(out, verdict, *minor, *access);
+        }
+    }
+    if bits != 0 {
+        let target = if verdict { Target::Allow } else { Target::Deny };
+        out.jump_if_minor_among(bits, target);
     }
 }
 

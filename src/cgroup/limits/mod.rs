@@ -123,7 +123,8 @@ fn pids_max(pids: &LinuxPids) -> Result<Setting> {
         // Zero is a limit since the spec's version 1.3: nothing beside the
         // init. As a figure it would keep the init itself from being cloned
         // into the cgroup; one, which the spec names for systemd, is the same
-        // to everything that runs inside.
+        // to everything that runs inside. A `pids` without a limit is parsed
+        // as zero, too.
         0 => "1".to_owned(),
         limit if limit > 0 => limit.to_string(),
         limit => {
