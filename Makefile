@@ -1,0 +1,41 @@
+# The doors into the project. `make` alone says which.
+
+HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET := target/$(HOST)
+TARE   := $(TARGET)/release/tare
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint install bundles clean
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+build: ## Build the release binary
+	@integration/install-deps build
+	cargo build --release --locked
+	@echo "built $(TARE)"
+
+demo: build ## Make a layered image with umoci, import it, run it, take it apart again
+	@integration/install-deps demo
+	@integration/demo $(TARE)
+
+test: ## Run all tests, on this machine's kernel, as root
+	@integration/install-deps test
+	@integration/test
+
+lint: ## Check the format, the lints and the dependencies
+	@integration/install-deps lint
+	@integration/lint
+
+install: build ## Install the binary: PREFIX, DESTDIR
+	install -D -m 0755 $(TARE) $(DESTDIR)$(PREFIX)/bin/tare
+
+bundles: ## Give the sample bundles a root file system, below target/bundles
+	@integration/install-deps bundles
+	@integration/make-bundles
+
+clean: ## Remove all that was built
+	cargo clean

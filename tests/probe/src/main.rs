@@ -1,0 +1,92 @@
+//! The program inside the containers of tare's tests.
+//!
+//! `probe report` prints what it sees as one JSON object; the other words each
+//! do one small thing and print how it went, so that a test needs no shell in
+//! its rootfs.
+//!
+//! There is no Rust runtime around `main`: it would open /dev/null on a closed
+//! stdin and ignore SIGPIPE, and a probe that changes what it measures would
+//! hide the runtime's mistakes.
+#![no_main]
+
+mod actions;
+mod mounts;
+mod process;
+mod report;
+mod sys;
+mod waiting;
+
+use std::os::raw::{c_char, c_int};
+
+const USAGE: &str = "probe WORD [ARGS]
+  report                     all that is seen, as JSON
+  each 'WORD ARGS'…          several words, one line of output each
+  exit CODE                  end with this code
+  kill-self SIGNAL           end by this signal
+  read PATH                  print a file
+  write PATH TEXT            write TEXT into an existing file
+  create PATH TEXT           write TEXT into a new file
+  append PATH TEXT           add a line to a file, made if needed
+  open PATH r|w|rw           ok, or the name of the errno
+  mkdir PATH                 ok, or the name of the errno
+  mknod PATH c|b|p MAJ MIN   ok, or the name of the errno
+  stat PATH                  type, mode, owner, device as JSON
+  list PATH                  names in a directory as a JSON array
+  sethostname NAME           ok, or the name of the errno
+  mount-tmpfs PATH           ok, or the name of the errno
+  setuid-root                setuid(0): ok, or the name of the errno
+  say TEXT                   print TEXT
+  complain TEXT              print TEXT on stderr
+  hook FILE NAME             append NAME, stdin, env and args to FILE as a JSON line
+  fail TEXT                  print TEXT on stderr and end with code 1
+  ready-fifo PATH            write READY into a fifo, then wait for a signal
+  wait [CODE]                print READY and each signal; SIGTERM ends with CODE
+  sleep-forever              nothing, ever; every signal has its default action
+  children N [setsid]        fork N children that wait, print their ids, wait
+  abandon N                  fork N children that hold stdout open, then exit 0
+  spawn-orphans N            make N orphans that exit, say whether all are reaped
+  echo-stdin                 copy stdin to stdout up to its end
+  winsize                    print the terminal's size, and again on each SIGWINCH
+  alloc BYTES                touch this much memory
+  fork-until-denied N        fork up to N children, say how many came to be
+  escape MARKER              try to see the host's file MARKER in known ways
+  exec PATH ARGS…            become another program";
+
+/// # Safety
+/// Called by the C library with the process' arguments.
+#[unsafe(no_mangle)]
+extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
+    let args: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    run(&words)
+}
+
+fn run(words: &[&str]) -> c_int {
+    let Some((&word, rest)) = words.split_first() else {
+        sys::eprint_line(USAGE);
+        return 64;
+    };
+    if word == "each" {
+        return each(rest);
+    }
+    match actions::run(word, rest).or_else(|| waiting::run(word, rest)) {
+        Some(code) => code,
+        None => {
+            sys::eprint_line(&format!("probe: what is {words:?}?\n{USAGE}"));
+            64
+        }
+    }
+}
+
+/// Several words in one container: the code is that of the last that failed.
+fn each(commands: &[&str]) -> c_int {
+    let mut code = 0;
+    for command in commands {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let one = run(&words);
+        if one != 0 {
+            code = one;
+        }
+    }
+    code
+}

@@ -1,0 +1,43 @@
+//! The runtime on the real kernel: what a container's program sees, and what a
+//! person or an engine sees of the lifecycle. One module a topic; the words of
+//! the probe that runs inside are in tests/probe.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that is surprised may say so by a panic"
+)]
+#![allow(
+    unsafe_code,
+    reason = "steps between fork and exec, and received descriptors"
+)]
+
+mod support;
+
+#[path = "runtime/cgroups.rs"]
+mod cgroups;
+#[path = "runtime/crash.rs"]
+mod crash;
+#[path = "runtime/errors.rs"]
+mod errors;
+#[path = "runtime/hooks.rs"]
+mod hooks;
+#[path = "runtime/init.rs"]
+mod init;
+#[path = "runtime/lifecycle.rs"]
+mod lifecycle;
+#[path = "runtime/mounts.rs"]
+mod mounts;
+#[path = "runtime/namespaces.rs"]
+mod namespaces;
+#[path = "runtime/process.rs"]
+mod process;
+#[path = "runtime/rootfs.rs"]
+mod rootfs;
+#[path = "runtime/run.rs"]
+mod run;
+#[path = "runtime/terminal.rs"]
+mod terminal;

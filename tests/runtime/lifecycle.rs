@@ -1,0 +1,345 @@
+//! create, start, state, kill, delete, list: the words and the order.
+
+use serde_json::json;
+
+use crate::support::{Container, Tare, args, is_alive};
+
+#[test]
+fn create_holds_the_program_until_start() {
+    let c = Container::new(|c| args(c, &["say", "hello"]));
+    let mut output = c.create();
+    assert_eq!(c.status(), "created");
+    assert!(is_alive(c.pid()));
+    assert!(output.is_silent());
+    c.start().ok();
+    assert_eq!(output.to_end(), "hello\n");
+}
+
+#[test]
+fn config_is_not_read_again_after_create() {
+    let c = Container::new(|c| args(c, &["say", "first"]));
+    let mut output = c.create();
+    c.bundle.write_config("no longer JSON");
+    c.start().ok();
+    assert_eq!(output.to_end(), "first\n");
+    c.delete().ok();
+}
+
+#[test]
+fn state_tells_all_that_the_specification_asks_for() {
+    let c = Container::new(|config| {
+        args(config, &["wait"]);
+        config["annotations"] = json!({"org.example.a": "b", "org.example.empty": ""});
+    });
+    let _output = c.create();
+    let state = c.state();
+    assert_eq!(state["id"], *c.id);
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["bundle"], c.bundle.path().to_str().unwrap());
+    assert_eq!(state["rootfs"], c.bundle.rootfs().to_str().unwrap());
+    assert_eq!(
+        state["annotations"],
+        json!({"org.example.a": "b", "org.example.empty": ""})
+    );
+    let version = state["ociVersion"].as_str().unwrap();
+    assert!(version.starts_with("1."), "{version}");
+    assert_eq!(state["owner"].as_str().unwrap_or_default(), "root");
+    assert_is_now(state["created"].as_str().unwrap());
+    let line = std::fs::read_to_string(format!("/proc/{}/cgroup", state["pid"])).unwrap();
+    assert!(line.contains(&c.id), "{line}");
+}
+
+/// RFC 3339 with nanoseconds, and today: date(1) reads it.
+fn assert_is_now(time: &str) {
+    let output = std::process::Command::new("date")
+        .args(["--date", time, "+%s"])
+        .output()
+        .unwrap();
+    let then: u64 = String::from_utf8(output.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap()
+        .as_secs();
+    assert!(now.abs_diff(then) < 60, "{time}");
+    let fraction = time.split_once('.').expect(time).1;
+    assert!(fraction.len() > 6, "nanoseconds in {time}");
+}
+
+#[test]
+fn statuses_follow_the_life_of_the_program() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let mut output = c.create();
+    assert_eq!(c.status(), "created");
+    c.start().ok();
+    output.expect("READY");
+    assert_eq!(c.status(), "running");
+    c.kill("TERM").ok();
+    output.expect("GOT SIGTERM");
+    output.to_end();
+    let state = c.state();
+    assert_eq!(state["status"], "stopped");
+    assert_eq!(state["pid"], 0);
+    c.delete().ok();
+    c.assert_gone();
+}
+
+#[test]
+fn create_without_bundle_takes_the_current_directory() {
+    let c = Container::new(|c| args(c, &["exit", "0"]));
+    c.on_id("create", &[], &[])
+        .current_dir(c.bundle.path())
+        .run()
+        .ok();
+    assert_eq!(c.state()["bundle"], c.bundle.path().to_str().unwrap());
+}
+
+#[test]
+fn the_bundle_may_be_a_relative_path() {
+    let c = Container::new(|c| args(c, &["exit", "0"]));
+    let name = c.bundle.path().file_name().unwrap().to_str().unwrap();
+    c.on_id("create", &["--bundle", name], &[])
+        .current_dir(c.bundle.path().parent().unwrap())
+        .run()
+        .ok();
+    assert_eq!(c.state()["bundle"], c.bundle.path().to_str().unwrap());
+}
+
+#[test]
+fn kill_takes_names_with_and_without_sig_and_numbers() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let mut output = c.started();
+    let signals = [
+        ("SIGUSR1", "SIGUSR1"),
+        ("USR2", "SIGUSR2"),
+        ("1", "SIGHUP"),
+        ("usr1", "SIGUSR1"),
+        ("SIGRTMIN+3", "37"),
+        ("SIGTERM", "SIGTERM"),
+    ];
+    for (word, name) in signals {
+        c.kill(word).ok();
+        output.expect(&format!("GOT {name}"));
+    }
+}
+
+#[test]
+fn kill_without_a_signal_sends_term() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let mut output = c.started();
+    c.on_id("kill", &[], &[]).run().ok();
+    output.expect("GOT SIGTERM");
+}
+
+#[test]
+fn kill_refuses_words_that_are_no_signal() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let _output = c.started();
+    c.kill("SIGNONE").fails_with(&["SIGNONE"]);
+    c.kill("99").fails_with(&["99"]);
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
+fn a_created_container_can_be_killed() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let mut output = c.create();
+    c.kill("KILL").ok();
+    assert_eq!(output.to_end(), "");
+    assert_eq!(c.status(), "stopped");
+    c.delete().ok();
+    c.assert_gone();
+}
+
+#[test]
+fn kill_of_a_stopped_container_says_so() {
+    let c = Container::new(|c| args(c, &["exit", "0"]));
+    let mut output = c.create();
+    c.start().ok();
+    output.to_end();
+    c.kill("TERM").fails_with(&["container not running"]);
+}
+
+#[test]
+fn start_twice_is_refused() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let _output = c.started();
+    c.start().fails_with(&["running"]);
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
+fn start_of_a_stopped_container_is_refused() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let mut output = c.create();
+    c.kill("KILL").ok();
+    output.to_end();
+    c.start().fails_with(&["stopped"]);
+}
+
+#[test]
+fn delete_of_a_container_that_is_not_stopped_is_refused() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let _output = c.started();
+    c.delete().fails_with(&["running"]);
+    assert_eq!(c.status(), "running");
+    c.delete_by_force().ok();
+    c.assert_gone();
+}
+
+#[test]
+fn delete_by_force_takes_a_created_container() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let mut output = c.create();
+    c.delete_by_force().ok();
+    assert_eq!(output.to_end(), "");
+    c.assert_gone();
+}
+
+#[test]
+fn commands_on_a_container_that_is_not_there_say_so() {
+    let c = Container::new(|_| {});
+    for command in ["start", "state", "kill", "delete"] {
+        c.on_id(command, &[], &[])
+            .run()
+            .fails_with(&["does not exist", &c.id]);
+    }
+    c.delete_by_force().ok();
+}
+
+#[test]
+fn delete_twice_says_that_it_does_not_exist() {
+    let c = Container::new(|c| args(c, &["exit", "0"]));
+    let mut output = c.create();
+    c.start().ok();
+    output.to_end();
+    c.delete().ok();
+    c.delete().fails_with(&["does not exist"]);
+}
+
+#[test]
+fn an_id_is_free_again_after_delete() {
+    let c = Container::new(|c| args(c, &["say", "hello"]));
+    for _ in 0..3 {
+        let mut output = c.create();
+        c.start().ok();
+        assert_eq!(output.to_end(), "hello\n");
+        c.delete().ok();
+    }
+    c.assert_gone();
+}
+
+#[test]
+fn list_prints_a_table_json_or_names() {
+    let tare = Tare::new();
+    let list = |words: &[&str]| tare.command(["list"].iter().chain(words)).run().ok();
+    assert_eq!(list(&["--quiet"]).stdout, "");
+    let empty = list(&["--format", "json"]).stdout;
+    assert!(["null", "[]"].contains(&empty.trim()), "{empty:?}");
+
+    let [a, b] = [(); 2].map(|()| Container::under(&tare, |c| args(c, &["wait"])));
+    let (_out_a, _out_b) = (a.create(), b.started());
+
+    let mut ids = [a.id.as_str(), b.id.as_str()];
+    ids.sort_unstable();
+    let quiet = list(&["--quiet"]).stdout;
+    let mut seen: Vec<&str> = quiet.lines().collect();
+    seen.sort_unstable();
+    assert_eq!(seen, ids);
+
+    let table = list(&[]).stdout;
+    let row = |c: &Container| {
+        let row = table.lines().find(|l| l.starts_with(&c.id)).unwrap();
+        row.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let head = table.lines().next().unwrap();
+    for title in ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"] {
+        assert!(head.contains(title), "{head}");
+    }
+    assert_eq!(row(&a)[1..3], [a.pid().to_string(), "created".to_owned()]);
+    assert_eq!(row(&b)[1..3], [b.pid().to_string(), "running".to_owned()]);
+
+    let json = list(&["--format", "json"]).json();
+    let states = json.as_array().unwrap();
+    assert_eq!(states.len(), 2);
+    for c in [&a, &b] {
+        let state = states.iter().find(|s| s["id"] == *c.id).unwrap();
+        assert_eq!(*state, c.state());
+    }
+}
+
+#[test]
+fn list_of_a_root_that_is_not_there_is_empty() {
+    let tare = Tare::new();
+    let root = tare.root().join("not/yet");
+    let root = root.to_str().unwrap();
+    let output = tare.bare(["--root", root, "list", "--quiet"]).run().ok();
+    assert_eq!(output.stdout, "");
+}
+
+#[test]
+fn containers_of_two_roots_do_not_see_each_other() {
+    let a = Container::new(|c| args(c, &["wait"]));
+    let b = Container::new(|_| {});
+    let _output = a.create();
+    b.tare
+        .command(["state", &a.id])
+        .run()
+        .fails_with(&["does not exist"]);
+}
+
+#[test]
+fn an_id_in_use_is_refused_and_the_first_goes_on() {
+    let tare = Tare::new();
+    let a = Container::under(&tare, |c| args(c, &["wait"]));
+    let _output = a.started();
+    let before = a.traces();
+    let other = Container::new(|_| {});
+    let bundle = other.bundle.path().to_str().unwrap();
+    for command in ["create", "run"] {
+        tare.command([command, "--bundle", bundle, &a.id])
+            .run()
+            .fails_with(&[&a.id, "exists"]);
+    }
+    assert_eq!(a.traces(), before);
+    assert_eq!(a.status(), "running");
+}
+
+#[test]
+fn spec_writes_a_config_that_runs() {
+    let c = Container::new(|_| {});
+    std::fs::remove_file(c.bundle.path().join("config.json")).unwrap();
+    let bundle = c.bundle.path().to_str().unwrap();
+    c.tare.command(["spec", "--bundle", bundle]).run().ok();
+    c.bundle.edit(|config| {
+        assert_eq!(config["process"]["args"], json!(["sh"]));
+        args(config, &["report"]);
+        config["process"]["terminal"] = json!(false);
+    });
+    let report = c.json();
+    assert_eq!(report["pid"], 1);
+    assert_eq!(report["no_new_privs"], true);
+    // a second one would overwrite what a person has edited
+    let again = c.tare.command(["spec", "--bundle", bundle]).run();
+    again.fails_with(&["config.json", "exists"]);
+}
+
+#[test]
+fn version_names_the_runtime_and_the_specification() {
+    let tare = Tare::new();
+    for flag in ["--version", "-v"] {
+        let output = tare.bare([flag]).run().ok().stdout;
+        assert!(output.starts_with("tare version "), "{output}");
+        let spec = output.lines().find_map(|l| l.strip_prefix("spec: "));
+        assert!(spec.is_some_and(|s| s.starts_with("1.")), "{output}");
+        assert!(
+            output.lines().any(|l| l.starts_with("commit: ")),
+            "{output}"
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! Namespaces: new, shared with the host, joined by a path.
+
+use serde_json::{Value, json};
+
+use crate::support::{Container, args, drop_namespace, namespace_of, namespace_path};
+
+/// The config's word, and the name under /proc/PID/ns.
+const KINDS: [(&str, &str); 6] = [
+    ("pid", "pid"),
+    ("network", "net"),
+    ("mount", "mnt"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("cgroup", "cgroup"),
+];
+
+fn own(kind: &str) -> String {
+    namespace_of(std::process::id(), kind)
+}
+
+/// A container in a user namespace whose root is an ordinary user outside.
+fn in_user_namespace(edit: impl FnOnce(&mut Value)) -> Container {
+    let c = Container::new(|config| {
+        map_users(config);
+        edit(config);
+    });
+    c.bundle.give_rootfs_to(100_000);
+    c
+}
+
+fn map_users(config: &mut Value) {
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({"type": "user"}));
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+}
+
+#[test]
+fn each_listed_namespace_is_new() {
+    let report = Container::new(|_| {}).json();
+    for (_, kind) in KINDS {
+        assert_ne!(report["namespaces"][kind], own(kind), "{kind}");
+    }
+    assert_eq!(report["namespaces"]["user"], own("user"));
+    assert_eq!(report["pid"], 1);
+    assert_eq!(report["ppid"], 0);
+    assert_eq!(report["processes"], json!([1]));
+}
+
+#[test]
+fn a_namespace_that_is_not_listed_is_the_hosts() {
+    for (word, kind) in KINDS {
+        if word == "mount" {
+            // without one, the mounts would be made on the host
+            continue;
+        }
+        let report = Container::new(|config| {
+            drop_namespace(config, word);
+            if word == "uts" {
+                config.as_object_mut().unwrap().remove("hostname");
+            }
+        })
+        .json();
+        assert_eq!(report["namespaces"][kind], own(kind), "{kind}");
+    }
+}
+
+#[test]
+fn the_loopback_device_of_a_new_network_namespace_is_up() {
+    let lines = Container::new(|c| args(c, &["read", "/sys/class/net/lo/flags"])).lines();
+    // IFF_UP | IFF_LOOPBACK
+    assert_eq!(lines, ["0x9"]);
+}
+
+#[test]
+fn each_namespace_can_be_joined_by_its_path() {
+    let first = Container::new(|c| args(c, &["wait"]));
+    let _output = first.started();
+    for (word, kind) in KINDS {
+        if word == "mount" {
+            continue;
+        }
+        let path = format!("/proc/{}/ns/{kind}", first.pid());
+        let report = Container::new(|config| {
+            namespace_path(config, word, &path);
+            if word == "uts" {
+                config.as_object_mut().unwrap().remove("hostname");
+            }
+        })
+        .json();
+        assert_eq!(
+            report["namespaces"][kind],
+            namespace_of(first.pid(), kind),
+            "{kind}"
+        );
+        for (_, other) in KINDS {
+            if other != kind {
+                assert_ne!(report["namespaces"][other], own(other), "{kind}: {other}");
+            }
+        }
+        match word {
+            "uts" => assert_eq!(report["hostname"], "probe"),
+            "pid" => assert_ne!(report["pid"], 1),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_mount_namespace_can_be_joined_by_its_path() {
+    // not another container's: a pivot in there would pull its root away
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private"])
+        .arg(crate::support::probe())
+        .arg("wait")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = crate::support::Pipe::new(holder.stdout.take().unwrap().into());
+    output.expect("READY");
+    let path = format!("/proc/{}/ns/mnt", holder.id());
+    let joined = namespace_of(holder.id(), "mnt");
+    let result = Container::new(|c| namespace_path(c, "mount", &path)).run();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert_eq!(result.ok().json()["namespaces"]["mnt"], joined);
+}
+
+#[test]
+fn root_of_a_user_namespace_is_an_ordinary_user_outside() {
+    let c = in_user_namespace(|c| args(c, &["wait"]));
+    let _output = c.started();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", c.pid())).unwrap();
+    assert!(status.contains("\nUid:\t100000\t100000\t100000\t100000\n"));
+    assert!(status.contains("\nGid:\t100000\t100000\t100000\t100000\n"));
+}
+
+#[test]
+fn a_user_namespace_has_its_maps() {
+    let report = in_user_namespace(|config| {
+        config["process"]["user"] = json!({"uid": 7, "gid": 8, "additionalGids": [9]});
+    })
+    .json();
+    assert_ne!(report["namespaces"]["user"], own("user"));
+    assert_eq!(report["uid_map"], json!([[0, 100_000, 65536]]));
+    assert_eq!(report["gid_map"], json!([[0, 100_000, 65536]]));
+    assert_eq!(report["uids"]["effective"], 7);
+    assert_eq!(report["gids"]["effective"], 8);
+    assert_eq!(report["groups"], json!([9]));
+}
+
+#[test]
+fn devices_and_mounts_work_in_a_user_namespace() {
+    let words = [
+        "each",
+        "open /dev/null rw",
+        "open /dev/shm r",
+        "list /proc/1/ns",
+    ];
+    let lines = in_user_namespace(|c| args(c, &words)).lines();
+    assert_eq!(lines[0..2], ["ok", "ok"]);
+    assert!(lines[2].contains("user"));
+}
+
+#[test]
+fn a_user_namespace_can_be_joined_by_its_path() {
+    let first = in_user_namespace(|c| args(c, &["wait"]));
+    let _output = first.started();
+    let path = format!("/proc/{}/ns/user", first.pid());
+    let second = Container::new(|c| namespace_path(c, "user", &path));
+    second.bundle.give_rootfs_to(100_000);
+    let report = second.json();
+    assert_eq!(
+        report["namespaces"]["user"],
+        namespace_of(first.pid(), "user")
+    );
+    assert_eq!(report["uid_map"], json!([[0, 100_000, 65536]]));
+}
+
+#[test]
+fn two_containers_of_a_pod_see_each_other() {
+    let first = Container::new(|c| args(c, &["wait"]));
+    let _output = first.started();
+    let pid = first.pid();
+    let report = Container::new(|config| {
+        for (word, kind) in KINDS {
+            if ["pid", "network", "ipc", "uts"].contains(&word) {
+                namespace_path(config, word, &format!("/proc/{pid}/ns/{kind}"));
+            }
+        }
+        config.as_object_mut().unwrap().remove("hostname");
+    })
+    .json();
+    let seen = report["processes"].as_array().unwrap();
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    assert_eq!(seen[0], 1);
+    assert_eq!(seen[1], report["pid"]);
+}
+
+#[test]
+fn a_path_of_another_kind_of_namespace_is_refused() {
+    let path = format!("/proc/{}/ns/net", std::process::id());
+    Container::new(|c| namespace_path(c, "ipc", &path)).assert_refused(&["ipc"]);
+}
+
+#[test]
+fn a_namespace_path_that_is_not_there_is_refused() {
+    Container::new(|c| namespace_path(c, "ipc", "/proc/self/no-such-ns"))
+        .assert_refused(&["no-such-ns"]);
+}
+
+#[test]
+fn a_namespace_listed_twice_is_refused() {
+    Container::new(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.push(json!({"type": "ipc"}));
+    })
+    .assert_refused(&["linux.namespaces", "ipc"]);
+}
+
+#[test]
+fn a_hostname_without_a_namespace_for_it_is_refused() {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    Container::new(|c| drop_namespace(c, "uts")).assert_refused(&["hostname"]);
+    let after = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(host, after);
+}
+
+#[test]
+fn hostname_and_domainname_are_set() {
+    let report = Container::new(|config| {
+        config["hostname"] = json!("box.example");
+        config["domainname"] = json!("example.org");
+    })
+    .json();
+    assert_eq!(report["hostname"], "box.example");
+    assert_eq!(report["domainname"], "example.org");
+}

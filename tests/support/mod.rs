@@ -1,0 +1,117 @@
+//! What the tests of the runtime stand on: bundles with the probe as their
+//! program, the runtime under test with a state directory of its own, waits
+//! that end, and a look at the host for what was left.
+//!
+//! Nothing here waits by sleeping: a test waits for a line, the end of a pipe,
+//! a process, and each wait has a deadline.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `TARE_BIN` | the runtime under test [the tare of this build] |
+//! | `TARE_TEST_RUN` | tag in the name of everything a test makes [the process id] |
+//! | `TARE_TEST_NO_DEVICES` | if set, no device rules: for a runtime that can't load them here |
+//! | `TARE_TEST_TIMEOUT` | seconds that one wait may take [30] |
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test binary uses a part of it"
+)]
+
+mod bundle;
+mod container;
+mod host;
+mod pipe;
+mod runtime;
+mod terminal;
+
+pub use bundle::{Bundle, add_mount, args, drop_namespace, namespace_path};
+pub use container::Container;
+pub use host::{Traces, below, cgroup2_mount, is_alive, namespace_of, wait_gone};
+pub use pipe::{Pipe, pipe};
+pub use runtime::{Invocation, Output, Running, Tare};
+pub use terminal::{Terminal, receive_fd};
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+
+/// In the name of every directory, container and cgroup that a test makes.
+pub const PREFIX: &str = "taretest";
+
+/// The longest that one wait may take.
+pub fn timeout() -> Duration {
+    let seconds = std::env::var("TARE_TEST_TIMEOUT").ok();
+    Duration::from_secs(seconds.and_then(|s| s.parse().ok()).unwrap_or(30))
+}
+
+/// What tells this run's traces from those of another one on the same machine.
+pub fn run_tag() -> String {
+    let tag = std::env::var("TARE_TEST_RUN").unwrap_or_else(|_| std::process::id().to_string());
+    format!("{PREFIX}-{tag}")
+}
+
+/// A name that no other container of any test has.
+pub fn unique_id() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{}-{n}", run_tag(), std::process::id())
+}
+
+/// A directory that everyone may walk through: a container in a user namespace
+/// reaches its rootfs as another user.
+pub fn temp_dir() -> TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::Builder::new()
+        .prefix(&format!("{}-", run_tag()))
+        .tempdir()
+        .unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+/// The probe, next to tare; built when it is not there or older than its source.
+pub fn probe() -> &'static Path {
+    static PROBE: OnceLock<PathBuf> = OnceLock::new();
+    PROBE.get_or_init(|| {
+        let path = Path::new(env!("CARGO_BIN_EXE_tare")).with_file_name("tare-probe");
+        // one lock for all test binaries: two builds of the same file at once
+        // would have one test run a half-written probe
+        let lock = std::fs::File::create(path.with_extension("lock")).unwrap();
+        lock.lock().unwrap();
+        if !is_fresh(&path) {
+            build_probe();
+        }
+        path
+    })
+}
+
+fn is_fresh(binary: &Path) -> bool {
+    let modified = |p: &Path| std::fs::metadata(p).and_then(|m| m.modified()).ok();
+    let Some(built) = modified(binary) else {
+        return false;
+    };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe/src");
+    std::fs::read_dir(source)
+        .unwrap()
+        .map(|entry| modified(&entry.unwrap().path()).unwrap_or(SystemTime::UNIX_EPOCH))
+        .all(|changed| changed <= built)
+}
+
+fn build_probe() {
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--package", "tare-probe"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    if env!("CARGO_BIN_EXE_tare").contains("/release/") {
+        cargo.arg("--release");
+    }
+    assert!(
+        cargo.status().unwrap().success(),
+        "the probe does not build"
+    );
+}

@@ -1,0 +1,273 @@
+//! The runtime under test: its command line, its output, its end.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tempfile::TempDir;
+
+/// The binary and a state directory of its own. Clones share the directory.
+#[derive(Clone)]
+pub struct Tare {
+    binary: PathBuf,
+    root: Arc<TempDir>,
+    options: Vec<OsString>,
+}
+
+impl Tare {
+    /// With a fresh state directory.
+    pub fn new() -> Self {
+        let binary = std::env::var_os("TARE_BIN");
+        Tare {
+            binary: binary.map_or_else(|| env!("CARGO_BIN_EXE_tare").into(), PathBuf::from),
+            root: Arc::new(super::temp_dir()),
+            options: Vec::new(),
+        }
+    }
+
+    /// The same with more options before each command.
+    pub fn with(&self, options: &[&str]) -> Self {
+        let mut tare = self.clone();
+        tare.options.extend(options.iter().map(OsString::from));
+        tare
+    }
+
+    /// The state directory.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// True for tare itself, false for a runtime that it is compared with.
+    pub fn is_tare(&self) -> bool {
+        self.binary.file_name() == Some(OsStr::new("tare"))
+    }
+
+    /// A command with this state directory.
+    pub fn command<I: IntoIterator<Item: AsRef<OsStr>>>(&self, words: I) -> Invocation {
+        let mut args = vec![OsString::from("--root"), self.root().into()];
+        args.extend(self.options.iter().cloned());
+        args.extend(words.into_iter().map(|w| w.as_ref().to_owned()));
+        self.bare(args)
+    }
+
+    /// A command with exactly these words.
+    pub fn bare<I: IntoIterator<Item: AsRef<OsStr>>>(&self, words: I) -> Invocation {
+        let mut command = Command::new(&self.binary);
+        command.args(words).stdin(Stdio::null());
+        Invocation {
+            command,
+            stdout: Some(tempfile::tempfile().unwrap()),
+            stderr: Some(tempfile::tempfile().unwrap()),
+        }
+    }
+}
+
+/// A command that is being put together.
+///
+/// Output goes to files: a pipe would end only when the container has ended,
+/// since `create` gives its stdio on.
+pub struct Invocation {
+    command: Command,
+    stdout: Option<File>,
+    stderr: Option<File>,
+}
+
+impl Invocation {
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.command.env(key, value);
+        self
+    }
+
+    pub fn current_dir(mut self, dir: &Path) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    pub fn stdin(mut self, fd: impl Into<OwnedFd>) -> Self {
+        self.command.stdin(fd.into());
+        self
+    }
+
+    /// Output to this descriptor, not into `Output`.
+    pub fn stdout(mut self, fd: impl Into<OwnedFd>) -> Self {
+        self.command.stdout(fd.into());
+        self.stdout = None;
+        self
+    }
+
+    pub fn stderr(mut self, fd: impl Into<OwnedFd>) -> Self {
+        self.command.stderr(fd.into());
+        self.stderr = None;
+        self
+    }
+
+    /// Runs this in the child before the program.
+    ///
+    /// # Safety
+    /// As for `pre_exec`: only what is allowed after a fork of a program with
+    /// threads.
+    pub unsafe fn before_exec(
+        mut self,
+        action: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { self.command.pre_exec(action) };
+        self
+    }
+
+    /// Starts it.
+    pub fn spawn(mut self) -> Running {
+        if let Some(file) = &self.stdout {
+            self.command.stdout(file.try_clone().unwrap());
+        }
+        if let Some(file) = &self.stderr {
+            self.command.stderr(file.try_clone().unwrap());
+        }
+        let child = self.command.spawn().unwrap();
+        let pidfd = pidfd_open(child.id());
+        Running {
+            // the debug form shows the words, for messages
+            line: format!("{:?}", self.command),
+            child,
+            pidfd,
+            stdout: self.stdout,
+            stderr: self.stderr,
+            waited: false,
+        }
+    }
+
+    /// Runs it to its end.
+    pub fn run(self) -> Output {
+        self.spawn().wait()
+    }
+}
+
+/// A command that runs. Dropped before its end, it is killed.
+pub struct Running {
+    line: String,
+    child: Child,
+    pidfd: OwnedFd,
+    stdout: Option<File>,
+    stderr: Option<File>,
+    waited: bool,
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
+    /// Waits for the end; past the deadline the test fails.
+    pub fn wait(mut self) -> Output {
+        if !self.ends_within(super::timeout()) {
+            let output = self.output_so_far(-1);
+            panic!(
+                "still runs after {:?}: {}\n{output:?}",
+                super::timeout(),
+                self.line
+            );
+        }
+        let status = self.child.wait().unwrap();
+        self.waited = true;
+        let code = status
+            .code()
+            .unwrap_or_else(|| 128 + status.signal().unwrap());
+        self.output_so_far(code)
+    }
+
+    /// Whether it ends in this time.
+    pub fn ends_within(&self, time: Duration) -> bool {
+        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::try_from(time).unwrap()).unwrap() > 0
+    }
+
+    fn output_so_far(&mut self, code: i32) -> Output {
+        let text = |file: &mut Option<File>| {
+            let mut bytes = Vec::new();
+            if let Some(file) = file {
+                file.rewind().unwrap();
+                file.read_to_end(&mut bytes).unwrap();
+            }
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        Output {
+            line: self.line.clone(),
+            code,
+            stdout: text(&mut self.stdout),
+            stderr: text(&mut self.stderr),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.waited {
+            self.child.kill().ok();
+            self.child.wait().ok();
+        }
+    }
+}
+
+fn pidfd_open(pid: u32) -> OwnedFd {
+    // SAFETY: numbers only; a descriptor that comes back is ours.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        assert!(fd >= 0, "pidfd_open: {}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(i32::try_from(fd).unwrap())
+    }
+}
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub struct Output {
+    /// The command line
+    pub line: String,
+    /// Exit code, or 128 + signal
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    /// It has to have succeeded.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        self.ends_with_code(0)
+    }
+
+    #[track_caller]
+    pub fn ends_with_code(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:#?}");
+        self
+    }
+
+    /// It has to have failed with code 1 and one line that holds all of `texts`.
+    #[track_caller]
+    pub fn fails_with(self, texts: &[&str]) -> Self {
+        assert_eq!(self.code, 1, "{self:#?}");
+        assert_eq!(self.stderr.lines().count(), 1, "not one line: {self:#?}");
+        for text in texts {
+            assert!(self.stderr.contains(text), "no {text:?} in {self:#?}");
+        }
+        self
+    }
+
+    /// Its output as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e} in {self:#?}"))
+    }
+}
