@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -54,6 +54,7 @@ pub(super) fn main(mut init: Init<'_>) -> Infallible {
 }
 
 fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> {
+    close_what_is_not_ours(init)?;
     process::reset_signals().step(|| "reset signals")?;
     umask(Mode::empty());
     let plan = init.plan;
@@ -87,6 +88,17 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
         return reaper::supervise(channel, plan.process.terminal, execute);
     }
     Err(execute())
+}
+
+/// Closes the runtime's descriptors. The lock of the container is among them:
+/// a copy of it in an init that waits for `start` would outlive a runtime that
+/// was killed, and nobody could delete the container.
+fn close_what_is_not_ours(init: &Init<'_>) -> Result<()> {
+    let mut keep: Vec<RawFd> = init.joins.iter().map(|join| join.fd.as_raw_fd()).collect();
+    keep.push(init.channel.as_fd().as_raw_fd());
+    keep.extend(init.listener.iter().chain(&init.rootfs).map(AsRawFd::as_raw_fd));
+    let first = RawFd::try_from(3 + init.options.preserve_fds).unwrap_or(RawFd::MAX);
+    process::close_all_but(first, &keep).step(|| "close the runtime's descriptors")
 }
 
 pub(super) fn join(joins: &[Join], which: impl Fn(CloneFlags) -> bool) -> Result<()> {

@@ -7,14 +7,8 @@ use tempfile::TempDir;
 
 use crate::support::{Container, add_mount, args, namespace_of, probe, temp_dir};
 
-const KINDS: [&str; 6] = [
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-];
+const KINDS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// A directory that is there under the same path outside and inside, since
 /// some hooks run here and some there.
@@ -50,17 +44,12 @@ impl Log {
 
     fn lines(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.file()).unwrap_or_default();
-        text.lines()
-            .map(|l| serde_json::from_str(l).unwrap())
-            .collect()
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
     }
 
     fn names(&self) -> Vec<String> {
         let lines = self.lines();
-        lines
-            .iter()
-            .map(|l| l["hook"].as_str().unwrap().to_owned())
-            .collect()
+        lines.iter().map(|l| l["hook"].as_str().unwrap().to_owned()).collect()
     }
 }
 
@@ -215,9 +204,7 @@ fn a_hook_of_create_that_fails_undoes_the_container() {
                 json!([log.hook(kind, "before"), fail, log.hook(kind, "after")]);
             config["hooks"]["poststop"] = json!([log.hook("poststop", "poststop")]);
         });
-        c.on_bundle("create", &[])
-            .run()
-            .fails_with(&[kind, "broken on purpose"]);
+        c.on_bundle("create", &[]).run().fails_with(&[kind, "broken on purpose"]);
         assert_eq!(log.names()[0], "before", "{kind}");
         assert!(!log.names().contains(&"after".to_owned()), "{kind}");
         c.assert_gone();
@@ -259,9 +246,7 @@ fn a_hook_that_takes_too_long_is_ended() {
         config["hooks"]["createRuntime"] = json!([{"path": probe(), "args": args, "timeout": 1}]);
     });
     let start = std::time::Instant::now();
-    c.on_bundle("create", &[])
-        .run()
-        .fails_with(&["createRuntime"]);
+    c.on_bundle("create", &[]).run().fails_with(&["createRuntime"]);
     assert!(start.elapsed().as_secs() < 5);
     c.assert_gone();
 }

@@ -37,10 +37,7 @@ fn state_tells_all_that_the_specification_asks_for() {
     assert_eq!(state["status"], "created");
     assert_eq!(state["bundle"], c.bundle.path().to_str().unwrap());
     assert_eq!(state["rootfs"], c.bundle.rootfs().to_str().unwrap());
-    assert_eq!(
-        state["annotations"],
-        json!({"org.example.a": "b", "org.example.empty": ""})
-    );
+    assert_eq!(state["annotations"], json!({"org.example.a": "b", "org.example.empty": ""}));
     let version = state["ociVersion"].as_str().unwrap();
     assert!(version.starts_with("1."), "{version}");
     assert_eq!(state["owner"].as_str().unwrap_or_default(), "root");
@@ -51,19 +48,9 @@ fn state_tells_all_that_the_specification_asks_for() {
 
 /// RFC 3339 with nanoseconds, and today: date(1) reads it.
 fn assert_is_now(time: &str) {
-    let output = std::process::Command::new("date")
-        .args(["--date", time, "+%s"])
-        .output()
-        .unwrap();
-    let then: u64 = String::from_utf8(output.stdout)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
-    let now = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .unwrap()
-        .as_secs();
+    let output = std::process::Command::new("date").args(["--date", time, "+%s"]).output().unwrap();
+    let then: u64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     assert!(now.abs_diff(then) < 60, "{time}");
     let fraction = time.split_once('.').expect(time).1;
     assert!(fraction.len() > 6, "nanoseconds in {time}");
@@ -90,10 +77,7 @@ fn statuses_follow_the_life_of_the_program() {
 #[test]
 fn create_without_bundle_takes_the_current_directory() {
     let c = Container::new(|c| args(c, &["exit", "0"]));
-    c.on_id("create", &[], &[])
-        .current_dir(c.bundle.path())
-        .run()
-        .ok();
+    c.on_id("create", &[], &[]).current_dir(c.bundle.path()).run().ok();
     assert_eq!(c.state()["bundle"], c.bundle.path().to_str().unwrap());
 }
 
@@ -203,9 +187,7 @@ fn delete_by_force_takes_a_created_container() {
 fn commands_on_a_container_that_is_not_there_say_so() {
     let c = Container::new(|_| {});
     for command in ["start", "state", "kill", "delete"] {
-        c.on_id(command, &[], &[])
-            .run()
-            .fails_with(&["does not exist", &c.id]);
+        c.on_id(command, &[], &[]).run().fails_with(&["does not exist", &c.id]);
     }
     c.delete_by_force().ok();
 }
@@ -253,9 +235,7 @@ fn list_prints_a_table_json_or_names() {
     let table = list(&[]).stdout;
     let row = |c: &Container| {
         let row = table.lines().find(|l| l.starts_with(&c.id)).unwrap();
-        row.split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
+        row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
     let head = table.lines().next().unwrap();
     for title in ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"] {
@@ -287,10 +267,7 @@ fn containers_of_two_roots_do_not_see_each_other() {
     let a = Container::new(|c| args(c, &["wait"]));
     let b = Container::new(|_| {});
     let _output = a.create();
-    b.tare
-        .command(["state", &a.id])
-        .run()
-        .fails_with(&["does not exist"]);
+    b.tare.command(["state", &a.id]).run().fails_with(&["does not exist"]);
 }
 
 #[test]
@@ -302,9 +279,7 @@ fn an_id_in_use_is_refused_and_the_first_goes_on() {
     let other = Container::new(|_| {});
     let bundle = other.bundle.path().to_str().unwrap();
     for command in ["create", "run"] {
-        tare.command([command, "--bundle", bundle, &a.id])
-            .run()
-            .fails_with(&[&a.id, "exists"]);
+        tare.command([command, "--bundle", bundle, &a.id]).run().fails_with(&[&a.id, "exists"]);
     }
     assert_eq!(a.traces(), before);
     assert_eq!(a.status(), "running");
@@ -337,9 +312,6 @@ fn version_names_the_runtime_and_the_specification() {
         assert!(output.starts_with("tare version "), "{output}");
         let spec = output.lines().find_map(|l| l.strip_prefix("spec: "));
         assert!(spec.is_some_and(|s| s.starts_with("1.")), "{output}");
-        assert!(
-            output.lines().any(|l| l.starts_with("commit: ")),
-            "{output}"
-        );
+        assert!(output.lines().any(|l| l.starts_with("commit: ")), "{output}");
     }
 }

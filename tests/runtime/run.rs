@@ -54,12 +54,7 @@ fn signals_to_the_foreground_run_reach_the_program() {
     let (mut output, writer) = pipe();
     let running = c.on_bundle("run", &[]).stdout(writer).spawn();
     output.expect("READY");
-    for signal in [
-        Signal::SIGUSR1,
-        Signal::SIGHUP,
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-    ] {
+    for signal in [Signal::SIGUSR1, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
         running.signal(signal);
         output.expect(&format!("GOT {signal}"));
     }
@@ -118,10 +113,8 @@ fn the_program_has_stdio_and_no_other_descriptor() {
     let c = Container::new(|_| {});
     let leak: OwnedFd = std::fs::File::open("/").unwrap().into();
     // SAFETY: two system calls.
-    let command = unsafe {
-        c.on_bundle("run", &[])
-            .before_exec(move || dup_to(leak.as_raw_fd(), 17))
-    };
+    let command =
+        unsafe { c.on_bundle("run", &[]).before_exec(move || dup_to(leak.as_raw_fd(), 17)) };
     let report = command.run().ok().json();
     let fds: Vec<&String> = report["fds"].as_object().unwrap().keys().collect();
     assert_eq!(fds, ["0", "1", "2"]);
@@ -134,9 +127,7 @@ fn a_created_program_has_stdio_and_no_other_descriptor() {
     let (mut output, writer) = pipe();
     // SAFETY: two system calls.
     let command = unsafe {
-        c.on_bundle("create", &[])
-            .stdout(writer)
-            .before_exec(move || dup_to(leak.as_raw_fd(), 17))
+        c.on_bundle("create", &[]).stdout(writer).before_exec(move || dup_to(leak.as_raw_fd(), 17))
     };
     command.run().ok();
     c.start().ok();
@@ -161,20 +152,19 @@ fn preserved_descriptors_reach_the_program() {
     let files: Vec<_> = paths.map(|p| std::fs::File::open(p).unwrap()).into();
     // SAFETY: system calls only.
     let command = unsafe {
-        c.on_bundle("run", &["--preserve-fds", "2"])
-            .before_exec(move || {
-                // from high numbers down, so that none of ours is overwritten
-                for (n, file) in files.iter().enumerate() {
-                    dup_to(file.as_raw_fd(), 60 + n as i32)?;
-                }
-                for n in 0..3 {
-                    dup_to(60 + n, 3 + n)?;
-                }
-                for n in 0..3 {
-                    libc::close(60 + n);
-                }
-                Ok(())
-            })
+        c.on_bundle("run", &["--preserve-fds", "2"]).before_exec(move || {
+            // from high numbers down, so that none of ours is overwritten
+            for (n, file) in files.iter().enumerate() {
+                dup_to(file.as_raw_fd(), 60 + n as i32)?;
+            }
+            for n in 0..3 {
+                dup_to(60 + n, 3 + n)?;
+            }
+            for n in 0..3 {
+                libc::close(60 + n);
+            }
+            Ok(())
+        })
     };
     let report = command.run().ok().json();
     let fds: Vec<&String> = report["fds"].as_object().unwrap().keys().collect();

@@ -26,11 +26,7 @@ impl Container {
             config["linux"]["cgroupsPath"] = Value::from(format!("/{id}"));
             edit(config);
         });
-        Container {
-            tare: tare.clone(),
-            bundle,
-            id,
-        }
+        Container { tare: tare.clone(), bundle, id }
     }
 
     /// `COMMAND [FLAGS] --bundle B ID`.
@@ -127,10 +123,7 @@ impl Container {
 
     /// What there is on the host of this container now.
     pub fn traces(&self) -> Traces {
-        Traces::of(
-            &self.tare,
-            &[&self.id, self.bundle.path().to_str().unwrap()],
-        )
+        Traces::of(&self.tare, &[&self.id, self.bundle.path().to_str().unwrap()])
     }
 
     /// Nothing may be left on the host.

@@ -23,11 +23,7 @@ pub fn pipe() -> (Pipe, OwnedFd) {
 impl Pipe {
     /// Reads from this descriptor.
     pub fn new(reader: OwnedFd) -> Self {
-        Pipe {
-            file: reader.into(),
-            buffer: Vec::new(),
-            ended: false,
-        }
+        Pipe { file: reader.into(), buffer: Vec::new(), ended: false }
     }
 
     /// The next line without its end, or None at the end of the pipe.

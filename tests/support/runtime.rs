@@ -174,17 +174,11 @@ impl Running {
     pub fn wait(mut self) -> Output {
         if !self.ends_within(super::timeout()) {
             let output = self.output_so_far(-1);
-            panic!(
-                "still runs after {:?}: {}\n{output:?}",
-                super::timeout(),
-                self.line
-            );
+            panic!("still runs after {:?}: {}\n{output:?}", super::timeout(), self.line);
         }
         let status = self.child.wait().unwrap();
         self.waited = true;
-        let code = status
-            .code()
-            .unwrap_or_else(|| 128 + status.signal().unwrap());
+        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap());
         self.output_so_far(code)
     }
 

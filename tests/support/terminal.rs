@@ -68,12 +68,7 @@ impl Terminal {
 }
 
 fn size(rows: u16, columns: u16) -> Winsize {
-    Winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    }
+    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
 pub fn resize(terminal: RawFd, rows: u16, columns: u16) {
@@ -96,13 +91,9 @@ pub fn receive_fd(listener: &UnixListener) -> OwnedFd {
     let mut data = [0; 4096];
     let mut parts = [std::io::IoSliceMut::new(&mut data)];
     let mut room = nix::cmsg_space!([RawFd; 4]);
-    let message = recvmsg::<()>(
-        stream.as_raw_fd(),
-        &mut parts,
-        Some(&mut room),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )
-    .unwrap();
+    let message =
+        recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut room), MsgFlags::MSG_CMSG_CLOEXEC)
+            .unwrap();
     let fds: Vec<RawFd> = message
         .cmsgs()
         .unwrap()
