@@ -82,6 +82,9 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
         *report = Some(wait_for_start(&listener)?);
     }
     hooks::run("startContainer", &plan.hooks.start_container, &state(plan, "created"))?;
+    for fd in 3..3 + init.options.preserve_fds {
+        process::pass_on(RawFd::try_from(fd).unwrap_or(-1)).step(|| "--preserve-fds")?;
+    }
     let execute = || program::execute(&program, &plan.process.args, &env);
     if init.options.init {
         let channel = report.as_ref().unwrap_or(&init.channel);
@@ -98,7 +101,9 @@ fn close_what_is_not_ours(init: &Init<'_>) -> Result<()> {
     keep.push(init.channel.as_fd().as_raw_fd());
     keep.extend(init.listener.iter().chain(&init.rootfs).map(AsRawFd::as_raw_fd));
     let first = RawFd::try_from(3 + init.options.preserve_fds).unwrap_or(RawFd::MAX);
-    process::close_all_but(first, &keep).step(|| "close the runtime's descriptors")
+    process::close_all_but(first, &keep).step(|| "close the runtime's descriptors")?;
+    // what is preserved is for the program, and not for hooks
+    process::close_range_on_exec(3).step(|| "keep descriptors from hooks")
 }
 
 pub(super) fn join(joins: &[Join], which: impl Fn(CloneFlags) -> bool) -> Result<()> {
@@ -233,8 +238,6 @@ fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
     privileges::drop_to(process)?;
     umask(Mode::from_bits_truncate(process.umask));
     let program = program::find(process)?;
-    let first = 3 + init.options.preserve_fds;
-    process::close_range_on_exec(first).step(|| "close what the caller left open")?;
     Ok(program)
 }
 

@@ -356,3 +356,9 @@ fn close_range(first: RawFd, last: RawFd) -> SysResult<()> {
     // exit_now, which drop nothing.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
+
+/// Lets a descriptor live on over execve.
+pub fn pass_on(fd: RawFd) -> SysResult<()> {
+    // SAFETY: flags of a number; what is not open is an error.
+    check(libc::c_long::from(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })).map(drop)
+}
