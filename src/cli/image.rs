@@ -39,6 +39,10 @@ pub struct ImageImportArgs {
     /// Name in the store [default: the image's tag, or the file's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Refuse a layer that unpacks to more than this: bytes, or with a suffix k,
+    /// m, g [default: 100 times its compressed size, at least 1g]
+    #[arg(long, value_name = "SIZE", env = "TARE_MAX_LAYER_SIZE")]
+    pub max_layer_size: Option<String>,
     /// Which image of several
     #[command(flatten)]
     pub select: ImageSelector,

@@ -5,6 +5,10 @@
     reason = "commands talk to people"
 )]
 
+mod image;
+mod umount;
+mod unpack;
+
 use crate::cli::{Cli, Command};
 
 /// Runs a command; the answer is tare's exit code.
@@ -13,7 +17,9 @@ use crate::cli::{Cli, Command};
 /// Whatever the command failed with: one line, for `main` to print.
 pub fn run(cli: Cli) -> anyhow::Result<i32> {
     match cli.command {
-        Command::Image(_) | Command::Unpack(_) | Command::Umount(_) => anyhow::bail!("not yet"),
+        Command::Image(command) => image::run(&cli.global, command),
+        Command::Unpack(args) => unpack::run(&cli.global, &args),
+        Command::Umount(args) => umount::run(&cli.global, &args),
         _ => anyhow::bail!("not yet"),
     }
 }
