@@ -103,6 +103,11 @@ pub struct UnpackArgs {
 
 /// `umount`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Removed: the mount, rootfs, upper (with all changes made in the bundle), work, \
+                  config.json, and the bundle's directory if unpack made it.\n\
+                  Kept: other files in the bundle, and the image with its layers in the store."
+)]
 pub struct UmountArgs {
     /// The bundle that `unpack` made
     #[arg(value_name = "BUNDLE")]

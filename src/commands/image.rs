@@ -50,7 +50,11 @@ fn import(store: &Store, args: ImageImportArgs) -> anyhow::Result<()> {
 
 /// Bytes, with a suffix k, m, g or t.
 fn bytes(text: &str) -> Result<u64> {
-    let wrong = || Error::invalid(format!("--max-layer-size {text:?}: not a size (such as 4g)"));
+    let wrong = || {
+        Error::invalid(format!(
+            "--max-layer-size {text:?}: not a size (such as 4g)"
+        ))
+    };
     let lower = text.to_ascii_lowercase();
     let suffixes = [('k', 10), ('m', 20), ('g', 30), ('t', 40)];
     let suffix = suffixes.iter().find(|(s, _)| lower.ends_with(*s));
@@ -58,7 +62,7 @@ fn bytes(text: &str) -> Result<u64> {
         Some((s, shift)) => (lower.trim_end_matches(*s), *shift),
         None => (lower.as_str(), 0),
     };
-    let n: u64 = digits.parse().map_err(|_| wrong())?;
+    let n: u64 = digits.parse().map_err(|_number| wrong())?;
     n.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
@@ -99,7 +103,9 @@ fn table(out: &mut impl Write, records: &[Record]) -> anyhow::Result<()> {
     }
     for row in &rows {
         let cells = row.iter().zip(widths);
-        let line: Vec<_> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        let line: Vec<_> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         writeln!(out, "{}", line.join("  ").trim_end())?;
     }
     Ok(())
@@ -108,11 +114,21 @@ fn table(out: &mut impl Write, records: &[Record]) -> anyhow::Result<()> {
 fn inspect(store: &Store, args: &ImageInspectArgs) -> anyhow::Result<()> {
     let image = store.image(&args.name)?;
     let record = image.record();
-    let layers = record.layers.iter().map(|layer| {
-        let mut value = serde_json::to_value(layer)?;
-        value["dir"] = json!(store.layer_dir(&layer.diff_id));
-        Ok(value)
-    });
+    let layers: Vec<_> = record
+        .layers
+        .iter()
+        .map(|layer| {
+            json!({
+                "diffId": layer.diff_id,
+                "digest": layer.digest,
+                "mediaType": layer.media_type,
+                "size": layer.size,
+                "unpackedSize": layer.unpacked_size,
+                "entries": layer.entries,
+                "dir": store.layer_dir(&layer.diff_id),
+            })
+        })
+        .collect();
     let value = json!({
         "name": image.name,
         "digest": image.digest,
@@ -121,9 +137,13 @@ fn inspect(store: &Store, args: &ImageInspectArgs) -> anyhow::Result<()> {
         "created": record.created,
         "imported": record.imported,
         "size": record.size(),
-        "layers": layers.collect::<serde_json::Result<Vec<_>>>()?,
+        "layers": layers,
         "config": image.config,
     });
-    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&value)?)?;
+    writeln!(
+        std::io::stdout(),
+        "{}",
+        serde_json::to_string_pretty(&value)?
+    )?;
     Ok(())
 }

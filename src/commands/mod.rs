@@ -19,7 +19,7 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
     match cli.command {
         Command::Image(command) => image::run(&cli.global, command),
         Command::Unpack(args) => unpack::run(&cli.global, &args),
-        Command::Umount(args) => umount::run(&cli.global, &args),
+        Command::Umount(args) => umount::run(&args),
         _ => anyhow::bail!("not yet"),
     }
 }

@@ -83,7 +83,10 @@ impl BufRead for BlobReader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.start == self.end {
             let left = self.blob.size - self.read;
-            let want = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let want = self
+                .buffer
+                .len()
+                .min(usize::try_from(left).unwrap_or(usize::MAX));
             let into = self.buffer.get_mut(..want).unwrap_or_default();
             self.blob
                 .file

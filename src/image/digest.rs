@@ -171,7 +171,11 @@ mod tests {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
         let mut h = Hasher::new(Algorithm::Sha512);
         h.update(b"abc");
-        assert!(h.finish().hex().starts_with("ddaf35a193617abacc417349ae204131"));
+        assert!(
+            h.finish()
+                .hex()
+                .starts_with("ddaf35a193617abacc417349ae204131")
+        );
     }
 
     #[test]
@@ -181,7 +185,9 @@ mod tests {
         let long = format!("{EMPTY}0");
         let climbing = "sha256:../../../../etc/passwd";
         let padded = format!("sha256:..{}", "/".repeat(62));
-        for bad in ["", "sha256", "sha256:", "md5:00", &upper, &long, climbing, &padded] {
+        for bad in [
+            "", "sha256", "sha256:", "md5:00", &upper, &long, climbing, &padded,
+        ] {
             assert!(Digest::parse(bad).is_err(), "{bad} was accepted");
         }
     }

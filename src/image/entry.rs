@@ -195,9 +195,9 @@ pub(crate) fn kind(flag: EntryType, path: &[u8]) -> io::Result<Kind> {
 
 /// A decimal number, digits only.
 pub(crate) fn number(text: &[u8]) -> io::Result<u64> {
-    let digits = std::str::from_utf8(text).ok().filter(|t| {
-        !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit())
-    });
+    let digits = std::str::from_utf8(text)
+        .ok()
+        .filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()));
     digits
         .and_then(|t| t.parse().ok())
         .ok_or_else(|| bad(format!("{:?} is not a number", shown(text))))
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn a_value_may_hold_newlines() {
         let mut extras = Extras::default();
-        let data = b"29 SCHILY.xattr.user.a=x\ny=z\n\n17 path=some/name\n";
+        let data = b"30 SCHILY.xattr.user.a=x\ny=z\n\n17 path=some/name\n";
         extras.pax(data, &Limits::default()).unwrap();
         assert_eq!(extras.xattrs[0].1, b"x\ny=z\n");
         assert_eq!(extras.path.unwrap(), b"some/name");
@@ -259,7 +259,14 @@ mod tests {
 
     #[test]
     fn malformed_records_are_refused() {
-        for bad in [&b"5 a=b"[..], b"99 a=b\n", b"x a=b\n", b"6 ab\n", b"0 \n", b"2 a=b\n"] {
+        for bad in [
+            &b"5 a=b"[..],
+            b"99 a=b\n",
+            b"x a=b\n",
+            b"6 ab\n",
+            b"0 \n",
+            b"2 a=b\n",
+        ] {
             let done = Extras::default().pax(bad, &Limits::default());
             assert!(done.is_err(), "{}", shown(bad));
         }
@@ -269,7 +276,9 @@ mod tests {
     fn overlay_attributes_are_escaped() {
         let mut extras = Extras::default();
         let limits = Limits::default();
-        extras.xattr(b"trusted.overlay.opaque", b"y", &limits).unwrap();
+        extras
+            .xattr(b"trusted.overlay.opaque", b"y", &limits)
+            .unwrap();
         assert_eq!(extras.xattrs[0].0, b"trusted.overlay.overlay.opaque");
         let big = vec![0; limits.xattr + 1];
         assert!(extras.xattr(b"user.big", &big, &limits).is_err());

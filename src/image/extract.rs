@@ -20,7 +20,9 @@ use nix::sys::stat::{
     makedev, mkdirat, mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, ftruncate, linkat, symlinkat, unlinkat};
+use nix::unistd::{
+    Gid, Uid, UnlinkatFlags, fchown, fchownat, ftruncate, linkat, symlinkat, unlinkat,
+};
 
 use super::entry::{Entry, Kind, Time, shown};
 use super::limits::Limits;
@@ -233,7 +235,8 @@ impl Extractor<'_> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
         // the special bits come after the owner, whose change takes them away
         let mode = Mode::from_bits_truncate(entry.mode & 0o777);
-        let open = |here: BorrowedFd<'_>| openat(here, as_path(name), flags | OFlag::O_CLOEXEC, mode);
+        let open =
+            |here: BorrowedFd<'_>| openat(here, as_path(name), flags | OFlag::O_CLOEXEC, mode);
         let fd = match open(self.here()?) {
             Err(Errno::EEXIST) => {
                 self.clear(name, path)?;
@@ -257,10 +260,8 @@ impl Extractor<'_> {
     fn dir(&mut self, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
         let here = self.here()?;
         let mode = Mode::from_bits_truncate(entry.mode & 0o1777);
-        let plain = entry.uid == 0
-            && entry.gid == 0
-            && entry.mode & 0o6000 == 0
-            && entry.xattrs.is_empty();
+        let plain =
+            entry.uid == 0 && entry.gid == 0 && entry.mode & 0o6000 == 0 && entry.xattrs.is_empty();
         match mkdirat(here, as_path(name), mode) {
             Ok(()) if plain => {}
             Ok(()) => dress_dir(open_dir_at(here, name)?.as_fd(), entry)?,
@@ -283,7 +284,9 @@ impl Extractor<'_> {
 
     fn symlink(&mut self, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
         if entry.link.is_empty() || entry.link.len() > self.limits.path || entry.link.contains(&0) {
-            return Err(Error::invalid("the symbolic link's target is empty, too long or has a NUL"));
+            return Err(Error::invalid(
+                "the symbolic link's target is empty, too long or has a NUL",
+            ));
         }
         let make = |here: BorrowedFd<'_>| symlinkat(as_path(&entry.link), here, as_path(name));
         self.make(name, path, make)?;
@@ -358,7 +361,8 @@ impl Extractor<'_> {
         if is_dir(here, name)? {
             tree::remove(here, as_path(name))?;
             let below = join(path, b"");
-            self.dirs.retain(|dir, _| dir != path && !dir.starts_with(&below));
+            self.dirs
+                .retain(|dir, _| dir != path && !dir.starts_with(&below));
         } else {
             unlinkat(here, as_path(name), UnlinkatFlags::NoRemoveDir)?;
         }
@@ -371,7 +375,13 @@ impl Extractor<'_> {
         let name = as_path(name);
         if entry.uid != 0 || entry.gid != 0 {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            fchownat(here, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            fchownat(
+                here,
+                name,
+                Some(uid),
+                Some(gid),
+                AtFlags::AT_SYMLINK_NOFOLLOW,
+            )?;
         }
         for (key, value) in kept_xattrs(entry) {
             let key = CString::new(key).map_err(|_nul| Errno::EINVAL)?;
@@ -390,7 +400,11 @@ impl Extractor<'_> {
                 self.facts.implied.push(path);
                 continue;
             };
-            let at = if path.is_empty() { b"." } else { path.as_slice() };
+            let at = if path.is_empty() {
+                b"."
+            } else {
+                path.as_slice()
+            };
             let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
             let fd = open_plain(self.root, as_path(at), flags, Mode::empty())
                 .map_err(|e| parent_error(&path, e))?;
@@ -442,7 +456,11 @@ fn write_data<S: Source>(
 /// away another: chown clears setuid and capabilities.
 fn dress(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
     if entry.uid != 0 || entry.gid != 0 {
-        fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+        fchown(
+            fd,
+            Some(Uid::from_raw(entry.uid)),
+            Some(Gid::from_raw(entry.gid)),
+        )?;
     }
     if entry.mode & 0o7000 != 0 {
         fchmod(fd, Mode::from_bits_truncate(entry.mode))?;
@@ -456,7 +474,11 @@ fn dress(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
 
 /// The same for a directory that may have been there before.
 fn dress_dir(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
-    fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+    fchown(
+        fd,
+        Some(Uid::from_raw(entry.uid)),
+        Some(Gid::from_raw(entry.gid)),
+    )?;
     fchmod(fd, Mode::from_bits_truncate(entry.mode))?;
     dress(fd, entry)
 }

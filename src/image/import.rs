@@ -157,8 +157,12 @@ fn unpack_all(
         }
         work();
     });
-    done.into_inner()
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "a thread of the import panicked")))
+    done.into_inner().unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::System,
+            "a thread of the import panicked",
+        ))
+    })
 }
 
 fn unpack_one(
@@ -199,7 +203,13 @@ fn commit(store: &Store, staging: &Staging, done: &Done) -> Result<()> {
     for diff_id in done.keys() {
         let target = store.layer_path(diff_id);
         let from = staging.layer(diff_id);
-        match renameat2(AT_FDCWD, &from, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE) {
+        match renameat2(
+            AT_FDCWD,
+            &from,
+            AT_FDCWD,
+            &target,
+            RenameFlags::RENAME_NOREPLACE,
+        ) {
             // another import was first: both are the same, and ours goes
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(e) => return Err(e).step(|| format!("rename layer {diff_id}")),
@@ -213,7 +223,10 @@ fn record(store: &Store, choice: &Choice, name: String) -> Result<Record> {
     for (diff_id, layer) in choice.diff_ids.iter().zip(&choice.manifest.layers) {
         let facts = store.layer_facts(diff_id)?;
         let facts = facts.ok_or_else(|| {
-            Error::new(ErrorKind::State, format!("layer {diff_id} is gone from the store"))
+            Error::new(
+                ErrorKind::State,
+                format!("layer {diff_id} is gone from the store"),
+            )
         })?;
         layers.push(LayerRecord {
             diff_id: diff_id.clone(),

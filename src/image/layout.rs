@@ -86,8 +86,10 @@ impl Layout {
     fn check_marker(&self, limits: &Limits) -> Result<()> {
         let bytes = match self.document("oci-layout", limits) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(Error::invalid("not an OCI layout: it has no oci-layout file")
-                    .hint("skopeo copy SOURCE oci-archive:FILE makes one of other formats"));
+                return Err(
+                    Error::invalid("not an OCI layout: it has no oci-layout file")
+                        .hint("skopeo copy SOURCE oci-archive:FILE makes one of other formats"),
+                );
             }
             other => other?,
         };
@@ -96,7 +98,9 @@ impl Layout {
             Ok(())
         } else {
             let version = marker.image_layout_version;
-            Err(Error::unsupported(format!("oci-layout: version {version:?}, not 1.x")))
+            Err(Error::unsupported(format!(
+                "oci-layout: version {version:?}, not 1.x"
+            )))
         }
     }
 
@@ -105,10 +109,13 @@ impl Layout {
         let (file, offset, size) = self.member(name)?;
         if size > limits.json {
             let most = limits.json;
-            return Err(Error::invalid(format!("{name}: {size} bytes, more than {most}")));
+            return Err(Error::invalid(format!(
+                "{name}: {size} bytes, more than {most}"
+            )));
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, offset).step(|| name.to_owned())?;
+        file.read_exact_at(&mut bytes, offset)
+            .step(|| name.to_owned())?;
         Ok(bytes)
     }
 
@@ -177,7 +184,9 @@ fn check_magic(reader: &mut HeaderReader<'_>) -> Result<()> {
     let start = reader.fill_buf()?;
     let packed = start.starts_with(&[0x1f, 0x8b]) || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
     if packed {
-        return Err(Error::unsupported("it is compressed as a whole (unpack it first: gunzip, unzstd)"));
+        return Err(Error::unsupported(
+            "it is compressed as a whole (unpack it first: gunzip, unzstd)",
+        ));
     }
     Ok(())
 }

@@ -108,7 +108,9 @@ pub(crate) fn index(bytes: &[u8], what: &str) -> Result<ImageIndex> {
     let shape = shape(bytes, what)?;
     let foreign = shape.config.is_some() || shape.layers.is_some() || shape.fs_layers.is_some();
     if foreign || shape.media_type.is_some_and(|m| !is_index(&m)) {
-        return Err(Error::invalid(format!("{what}: not an index, but a manifest or both")));
+        return Err(Error::invalid(format!(
+            "{what}: not an index, but a manifest or both"
+        )));
     }
     json(bytes, what)
 }
@@ -119,7 +121,9 @@ fn shape(bytes: &[u8], what: &str) -> Result<Shape> {
         Ok(shape)
     } else {
         let version = shape.schema_version;
-        Err(Error::unsupported(format!("{what}: schemaVersion {version}, not 2")))
+        Err(Error::unsupported(format!(
+            "{what}: schemaVersion {version}, not 2"
+        )))
     }
 }
 
@@ -144,7 +148,9 @@ pub(crate) fn manifest(bytes: &[u8], what: &str, limits: &Limits) -> Result<Mani
     let shape = shape(bytes, what)?;
     let foreign = shape.manifests.is_some() || shape.fs_layers.is_some();
     if foreign || shape.media_type.is_some_and(|m| !is_manifest(&m)) {
-        return Err(Error::invalid(format!("{what}: not a manifest, but an index or both")));
+        return Err(Error::invalid(format!(
+            "{what}: not a manifest, but an index or both"
+        )));
     }
     let manifest: ImageManifest = json(bytes, what)?;
     let config = manifest.config().clone();
@@ -157,7 +163,9 @@ pub(crate) fn manifest(bytes: &[u8], what: &str, limits: &Limits) -> Result<Mani
     let count = manifest.layers().len();
     if count > limits.layers {
         let most = limits.layers;
-        return Err(Error::invalid(format!("{what}: {count} layers, more than {most}")));
+        return Err(Error::invalid(format!(
+            "{what}: {count} layers, more than {most}"
+        )));
     }
     let layers = manifest.layers().iter().map(|layer| {
         let media_type = layer.media_type().as_ref();
@@ -168,9 +176,7 @@ pub(crate) fn manifest(bytes: &[u8], what: &str, limits: &Limits) -> Result<Mani
             media_type: media_type.to_owned(),
         })
     });
-    let layers = layers
-        .collect::<Result<_>>()
-        .map_err(|e| e.step(what))?;
+    let layers = layers.collect::<Result<_>>().map_err(|e| e.step(what))?;
     Ok(Manifest { config, layers })
 }
 
@@ -178,9 +184,15 @@ pub(crate) fn manifest(bytes: &[u8], what: &str, limits: &Limits) -> Result<Mani
 pub(crate) fn config(bytes: &[u8], layers: usize) -> Result<(ImageConfiguration, Vec<Digest>)> {
     let config: ImageConfiguration = json(bytes, "image config")?;
     if config.rootfs().typ() != "layers" {
-        return Err(Error::invalid("image config: rootfs.type is not \"layers\""));
+        return Err(Error::invalid(
+            "image config: rootfs.type is not \"layers\"",
+        ));
     }
-    let ids = config.rootfs().diff_ids().iter().map(|id| Digest::parse(id));
+    let ids = config
+        .rootfs()
+        .diff_ids()
+        .iter()
+        .map(|id| Digest::parse(id));
     let ids = ids
         .collect::<Result<Vec<_>>>()
         .map_err(|e| e.step("image config: rootfs.diff_ids"))?;

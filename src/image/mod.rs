@@ -7,6 +7,8 @@
 //! Nothing but `import` and `store` knows the store's directories.
 
 mod blob;
+pub mod bundle;
+mod copy;
 pub mod digest;
 mod entry;
 mod extract;
@@ -15,6 +17,7 @@ mod layout;
 pub mod limits;
 mod manifest;
 mod names;
+pub mod overlay;
 mod parents;
 mod pipeline;
 mod progress;
@@ -22,3 +25,5 @@ pub mod select;
 pub mod store;
 mod tarstream;
 mod tree;
+pub mod unpack;
+pub mod user;

@@ -6,7 +6,7 @@
 //! takes them over from below.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -14,9 +14,9 @@ use nix::sys::stat::{Mode, fchmod, fstat, futimens};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown};
 
+use super::entry::shown;
 use super::extract::as_path;
 use super::import::{Done, Staging};
-use super::entry::shown;
 use super::select::Choice;
 use super::store::Store;
 use crate::error::{Result, Step};
@@ -53,7 +53,7 @@ pub(crate) fn adopt(
     Ok(())
 }
 
-fn adopt_layer(dir: &PathBuf, below: &[PathBuf], implied: &[Vec<u8>]) -> Result<()> {
+fn adopt_layer(dir: &Path, below: &[PathBuf], implied: &[Vec<u8>]) -> Result<()> {
     let upper = open_dir(dir)?;
     let lowers = below.iter().rev().map(|path| open_dir(path));
     let lowers = lowers.collect::<std::result::Result<Vec<OwnedFd>, Errno>>()?;
@@ -63,8 +63,7 @@ fn adopt_layer(dir: &PathBuf, below: &[PathBuf], implied: &[Vec<u8>]) -> Result<
         };
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
         let to = open_plain(upper.as_fd(), as_path(path), flags, Mode::empty())?;
-        copy_attributes(from.as_fd(), to.as_fd())
-            .step(|| format!("directory {}", shown(path)))?;
+        copy_attributes(from.as_fd(), to.as_fd()).step(|| format!("directory {}", shown(path)))?;
     }
     Ok(())
 }
@@ -87,9 +86,13 @@ fn find(lowers: &[OwnedFd], path: &[u8]) -> Result<Option<OwnedFd>> {
 /// Owner, mode, extended attributes but the overlay's own, and times.
 pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let stat = fstat(from)?;
-    fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    fchown(
+        to,
+        Some(Uid::from_raw(stat.st_uid)),
+        Some(Gid::from_raw(stat.st_gid)),
+    )?;
     fchmod(to, Mode::from_bits_truncate(stat.st_mode))?;
-    for (name, value) in xattrs_at(from, std::path::Path::new("."))? {
+    for (name, value) in xattrs_at(from, Path::new("."))? {
         if name.as_bytes().starts_with(b"trusted.overlay.")
             && !name.as_bytes().starts_with(b"trusted.overlay.overlay.")
         {

@@ -44,7 +44,9 @@ struct Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         // nobody waits for it once the producer is done
-        self.home.send(std::mem::take(&mut self.bytes)).unwrap_or_default();
+        self.home
+            .send(std::mem::take(&mut self.bytes))
+            .unwrap_or_default();
     }
 }
 
@@ -76,8 +78,8 @@ pub(crate) fn unpack(job: &Job<'_>, root: BorrowedFd<'_>) -> Result<Extracted> {
             to_extract.send(None).and(to_hash.send(None))
         };
         drop((to_extract, to_hash, sent));
-        let written = write.join().map_err(|_| panicked())?;
-        let hashed = hash.join().map_err(|_| panicked())?;
+        let written = write.join().map_err(|_panic| panicked())?;
+        let hashed = hash.join().map_err(|_panic| panicked())?;
         produced?;
         let facts = written?;
         match hashed {
@@ -102,25 +104,23 @@ fn produce(
     to_hash: &SyncSender<Message>,
 ) -> Result<()> {
     let mut reader = BlobReader::new(&job.blob);
-    let inflated = check_magic(&mut reader, job.compression).and_then(|()| {
-        match job.compression {
-            Compression::None => pump(&mut reader, job, to_extract, to_hash, |r, b| r.read(b)),
-            Compression::Gzip => {
-                let decoder = flate2::bufread::MultiGzDecoder::new(&mut reader);
-                pump(decoder, job, to_extract, to_hash, |d, b| {
-                    let n = d.read(b)?;
-                    (job.progress)(d.get_ref().position());
-                    Ok(n)
-                })
-            }
-            Compression::Zstd => {
-                let decoder = zstd::Decoder::with_buffer(&mut reader)?;
-                pump(decoder, job, to_extract, to_hash, |d, b| {
-                    let n = d.read(b)?;
-                    (job.progress)(d.get_ref().position());
-                    Ok(n)
-                })
-            }
+    let inflated = check_magic(&mut reader, job.compression).and_then(|()| match job.compression {
+        Compression::None => pump(&mut reader, job, to_extract, to_hash, |r, b| r.read(b)),
+        Compression::Gzip => {
+            let decoder = flate2::bufread::MultiGzDecoder::new(&mut reader);
+            pump(decoder, job, to_extract, to_hash, |d, b| {
+                let n = d.read(b)?;
+                (job.progress)(d.get_ref().position());
+                Ok(n)
+            })
+        }
+        Compression::Zstd => {
+            let decoder = zstd::Decoder::with_buffer(&mut reader)?;
+            pump(decoder, job, to_extract, to_hash, |d, b| {
+                let n = d.read(b)?;
+                (job.progress)(d.get_ref().position());
+                Ok(n)
+            })
         }
     });
     reader.verify()?;

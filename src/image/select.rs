@@ -155,15 +155,13 @@ pub(crate) struct Choice {
 }
 
 /// Chooses the images to take.
-pub(crate) fn choose(
-    layout: &Layout,
-    selector: &Selector,
-    limits: &Limits,
-) -> Result<Vec<Choice>> {
-    let bytes = layout.document("index.json", limits).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => Error::invalid("not an OCI layout: it has no index.json"),
-        _ => e,
-    })?;
+pub(crate) fn choose(layout: &Layout, selector: &Selector, limits: &Limits) -> Result<Vec<Choice>> {
+    let bytes = layout
+        .document("index.json", limits)
+        .map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Error::invalid("not an OCI layout: it has no index.json"),
+            _ => e,
+        })?;
     let index = manifest::index(&bytes, "index.json")?;
     let wanted = selector.platform.clone().unwrap_or_else(Platform::host);
     let mut choices = Vec::new();

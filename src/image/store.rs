@@ -146,7 +146,11 @@ impl Store {
         if nix::unistd::geteuid().is_root() {
             return Ok(PathBuf::from("/var/lib/tare"));
         }
-        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let absolute = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|p| p.is_absolute())
+        };
         absolute("XDG_DATA_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
             .map(|data| data.join("tare"))
@@ -175,8 +179,12 @@ impl Store {
     /// # Errors
     /// NotFound when there is none of that name.
     pub fn find(&self, name: &str) -> Result<Record> {
-        let missing =
-            || Error::new(ErrorKind::NotFound, format!("image {name} {}", phrase::DOES_NOT_EXIST));
+        let missing = || {
+            Error::new(
+                ErrorKind::NotFound,
+                format!("image {name} {}", phrase::DOES_NOT_EXIST),
+            )
+        };
         let file = record_file(name).ok_or_else(missing)?;
         match fs::read(self.path.join("images").join(file)) {
             Ok(bytes) => manifest::json(&bytes, "image record"),
@@ -195,8 +203,8 @@ impl Store {
     /// NotFound when it is neither; what an import fails with.
     pub fn resolve(&self, name_or_path: &str, selector: &Selector) -> Result<Image> {
         let path = Path::new(name_or_path);
-        let explicit = path.is_absolute()
-            || matches!(name_or_path.split('/').next(), Some("." | ".."));
+        let explicit =
+            path.is_absolute() || matches!(name_or_path.split('/').next(), Some("." | ".."));
         if !explicit {
             match self.image(name_or_path) {
                 Err(e) if e.kind() == ErrorKind::NotFound => {
@@ -222,7 +230,9 @@ impl Store {
                     names.join(", ")
                 )))
             }
-            (None, _) => Err(Error::invalid(format!("image {name_or_path}: it holds none"))),
+            (None, _) => Err(Error::invalid(format!(
+                "image {name_or_path}: it holds none"
+            ))),
         }
     }
 
@@ -265,7 +275,12 @@ impl Store {
         let owner = std::path::absolute(owner)?;
         let reference = Reference {
             image: image.name.clone(),
-            layers: image.record.layers.iter().map(|l| l.diff_id.clone()).collect(),
+            layers: image
+                .record
+                .layers
+                .iter()
+                .map(|l| l.diff_id.clone())
+                .collect(),
             owner,
         };
         let file = reference_file(&reference.owner);
@@ -296,14 +311,18 @@ impl Store {
             self.find(name)?;
         }
         let _lock = self.lock(FlockArg::LockExclusive)?;
-        let (going, staying): (Vec<_>, Vec<_>) =
-            self.list()?.into_iter().partition(|r| names.contains(&r.name));
+        let (going, staying): (Vec<_>, Vec<_>) = self
+            .list()?
+            .into_iter()
+            .partition(|r| names.contains(&r.name));
         let kept = used_layers(&staying);
         let doomed: BTreeSet<_> = used_layers(&going).difference(&kept).cloned().collect();
         let references = self.live_references()?;
         self.check_unused(&doomed, &references)?;
         for record in &going {
-            let Some(file) = record_file(&record.name) else { continue };
+            let Some(file) = record_file(&record.name) else {
+                continue;
+            };
             fs::remove_file(self.path.join("images").join(file))?;
         }
         let held = references.into_iter().flat_map(|r| r.layers);
@@ -327,7 +346,10 @@ impl Store {
             if self.is_mounted(layer)? {
                 return Err(Error::new(
                     ErrorKind::State,
-                    format!("layer {}: an overlay of it is mounted (unmount it first)", layer.short()),
+                    format!(
+                        "layer {}: an overlay of it is mounted (unmount it first)",
+                        layer.short()
+                    ),
                 ));
             }
         }
@@ -344,8 +366,10 @@ impl Store {
                 staging.take(&path, digest.hex())?;
             }
         }
-        let documents: BTreeSet<&Digest> =
-            staying.iter().flat_map(|r| [&r.digest, &r.config_digest]).collect();
+        let documents: BTreeSet<&Digest> = staying
+            .iter()
+            .flat_map(|r| [&r.digest, &r.config_digest])
+            .collect();
         for (digest, path) in digest_entries(&self.path.join("blobs"))? {
             if !documents.contains(&digest) {
                 fs::remove_file(path)?;
@@ -356,7 +380,8 @@ impl Store {
 
     fn is_mounted(&self, layer: &Digest) -> Result<bool> {
         let path = self.layer_path(layer);
-        let mounts = fs::read_to_string("/proc/self/mountinfo").step(|| "read /proc/self/mountinfo")?;
+        let mounts =
+            fs::read_to_string("/proc/self/mountinfo").step(|| "read /proc/self/mountinfo")?;
         let path = path.to_string_lossy();
         Ok(mounts.lines().any(|line| line.contains(path.as_ref())))
     }
@@ -379,8 +404,14 @@ impl Store {
         let mut dirs = DirBuilder::new();
         dirs.recursive(true).mode(0o700);
         for dir in [
-            "images", "refs", "staging", "blobs/sha256", "blobs/sha512", "layers/sha256",
-            "layers/sha512", "empty",
+            "images",
+            "refs",
+            "staging",
+            "blobs/sha256",
+            "blobs/sha512",
+            "layers/sha256",
+            "layers/sha512",
+            "empty",
         ] {
             dirs.create(self.path.join(dir)).step(step)?;
         }
@@ -393,6 +424,16 @@ impl Store {
         let file = options.create(true).truncate(false).write(true);
         let file = file.open(self.path.join("lock")).step(step)?;
         Flock::lock(file, how).map_err(|(_, e)| Error::from(e).step(step()))
+    }
+
+    /// The image's layers for an overlay, which needs one at least: an empty
+    /// directory for an image without any.
+    pub fn layers_or_empty(&self, image: &Image) -> Vec<PathBuf> {
+        if image.layers.is_empty() {
+            vec![self.path.join("empty")]
+        } else {
+            image.layers.clone()
+        }
     }
 
     /// The directory of a layer's files.
@@ -450,7 +491,9 @@ pub use import::Options as ImportOptions;
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let fine = name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.len() <= 200
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:/@+".contains(&b))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-:/@+".contains(&b))
         && record_file(name).is_some_and(|file| file.len() <= 250);
     if fine {
         return Ok(());
@@ -531,7 +574,10 @@ fn read_dir_json<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<Vec<T>> {
             continue;
         }
         match fs::read(dir.join(name.as_ref())) {
-            Ok(bytes) => all.push(manifest::json(&bytes, &format!("{}/{name}", dir.display()))?),
+            Ok(bytes) => all.push(manifest::json(
+                &bytes,
+                &format!("{}/{name}", dir.display()),
+            )?),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e.into()),
         }

@@ -144,7 +144,10 @@ impl<'a, S: Source> TarStream<'a, S> {
             mode: header.mode().map_err(named)? & 0o7777,
             uid: id(extras.uid.map_or_else(|| header.uid(), Ok).map_err(named)?).map_err(named)?,
             gid: id(extras.gid.map_or_else(|| header.gid(), Ok).map_err(named)?).map_err(named)?,
-            mtime: extras.mtime.map_or_else(|| mtime(header), Ok).map_err(named)?,
+            mtime: extras
+                .mtime
+                .map_or_else(|| mtime(header), Ok)
+                .map_err(named)?,
             size: self.data,
             device: device(header, kind).map_err(named)?,
             xattrs: extras.xattrs,
@@ -198,7 +201,9 @@ impl<'a, S: Source> TarStream<'a, S> {
     }
 
     fn gnu_sparse(&mut self, header: &Header, mut meta: u64) -> io::Result<Sparse> {
-        let gnu = header.as_gnu().ok_or_else(|| bad("sparse, but not GNU's"))?;
+        let gnu = header
+            .as_gnu()
+            .ok_or_else(|| bad("sparse, but not GNU's"))?;
         let mut runs = Vec::new();
         let mut add = |block: &tar::GnuSparseHeader| -> io::Result<()> {
             if !block.is_empty() {
@@ -285,7 +290,9 @@ impl<'a, S: Source> TarStream<'a, S> {
     fn meta(&mut self, size: u64, allowed: &mut u64) -> io::Result<Vec<u8>> {
         *allowed = allowed.checked_sub(size).ok_or_else(|| {
             let most = self.limits.entry_meta;
-            bad(format!("names and attributes of an entry exceed {most} bytes"))
+            bad(format!(
+                "names and attributes of an entry exceed {most} bytes"
+            ))
         })?;
         self.set_size(size);
         let mut all = Vec::new();

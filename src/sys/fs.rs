@@ -213,9 +213,7 @@ fn through_proc(dir: BorrowedFd<'_>, entry: &Path) -> SysResult<CString> {
 /// SYNC_FILE_RANGE_WRITE): it does not wait and promises nothing.
 pub fn start_writeback(fd: BorrowedFd<'_>) -> SysResult<()> {
     // SAFETY: integers only.
-    let ret = unsafe {
-        libc::sync_file_range(fd.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE)
-    };
+    let ret = unsafe { libc::sync_file_range(fd.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
     Errno::result(ret).map(drop)
 }
 
