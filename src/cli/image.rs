@@ -39,6 +39,10 @@ pub struct ImageImportArgs {
     /// Name in the store [default: the image's tag, or the file's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Refuse a layer that unpacks to more than this: bytes, or with a suffix k,
+    /// m, g [default: 100 times its compressed size, at least 1g]
+    #[arg(long, value_name = "SIZE", env = "TARE_MAX_LAYER_SIZE")]
+    pub max_layer_size: Option<String>,
     /// Which image of several
     #[command(flatten)]
     pub select: ImageSelector,
@@ -99,6 +103,11 @@ pub struct UnpackArgs {
 
 /// `umount`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Removed: the mount, rootfs, upper (with all changes made in the bundle), work, \
+                  config.json, and the bundle's directory if unpack made it.\n\
+                  Kept: other files in the bundle, and the image with its layers in the store."
+)]
 pub struct UmountArgs {
     /// The bundle that `unpack` made
     #[arg(value_name = "BUNDLE")]

@@ -3,12 +3,15 @@
 
 mod create;
 mod delete;
+mod image;
 mod kill;
 mod list;
 mod run;
 mod spec;
 mod start;
 mod state;
+mod umount;
+mod unpack;
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +48,9 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::Delete(args) => (format!("delete {}", args.id), done(delete::run(global, &args))),
         Command::List(args) => ("list".to_owned(), done(list::run(global, &args))),
         Command::Spec(args) => ("spec".to_owned(), done(spec::run(&args))),
-        Command::Image(_) | Command::Unpack(_) | Command::Umount(_) => anyhow::bail!("not yet"),
+        Command::Image(command) => ("image".to_owned(), image::run(global, command)),
+        Command::Unpack(args) => (format!("unpack {}", args.image), unpack::run(global, &args)),
+        Command::Umount(args) => (format!("umount {}", args.bundle.display()), umount::run(&args)),
     };
     result.context(step)
 }

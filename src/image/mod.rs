@@ -1,1 +1,29 @@
-//! image
+//! Images: from an OCI layout to layers on disk that overlayfs reads, and from
+//! there to a root file system and a runtime's config.
+//!
+//! The way of an import: `layout` opens a directory or an archive, `select`
+//! chooses images and verifies their documents, `import` unpacks the layers
+//! that the `store` lacks, each through a `pipeline` that ends in `extract`.
+//! Nothing but `import` and `store` knows the store's directories.
+
+mod blob;
+pub mod bundle;
+mod copy;
+pub mod digest;
+mod entry;
+mod extract;
+mod import;
+mod layout;
+pub mod limits;
+mod manifest;
+mod names;
+pub mod overlay;
+mod parents;
+mod pipeline;
+mod progress;
+pub mod select;
+pub mod store;
+mod tarstream;
+mod tree;
+pub mod unpack;
+pub mod user;

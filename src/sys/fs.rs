@@ -1,9 +1,9 @@
 //! Files by descriptor: openat2 with its resolve flags, whole-file replacement.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -93,4 +93,114 @@ pub fn replace_file(
     }
     renameat(&dir, temporary.as_str(), &dir, name)?;
     Ok(())
+}
+
+/// Opens `path` strictly below `root` on the same mount, and refuses symbolic
+/// links anywhere in it (ELOOP), the last component included.
+pub fn open_plain(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlag,
+    mode: Mode,
+) -> SysResult<OwnedFd> {
+    let how = ResolveFlag::RESOLVE_BENEATH
+        | ResolveFlag::RESOLVE_NO_SYMLINKS
+        | ResolveFlag::RESOLVE_NO_XDEV;
+    resolve(root, path, flags, mode, how)
+}
+
+/// Sets an extended attribute of an open file (not O_PATH).
+pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> SysResult<()> {
+    // SAFETY: a string that ends in NUL, and a buffer passed with its length.
+    let ret = unsafe {
+        libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    Errno::result(ret).map(drop)
+}
+
+/// Sets an extended attribute of `entry` in the directory `dir`, without
+/// following it if it is a symbolic link.
+///
+/// setxattrat(2) is of Linux 6.13; before it the way leads through /proc.
+pub fn set_xattr_at(dir: BorrowedFd<'_>, entry: &Path, name: &CStr, value: &[u8]) -> SysResult<()> {
+    let path = through_proc(dir, entry)?;
+    // SAFETY: two strings that end in NUL, and a buffer with its length.
+    let ret = unsafe {
+        libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    Errno::result(ret).map(drop)
+}
+
+/// The extended attributes of `entry` in `dir` (not following a link), by name.
+///
+/// A file system without them has none.
+pub fn xattrs_at(dir: BorrowedFd<'_>, entry: &Path) -> SysResult<Vec<(CString, Vec<u8>)>> {
+    let path = through_proc(dir, entry)?;
+    let mut names = vec![0u8; 4096];
+    loop {
+        // SAFETY: a string that ends in NUL, and a buffer with its length.
+        let ret =
+            unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
+        match Errno::result(ret) {
+            Ok(n) => {
+                names.truncate(usize::try_from(n).unwrap_or(0));
+                break;
+            }
+            // the kernel's own bound is 64 KiB
+            Err(Errno::ERANGE) if names.len() < 65536 => names.resize(65536, 0),
+            Err(Errno::ENOTSUP) => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        }
+    }
+    let mut found = Vec::new();
+    for name in names.split(|b| *b == 0).filter(|n| !n.is_empty()) {
+        let name = CString::new(name).map_err(|_nul| Errno::EINVAL)?;
+        if let Some(value) = xattr_value(&path, &name)? {
+            found.push((name, value));
+        }
+    }
+    Ok(found)
+}
+
+fn xattr_value(path: &CStr, name: &CStr) -> SysResult<Option<Vec<u8>>> {
+    let mut value = vec![0u8; 256];
+    loop {
+        // SAFETY: two strings that end in NUL, and a buffer with its length.
+        let ret = unsafe {
+            libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+        };
+        match Errno::result(ret) {
+            Ok(n) => {
+                value.truncate(usize::try_from(n).unwrap_or(0));
+                return Ok(Some(value));
+            }
+            Err(Errno::ERANGE) if value.len() < 65536 => value.resize(65536, 0),
+            Err(Errno::ENODATA) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+fn through_proc(dir: BorrowedFd<'_>, entry: &Path) -> SysResult<CString> {
+    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+    path.extend_from_slice(entry.as_os_str().as_bytes());
+    CString::new(path).map_err(|_nul| Errno::EINVAL)
+}
+
+/// Asks the kernel to begin writing a file's dirty pages (sync_file_range with
+/// SYNC_FILE_RANGE_WRITE): it does not wait and promises nothing.
+pub fn start_writeback(fd: BorrowedFd<'_>) -> SysResult<()> {
+    // SAFETY: integers only.
+    let ret = unsafe { libc::sync_file_range(fd.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    Errno::result(ret).map(drop)
+}
+
+/// Makes `to` share the blocks of `from` (FICLONE).
+///
+/// # Errors
+/// EOPNOTSUPP, EINVAL or EXDEV where the file system can't.
+pub fn reflink(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> SysResult<()> {
+    // SAFETY: two open descriptors, passed as integers.
+    let ret = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
+    Errno::result(ret).map(drop)
 }

@@ -1,0 +1,10 @@
+//! `umount`.
+
+use crate::cli::UmountArgs;
+use crate::image::unpack::umount;
+
+/// Takes the bundle apart.
+pub(super) fn run(args: &UmountArgs) -> anyhow::Result<i32> {
+    umount(&args.bundle)?;
+    Ok(0)
+}

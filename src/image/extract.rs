@@ -1,0 +1,502 @@
+//! Entries of one layer into a directory, in the form that overlayfs reads.
+//!
+//! Every call goes by a descriptor of the entry's parent and one name. Parents
+//! are opened below the layer's directory with openat2, which refuses symbolic
+//! links and mounts on the way: no entry, whatever it says, names anything
+//! outside.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens,
+    makedev, mkdirat, mknodat, utimensat,
+};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{
+    Gid, Uid, UnlinkatFlags, fchown, fchownat, ftruncate, linkat, symlinkat, unlinkat,
+};
+
+use super::entry::{Entry, Kind, Time, shown};
+use super::limits::Limits;
+use super::names::{Name, classify, clean, join, parent_and_name};
+use super::tarstream::{Source, TarStream};
+use super::tree;
+use crate::error::{Error, Result, Step};
+use crate::sys::fs::{open_plain, set_xattr, set_xattr_at, start_writeback};
+
+/// The xattr that hides what lower layers have in a directory.
+pub(crate) const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";
+
+/// Files from this size on are sent to the disk as soon as they are complete,
+/// so that the sync at the end of an import finds little to do.
+const WRITEBACK: u64 = 1 << 20;
+
+/// What became of a layer.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Extracted {
+    /// Bytes of regular files.
+    pub(crate) bytes: u64,
+    /// Files of all kinds.
+    pub(crate) files: u64,
+    /// Directories that entries lie in but that the layer doesn't list, parents
+    /// first. The root is the empty path.
+    pub(crate) implied: Vec<Vec<u8>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct DirRecord {
+    /// `None` for a directory that the layer has not listed.
+    mtime: Option<Time>,
+}
+
+/// Writes entries below one directory.
+pub(crate) struct Extractor<'a> {
+    root: BorrowedFd<'a>,
+    limits: &'a Limits,
+    /// The parent of the last entry: archives go directory by directory.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    dirs: BTreeMap<Vec<u8>, DirRecord>,
+    facts: Extracted,
+}
+
+/// Unpacks a whole archive into `root`.
+pub(crate) fn extract<S: Source>(
+    stream: &mut TarStream<'_, S>,
+    root: BorrowedFd<'_>,
+    limits: &Limits,
+) -> Result<Extracted> {
+    let mut extractor = Extractor {
+        root,
+        limits,
+        parent: None,
+        dirs: BTreeMap::from([(Vec::new(), DirRecord { mtime: None })]),
+        facts: Extracted::default(),
+    };
+    while let Some(entry) = stream.next().map_err(data_error)? {
+        extractor
+            .apply(&entry, stream)
+            .map_err(|e| e.step(format!("entry {}", shown(&entry.path))))?;
+    }
+    extractor.finish()
+}
+
+/// An error of the archive's reader: wrong data unless the system failed.
+pub(crate) fn data_error(e: io::Error) -> Error {
+    let system = e.raw_os_error().is_some();
+    let error = Error::from(e);
+    if system { error } else { error.of_kind(crate::ErrorKind::Invalid) }
+}
+
+impl Extractor<'_> {
+    fn apply<S: Source>(&mut self, entry: &Entry, stream: &mut TarStream<'_, S>) -> Result<()> {
+        let path = clean(&entry.path, self.limits.path)?;
+        self.facts.files += 1;
+        if path.is_empty() {
+            return self.root_entry(entry);
+        }
+        let (parent, name) = parent_and_name(&path);
+        match classify(parent, name)? {
+            Name::Ignored => Ok(()),
+            Name::Opaque => {
+                self.enter(parent)?;
+                self.make_opaque(parent)
+            }
+            Name::Whiteout(hidden) => {
+                if entry.kind != Kind::File {
+                    return Err(Error::invalid("a whiteout must be a regular file"));
+                }
+                self.enter(parent)?;
+                self.whiteout(parent, hidden)
+            }
+            Name::Plain => {
+                self.enter(parent)?;
+                self.create(&path, name, entry, stream)
+            }
+        }
+    }
+
+    fn create<S: Source>(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        entry: &Entry,
+        stream: &mut TarStream<'_, S>,
+    ) -> Result<()> {
+        match entry.kind {
+            Kind::File => self.file(name, path, entry, stream),
+            Kind::Dir => self.dir(name, path, entry),
+            Kind::Symlink => self.symlink(name, path, entry),
+            Kind::HardLink => self.hard_link(name, path, entry),
+            Kind::Fifo | Kind::Char | Kind::Block => self.node(name, path, entry),
+        }
+    }
+
+    /// Makes `parent` the current directory of the extraction.
+    fn enter(&mut self, parent: &[u8]) -> Result<()> {
+        if self.parent.as_ref().is_some_and(|(path, _)| path == parent) {
+            return Ok(());
+        }
+        let fd = match open_plain(self.root, as_path(parent), DIR, Mode::empty()) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => self.make_parents(parent)?,
+            other => other.map_err(|e| parent_error(parent, e))?,
+        };
+        self.parent = Some((parent.to_vec(), fd));
+        Ok(())
+    }
+
+    /// Opens `parent` component by component, making what is missing.
+    fn make_parents(&mut self, parent: &[u8]) -> Result<OwnedFd> {
+        let mut at = Vec::new();
+        let mut fd = open_plain(self.root, Path::new("."), DIR, Mode::empty())?;
+        for name in parent.split(|b| *b == b'/') {
+            at = join(&at, name);
+            let open = || open_plain(fd.as_fd(), as_path(name), DIR, Mode::empty());
+            let next = match open() {
+                Err(Errno::ENOENT) => {
+                    mkdirat(&fd, as_path(name), Mode::from_bits_truncate(0o755))?;
+                    self.dirs.insert(at.clone(), DirRecord { mtime: None });
+                    open()
+                }
+                Err(Errno::ENOTDIR) if is_whiteout(fd.as_fd(), name)? => {
+                    unlinkat(&fd, as_path(name), UnlinkatFlags::NoRemoveDir)?;
+                    mkdirat(&fd, as_path(name), Mode::from_bits_truncate(0o755))?;
+                    self.dirs.insert(at.clone(), DirRecord { mtime: None });
+                    let next = open()?;
+                    set_opaque(next.as_fd())?;
+                    Ok(next)
+                }
+                other => other,
+            };
+            fd = next.map_err(|e| parent_error(&at, e))?;
+        }
+        Ok(fd)
+    }
+
+    fn here(&self) -> Result<BorrowedFd<'_>> {
+        let parent = self.parent.as_ref();
+        let (_, fd) = parent.ok_or_else(|| Error::from(Errno::EBADF))?;
+        Ok(fd.as_fd())
+    }
+
+    fn root_entry(&mut self, entry: &Entry) -> Result<()> {
+        if entry.kind != Kind::Dir {
+            return Err(Error::invalid("the root must be a directory"));
+        }
+        let fd = open_dir_at(self.root, b".")?;
+        dress_dir(fd.as_fd(), entry)?;
+        self.list_dir(&[], entry);
+        Ok(())
+    }
+
+    fn list_dir(&mut self, path: &[u8], entry: &Entry) {
+        let mtime = Some(entry.mtime);
+        self.dirs.insert(path.to_vec(), DirRecord { mtime });
+    }
+
+    fn make_opaque(&mut self, parent: &[u8]) -> Result<()> {
+        let fd = open_dir_at(self.here()?, b".").map_err(|e| parent_error(parent, e))?;
+        set_opaque(fd.as_fd())
+    }
+
+    fn whiteout(&mut self, parent: &[u8], hidden: &[u8]) -> Result<()> {
+        let here = self.here()?;
+        let none = Mode::empty();
+        match mknodat(here, as_path(hidden), SFlag::S_IFCHR, none, 0) {
+            // a whiteout is for lower layers: what this layer has stays, and a
+            // directory of it hides what lower ones have in it
+            Err(Errno::EEXIST) if is_dir(here, hidden)? => {
+                let fd = open_dir_at(here, hidden).map_err(|e| parent_error(parent, e))?;
+                set_opaque(fd.as_fd())
+            }
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn file<S: Source>(
+        &mut self,
+        name: &[u8],
+        path: &[u8],
+        entry: &Entry,
+        stream: &mut TarStream<'_, S>,
+    ) -> Result<()> {
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW;
+        // the special bits come after the owner, whose change takes them away
+        let mode = Mode::from_bits_truncate(entry.mode & 0o777);
+        let open =
+            |here: BorrowedFd<'_>| openat(here, as_path(name), flags | OFlag::O_CLOEXEC, mode);
+        let fd = match open(self.here()?) {
+            Err(Errno::EEXIST) => {
+                self.clear(name, path)?;
+                open(self.here()?)?
+            }
+            other => other?,
+        };
+        let file = File::from(fd);
+        write_data(&file, entry, stream)?;
+        dress(file.as_fd(), entry)?;
+        let time = spec(entry.mtime);
+        futimens(&file, &time, &time)?;
+        if entry.size >= WRITEBACK {
+            // only a hint: the sync at the end is what counts
+            start_writeback(file.as_fd()).unwrap_or_default();
+        }
+        self.facts.bytes += entry.size;
+        Ok(())
+    }
+
+    fn dir(&mut self, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
+        let here = self.here()?;
+        let mode = Mode::from_bits_truncate(entry.mode & 0o1777);
+        let plain =
+            entry.uid == 0 && entry.gid == 0 && entry.mode & 0o6000 == 0 && entry.xattrs.is_empty();
+        match mkdirat(here, as_path(name), mode) {
+            Ok(()) if plain => {}
+            Ok(()) => dress_dir(open_dir_at(here, name)?.as_fd(), entry)?,
+            Err(Errno::EEXIST) if is_dir(here, name)? => {
+                dress_dir(open_dir_at(here, name)?.as_fd(), entry)?;
+            }
+            Err(Errno::EEXIST) => {
+                // what was here, a whiteout or a file, has hidden everything below
+                self.clear(name, path)?;
+                mkdirat(self.here()?, as_path(name), mode)?;
+                let fd = open_dir_at(self.here()?, name)?;
+                set_opaque(fd.as_fd())?;
+                dress_dir(fd.as_fd(), entry)?;
+            }
+            Err(e) => return Err(e.into()),
+        }
+        self.list_dir(path, entry);
+        Ok(())
+    }
+
+    fn symlink(&mut self, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
+        if entry.link.is_empty() || entry.link.len() > self.limits.path || entry.link.contains(&0) {
+            return Err(Error::invalid(
+                "the symbolic link's target is empty, too long or has a NUL",
+            ));
+        }
+        let make = |here: BorrowedFd<'_>| symlinkat(as_path(&entry.link), here, as_path(name));
+        self.make(name, path, make)?;
+        self.dress_node(name, entry)
+    }
+
+    fn node(&mut self, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
+        let (kind, device) = match entry.kind {
+            Kind::Char => (SFlag::S_IFCHR, entry.device),
+            Kind::Block => (SFlag::S_IFBLK, entry.device),
+            _ => (SFlag::S_IFIFO, (0, 0)),
+        };
+        let device = makedev(u64::from(device.0), u64::from(device.1));
+        let mode = Mode::from_bits_truncate(entry.mode);
+        self.make(name, path, |here| mknodat(here, as_path(name), kind, mode, device))?;
+        self.dress_node(name, entry)?;
+        if entry.mode & 0o7000 != 0 {
+            let here = self.here()?;
+            // it was made above and is no link, so following is no matter
+            fchmodat(here, as_path(name), mode, FchmodatFlags::FollowSymlink)?;
+        }
+        Ok(())
+    }
+
+    fn hard_link(&mut self, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
+        let target = clean(&entry.link, self.limits.path).step(|| "hard link")?;
+        if target == path {
+            return Err(Error::invalid("hard link to itself"));
+        }
+        let missing = |e: Errno| {
+            Error::from(e)
+                .of_kind(crate::ErrorKind::Invalid)
+                .step(format!("hard link to {}", shown(&target)))
+                .hint("its target must be a file that this layer has before it")
+        };
+        let (parent, target_name) = parent_and_name(&target);
+        let from = open_plain(self.root, as_path(parent), DIR, Mode::empty()).map_err(missing)?;
+        let make = |here: BorrowedFd<'_>| {
+            let none = AtFlags::empty();
+            linkat(&from, as_path(target_name), here, as_path(name), none)
+        };
+        match make(self.here()?) {
+            Err(Errno::EEXIST) => {
+                self.clear(name, path)?;
+                make(self.here()?).map_err(missing)
+            }
+            other => other.map_err(missing),
+        }
+    }
+
+    /// Makes a node, in place of what has the name already.
+    fn make(
+        &mut self,
+        name: &[u8],
+        path: &[u8],
+        make: impl Fn(BorrowedFd<'_>) -> nix::Result<()>,
+    ) -> Result<()> {
+        match make(self.here()?) {
+            Err(Errno::EEXIST) => {
+                self.clear(name, path)?;
+                Ok(make(self.here()?)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Removes what an earlier entry of this layer put at `path`.
+    fn clear(&mut self, name: &[u8], path: &[u8]) -> Result<()> {
+        let here = self.here()?;
+        if is_dir(here, name)? {
+            tree::remove(here, as_path(name))?;
+            let below = join(path, b"");
+            self.dirs.retain(|dir, _| dir != path && !dir.starts_with(&below));
+        } else {
+            unlinkat(here, as_path(name), UnlinkatFlags::NoRemoveDir)?;
+        }
+        Ok(())
+    }
+
+    /// Owner, attributes and times of what has no descriptor of its own.
+    fn dress_node(&self, name: &[u8], entry: &Entry) -> Result<()> {
+        let here = self.here()?;
+        let name = as_path(name);
+        if entry.uid != 0 || entry.gid != 0 {
+            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            fchownat(here, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        }
+        for (key, value) in kept_xattrs(entry) {
+            let key = CString::new(key).map_err(|_nul| Errno::EINVAL)?;
+            set_xattr_at(here, name, &key, value).step(|| format!("attribute {key:?}"))?;
+        }
+        let time = spec(entry.mtime);
+        utimensat(here, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
+        Ok(())
+    }
+
+    /// The directories' times, now that nothing more is made in them.
+    fn finish(mut self) -> Result<Extracted> {
+        self.parent = None;
+        for (path, record) in self.dirs {
+            let Some(mtime) = record.mtime else {
+                self.facts.implied.push(path);
+                continue;
+            };
+            let at = if path.is_empty() { b"." } else { path.as_slice() };
+            let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
+            let fd = open_plain(self.root, as_path(at), flags, Mode::empty())
+                .map_err(|e| parent_error(&path, e))?;
+            let time = spec(mtime);
+            futimens(&fd, &time, &time)?;
+        }
+        Ok(self.facts)
+    }
+}
+
+const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_PATH);
+
+fn parent_error(path: &[u8], errno: Errno) -> Error {
+    let path = shown(path);
+    match errno {
+        Errno::ELOOP => Error::invalid(format!("its parent {path} is a symbolic link")),
+        Errno::ENOTDIR => Error::invalid(format!("its parent {path} is not a directory")),
+        other => Error::from(other).step(format!("parent {path}")),
+    }
+}
+
+fn write_data<S: Source>(
+    mut file: &File,
+    entry: &Entry,
+    stream: &mut TarStream<'_, S>,
+) -> Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::FileExt;
+    let Some(sparse) = &entry.sparse else {
+        return stream.data(entry.size, |piece| file.write_all(piece)).map_err(data_error);
+    };
+    ftruncate(file, sparse.real_size.cast_signed())?;
+    for run in &sparse.runs {
+        let mut at = run.offset;
+        stream
+            .data(run.len, |piece| {
+                file.write_all_at(piece, at)?;
+                at += piece.len() as u64;
+                io::Result::Ok(())
+            })
+            .map_err(data_error)?;
+    }
+    Ok(())
+}
+
+/// Owner, special mode bits and attributes, in the order in which none takes
+/// away another: chown clears setuid and capabilities.
+fn dress(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
+    if entry.uid != 0 || entry.gid != 0 {
+        fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+    }
+    if entry.mode & 0o7000 != 0 {
+        fchmod(fd, Mode::from_bits_truncate(entry.mode))?;
+    }
+    for (key, value) in kept_xattrs(entry) {
+        let key = CString::new(key).map_err(|_nul| Errno::EINVAL)?;
+        set_xattr(fd, &key, value).step(|| format!("attribute {key:?}"))?;
+    }
+    Ok(())
+}
+
+/// The same for a directory that may have been there before.
+fn dress_dir(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
+    fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+    fchmod(fd, Mode::from_bits_truncate(entry.mode))?;
+    dress(fd, entry)
+}
+
+/// A label of the machine that built the image means nothing to this one's
+/// policy, and NFS access lists fit no file system that can be an overlay.
+fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let foreign: [&[u8]; 2] = [b"security.selinux", b"system.nfs4_acl"];
+    entry
+        .xattrs
+        .iter()
+        .map(|(key, value)| (key.as_slice(), value.as_slice()))
+        .filter(move |(key, _)| !foreign.contains(key))
+}
+
+fn set_opaque(fd: BorrowedFd<'_>) -> Result<()> {
+    set_xattr(fd, OPAQUE, b"y").step(|| "mark as opaque (trusted.overlay.opaque)")
+}
+
+fn open_dir_at(dir: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<OwnedFd, Errno> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
+    open_plain(dir, as_path(name), flags, Mode::empty())
+}
+
+fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<FileStat, Errno> {
+    fstatat(dir, as_path(name), AtFlags::AT_SYMLINK_NOFOLLOW)
+}
+
+fn is_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
+    let format = stat(dir, name)?.st_mode & libc::S_IFMT;
+    Ok(format == libc::S_IFDIR)
+}
+
+fn is_whiteout(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
+    let stat = stat(dir, name)?;
+    Ok(stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == 0)
+}
+
+pub(crate) fn as_path(bytes: &[u8]) -> &Path {
+    if bytes.is_empty() {
+        return Path::new(".");
+    }
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+fn spec(time: Time) -> TimeSpec {
+    TimeSpec::new(time.secs, time.nanos)
+}

@@ -1,0 +1,328 @@
+//! Which images of a layout: by tag, and by platform where there are several.
+
+use std::fmt;
+
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex};
+
+use super::digest::Digest;
+use super::layout::Layout;
+use super::limits::Limits;
+use super::manifest::{self, Manifest, is_index, is_manifest};
+use crate::error::{Error, ErrorKind, Result};
+
+const TAG: &str = "org.opencontainers.image.ref.name";
+/// Where Docker and containerd put the whole name.
+const FULL_NAME: &str = "io.containerd.image.name";
+/// How deep an index may nest.
+const DEPTH: usize = 4;
+
+/// What the caller wants of a layout or a multi-platform image.
+#[derive(Debug, Clone, Default)]
+pub struct Selector {
+    /// This tag only.
+    pub reference: Option<String>,
+    /// This platform, not the host's.
+    pub platform: Option<Platform>,
+}
+
+/// An operating system, a processor, and its variant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platform {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) => write!(f, "/{variant}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Platform {
+    /// Parses `os/architecture[/variant]`.
+    ///
+    /// # Errors
+    /// Invalid for another form.
+    pub fn parse(text: &str) -> Result<Self> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let well_formed = parts.iter().all(|part| !part.is_empty());
+        match parts.as_slice() {
+            [os, architecture] if well_formed => Ok(Self::of(os, architecture, None)),
+            [os, architecture, variant] if well_formed => {
+                Ok(Self::of(os, architecture, Some(variant)))
+            }
+            _ => Err(Error::invalid(format!(
+                "platform {text:?}: not of the form os/architecture[/variant]"
+            ))),
+        }
+    }
+
+    /// The platform that this binary was built for.
+    pub fn host() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86" => "386",
+            "loongarch64" => "loong64",
+            "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+            "powerpc64" => "ppc64",
+            other => other,
+        };
+        Self::of("linux", architecture, None)
+    }
+
+    /// In the image specification's words, with variants that mean the default
+    /// left out.
+    fn of(os: &str, architecture: &str, variant: Option<&str>) -> Self {
+        let (architecture, implied) = match architecture {
+            "x86_64" | "x86-64" => ("amd64", None),
+            "aarch64" => ("arm64", None),
+            "i386" | "i686" => ("386", None),
+            "armhf" => ("arm", Some("v7")),
+            "armel" => ("arm", Some("v6")),
+            "arm" => ("arm", Some("v7")),
+            other => (other, None),
+        };
+        let variant = variant.filter(|v| !v.is_empty()).or(implied);
+        let variant = match (architecture, variant) {
+            ("arm64", Some("v8" | "8")) | ("amd64", Some("v1")) => None,
+            (_, variant) => variant.map(str::to_owned),
+        };
+        Platform { os: os.to_ascii_lowercase(), architecture: architecture.to_owned(), variant }
+    }
+
+    fn of_descriptor(descriptor: &Descriptor) -> Option<Self> {
+        let platform = descriptor.platform().as_ref()?;
+        Some(Self::of(
+            &platform.os().to_string(),
+            &platform.architecture().to_string(),
+            platform.variant().as_deref(),
+        ))
+    }
+
+    fn of_config(config: &ImageConfiguration) -> Self {
+        Self::of(
+            &config.os().to_string(),
+            &config.architecture().to_string(),
+            config.variant().as_deref(),
+        )
+    }
+
+    /// How well `offered` suits; `None` if it can't run here.
+    fn suits(&self, offered: &Platform) -> Option<u32> {
+        if self.os != offered.os || self.architecture != offered.architecture {
+            return None;
+        }
+        if self.variant == offered.variant {
+            return Some(100);
+        }
+        // variants of ARM (v5, v6, v7, …; v8, v9) run what is lower
+        let arm = self.architecture.starts_with("arm");
+        let floor = if self.architecture == "arm64" { 8 } else { 0 };
+        let level = |p: &Platform| match &p.variant {
+            Some(v) => v.strip_prefix('v')?.parse::<u32>().ok(),
+            None => Some(floor),
+        };
+        match (level(self), level(offered)) {
+            (Some(want), Some(have)) if arm && have <= want => Some(have.min(99)),
+            // a plain image runs on any variant of the processor
+            _ if offered.variant.is_none() => Some(1),
+            _ => None,
+        }
+    }
+}
+
+/// An image of a layout, chosen, with its documents verified.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    /// The name by its annotation, if it has one.
+    pub(crate) tag: Option<String>,
+    pub(crate) digest: Digest,
+    pub(crate) platform: Platform,
+    pub(crate) manifest: Manifest,
+    pub(crate) manifest_bytes: Vec<u8>,
+    pub(crate) config_digest: Digest,
+    pub(crate) config_bytes: Vec<u8>,
+    pub(crate) config: ImageConfiguration,
+    pub(crate) diff_ids: Vec<Digest>,
+}
+
+/// Chooses the images to take.
+pub(crate) fn choose(layout: &Layout, selector: &Selector, limits: &Limits) -> Result<Vec<Choice>> {
+    let bytes = layout.document("index.json", limits).map_err(|e| match e.kind() {
+        ErrorKind::NotFound => Error::invalid("not an OCI layout: it has no index.json"),
+        _ => e,
+    })?;
+    let index = manifest::index(&bytes, "index.json")?;
+    let wanted = selector.platform.clone().unwrap_or_else(Platform::host);
+    let mut choices = Vec::new();
+    for (tag, group) in groups(&index, selector)? {
+        let mut offers = Vec::new();
+        flatten(layout, &group, limits, DEPTH, &mut offers)?;
+        let choice = best(layout, offers, &wanted, limits);
+        let choice = choice.map_err(|e| match &tag {
+            Some(tag) => e.step(format!("image {tag}")),
+            None => e,
+        })?;
+        choices.push(Choice { tag, ..choice });
+    }
+    Ok(choices)
+}
+
+/// Descriptors of one tag, in the layout's order.
+type Group<'a> = (Option<String>, Vec<&'a Descriptor>);
+
+fn groups<'a>(index: &'a ImageIndex, selector: &Selector) -> Result<Vec<Group<'a>>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
+    for descriptor in index.manifests() {
+        let note = |key| descriptor.annotations().as_ref()?.get(key).cloned();
+        let (tag, full) = (note(TAG), note(FULL_NAME));
+        if let Some(want) = &selector.reference
+            && tag.as_ref() != Some(want)
+            && full.as_ref() != Some(want)
+        {
+            continue;
+        }
+        let name = full.or(tag);
+        match groups.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, group)) => group.push(descriptor),
+            None => groups.push((name, vec![descriptor])),
+        }
+    }
+    // what has no tag is left over from retagging where others have one
+    if groups.iter().any(|(tag, _)| tag.is_some()) {
+        groups.retain(|(tag, _)| tag.is_some());
+    }
+    match (groups.is_empty(), &selector.reference) {
+        (false, _) => Ok(groups),
+        (true, None) => Err(Error::invalid("the layout holds no image")),
+        (true, Some(want)) => Err(Error::new(
+            ErrorKind::NotFound,
+            format!("no image with the tag {want:?} in the layout"),
+        )),
+    }
+}
+
+/// The manifests below descriptors, indexes opened.
+fn flatten(
+    layout: &Layout,
+    descriptors: &[&Descriptor],
+    limits: &Limits,
+    depth: usize,
+    offers: &mut Vec<Descriptor>,
+) -> Result<()> {
+    for descriptor in descriptors {
+        let media_type = descriptor.media_type().as_ref();
+        if is_manifest(media_type) {
+            offers.push((*descriptor).clone());
+        } else if is_index(media_type) {
+            if depth == 0 {
+                return Err(Error::invalid("indexes are nested too deep"));
+            }
+            let (digest, bytes) = document(layout, descriptor, limits)?;
+            let index = manifest::index(&bytes, &format!("index {digest}"))?;
+            let inner: Vec<&Descriptor> = index.manifests().iter().collect();
+            flatten(layout, &inner, limits, depth - 1, offers)?;
+        }
+        // anything else is an artifact of another kind
+    }
+    Ok(())
+}
+
+/// Reads a document by its descriptor and verifies it.
+fn document(
+    layout: &Layout,
+    descriptor: &Descriptor,
+    limits: &Limits,
+) -> Result<(Digest, Vec<u8>)> {
+    let digest = Digest::parse(descriptor.digest().as_ref())?;
+    let read = layout.blob(&digest, descriptor.size()).and_then(|blob| blob.read(limits.json));
+    match read {
+        Ok(bytes) => Ok((digest, bytes)),
+        Err(e) => Err(e.step(format!("blob {digest}"))),
+    }
+}
+
+/// The offer that suits best. A descriptor may leave the platform to the
+/// config, so the config has the last word.
+fn best(
+    layout: &Layout,
+    offers: Vec<Descriptor>,
+    wanted: &Platform,
+    limits: &Limits,
+) -> Result<Choice> {
+    let mut seen = Vec::new();
+    let mut ranked = Vec::new();
+    for offer in offers {
+        match Platform::of_descriptor(&offer) {
+            None => ranked.push((0, offer)),
+            Some(platform) => match wanted.suits(&platform) {
+                Some(rank) => ranked.push((rank, offer)),
+                None => seen.push(platform.to_string()),
+            },
+        }
+    }
+    // stable: among equals the first one counts
+    ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+    for (_, offer) in &ranked {
+        let choice = load(layout, offer, limits)?;
+        if wanted.suits(&choice.platform).is_some() {
+            return Ok(choice);
+        }
+        seen.push(choice.platform.to_string());
+    }
+    if seen.is_empty() {
+        return Err(Error::invalid("no image manifest with a known media type"));
+    }
+    seen.dedup();
+    Err(Error::invalid(format!(
+        "no image for {wanted}, only for {} (choose one with --platform)",
+        seen.join(", ")
+    )))
+}
+
+fn load(layout: &Layout, descriptor: &Descriptor, limits: &Limits) -> Result<Choice> {
+    let (digest, manifest_bytes) = document(layout, descriptor, limits)?;
+    let manifest = manifest::manifest(&manifest_bytes, &format!("manifest {digest}"), limits)?;
+    let (config_digest, config_bytes) = document(layout, &manifest.config, limits)?;
+    let (config, diff_ids) = manifest::config(&config_bytes, manifest.layers.len())?;
+    Ok(Choice {
+        tag: None,
+        digest,
+        platform: Platform::of_config(&config),
+        manifest,
+        manifest_bytes,
+        config_digest,
+        config_bytes,
+        config,
+        diff_ids,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suits(want: &str, have: &str) -> Option<u32> {
+        let parse = |text| Platform::parse(text).unwrap();
+        parse(want).suits(&parse(have))
+    }
+
+    #[test]
+    fn platforms() {
+        assert!(suits("linux/amd64", "linux/amd64").is_some());
+        assert!(suits("linux/x86_64", "linux/amd64/v1").is_some());
+        assert!(suits("linux/amd64", "linux/amd64/v3").is_none());
+        assert!(suits("linux/amd64", "linux/arm64").is_none());
+        assert!(suits("linux/amd64", "windows/amd64").is_none());
+        assert!(suits("linux/arm64", "linux/arm64/v8").is_some());
+        assert!(suits("linux/arm64", "linux/arm64/v9").is_none());
+        assert!(suits("linux/arm/v7", "linux/arm/v6") < suits("linux/arm/v7", "linux/arm/v7"));
+        assert!(suits("linux/arm/v6", "linux/arm/v7").is_none());
+        assert!(Platform::parse("linux").is_err());
+        assert!(Platform::parse("linux//v7").is_err());
+    }
+}

@@ -1,0 +1,562 @@
+//! The store: images by name, layers by diff ID, documents by digest.
+//!
+//! ```text
+//! STORE/lock                     shared: uses the store; exclusive: removes from it
+//! STORE/images/NAME.json         a Record (NAME percent-encoded)
+//! STORE/blobs/ALGORITHM/HEX      manifests and configs
+//! STORE/layers/ALGORITHM/HEX/    diff/: the layer; layer.json: its facts
+//! STORE/refs/HEX.json            who else uses layers: bundles, containers
+//! STORE/staging/…                imports under way, each directory locked
+//! ```
+//!
+//! What is under `layers` is whole: it was renamed there after a sync. All
+//! directories are 0700, or setuid files of images would be within reach of
+//! every user.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::Mode;
+use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use super::import;
+use super::limits::Limits;
+use super::select::Selector;
+use super::{manifest, tree};
+use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::sys::fs::{open_dir, replace_file};
+
+/// An image in the store, as `image ls` and `image inspect` show it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Its name in the store.
+    pub name: String,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The config's digest.
+    pub config_digest: Digest,
+    /// os/architecture[/variant].
+    pub platform: String,
+    /// When it was made, by its config.
+    pub created: Option<String>,
+    /// When it was imported, in seconds since 1970.
+    pub imported: u64,
+    /// Its layers, from the bottom up.
+    pub layers: Vec<LayerRecord>,
+}
+
+impl Record {
+    /// Bytes of its files, all layers together.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.unpacked_size).sum()
+    }
+}
+
+/// A layer of an image in the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerRecord {
+    /// The digest of the unpacked archive, by which the store keeps it.
+    pub diff_id: Digest,
+    /// The digest of the blob that it came from.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// Bytes of its files.
+    pub unpacked_size: u64,
+    /// Its entries.
+    pub entries: u64,
+}
+
+/// What is known of a layer on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LayerFacts {
+    pub(crate) bytes: u64,
+    pub(crate) files: u64,
+}
+
+/// A use of layers outside the store. It counts as long as `owner` is there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Reference {
+    owner: PathBuf,
+    image: String,
+    layers: Vec<Digest>,
+}
+
+/// An image that is ready for use: its layers can't be removed while this
+/// value (or a clone) lives.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Its name in the store.
+    pub name: String,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Its configuration.
+    pub config: ImageConfiguration,
+    /// The layers' directories, from the bottom up, each once.
+    pub layers: Vec<PathBuf>,
+    record: Record,
+    _lock: Arc<Flock<File>>,
+}
+
+impl Image {
+    /// All that the store knows of it.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+}
+
+/// A store of images. Opening one touches nothing; directories are made by the
+/// first import.
+#[derive(Debug, Clone)]
+pub struct Store {
+    path: PathBuf,
+}
+
+impl Store {
+    /// The store at `path`, or the default one.
+    ///
+    /// # Errors
+    /// Invalid when there is no home directory to put the default one into.
+    pub fn open(path: Option<&Path>) -> Result<Self> {
+        let path = match path {
+            Some(path) => std::path::absolute(path)?,
+            None => Store::default_path()?,
+        };
+        Ok(Store { path })
+    }
+
+    /// /var/lib/tare for root; $XDG_DATA_HOME/tare or ~/.local/share/tare for
+    /// others.
+    ///
+    /// # Errors
+    /// Invalid when neither variable is set.
+    pub fn default_path() -> Result<PathBuf> {
+        if nix::unistd::geteuid().is_root() {
+            return Ok(PathBuf::from("/var/lib/tare"));
+        }
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        absolute("XDG_DATA_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+            .map(|data| data.join("tare"))
+            .ok_or_else(|| {
+                Error::invalid("image store: neither XDG_DATA_HOME nor HOME is set (use --store)")
+            })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The images, by name.
+    ///
+    /// # Errors
+    /// System for a store that can't be read.
+    pub fn list(&self) -> Result<Vec<Record>> {
+        let mut records: Vec<Record> = read_dir_json(&self.path.join("images"))?;
+        records.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(records)
+    }
+
+    /// The record of one image.
+    ///
+    /// # Errors
+    /// NotFound when there is none of that name.
+    pub fn find(&self, name: &str) -> Result<Record> {
+        let missing =
+            || Error::new(ErrorKind::NotFound, format!("image {name} {}", phrase::DOES_NOT_EXIST));
+        let file = record_file(name).ok_or_else(missing)?;
+        match fs::read(self.path.join("images").join(file)) {
+            Ok(bytes) => manifest::json(&bytes, "image record"),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Err(missing().hint("see tare image ls"))
+            }
+            Err(e) => Err(Error::from(e).step(format!("image {name}"))),
+        }
+    }
+
+    /// The image of that name in the store, or the one at that path, which is
+    /// imported on the way. What has a slash at its beginning or is `.` or
+    /// `..`, or begins with one of them and a slash, is a path.
+    ///
+    /// # Errors
+    /// NotFound when it is neither; what an import fails with.
+    pub fn resolve(&self, name_or_path: &str, selector: &Selector) -> Result<Image> {
+        let path = Path::new(name_or_path);
+        let explicit =
+            path.is_absolute() || matches!(name_or_path.split('/').next(), Some("." | ".."));
+        if !explicit {
+            match self.image(name_or_path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    if path.symlink_metadata().is_err() {
+                        return Err(e);
+                    }
+                }
+                other => return other,
+            }
+        }
+        let options = import::Options { selector: selector.clone(), ..import::Options::default() };
+        let mut records = import::import(self, path, &options)?;
+        match (records.pop(), records.is_empty()) {
+            (Some(record), true) => self.image(&record.name),
+            (Some(last), false) => {
+                records.push(last);
+                let names: Vec<_> = records.iter().map(|r| r.name.as_str()).collect();
+                Err(Error::invalid(format!(
+                    "image {name_or_path}: it holds {} (choose one with --ref)",
+                    names.join(", ")
+                )))
+            }
+            (None, _) => Err(Error::invalid(format!("image {name_or_path}: it holds none"))),
+        }
+    }
+
+    /// The image of that name, locked against removal.
+    ///
+    /// # Errors
+    /// NotFound when there is none of that name.
+    pub fn image(&self, name: &str) -> Result<Image> {
+        // a store without images has no lock yet
+        self.find(name)?;
+        let lock = self.lock(FlockArg::LockShared)?;
+        let record = self.find(name)?;
+        let step = || format!("image {name}");
+        let bytes = fs::read(self.blob_path(&record.config_digest)).step(step)?;
+        let (config, _) = manifest::config(&bytes, record.layers.len()).step(step)?;
+        let mut layers: Vec<PathBuf> = Vec::new();
+        for layer in &record.layers {
+            let path = self.layer_path(&layer.diff_id).join("diff");
+            // overlayfs refuses a directory that is twice in the stack; where a
+            // layer is, only its uppermost place shows
+            layers.retain(|other| *other != path);
+            layers.push(path);
+        }
+        Ok(Image {
+            name: record.name.clone(),
+            digest: record.digest.clone(),
+            config,
+            layers,
+            record,
+            _lock: Arc::new(lock),
+        })
+    }
+
+    /// Notes that `owner`, a path, uses the image: its layers stay as long as
+    /// that path exists or until [`Store::release`].
+    ///
+    /// # Errors
+    /// System when the note can't be written.
+    pub fn hold(&self, image: &Image, owner: &Path) -> Result<()> {
+        let owner = std::path::absolute(owner)?;
+        let reference = Reference {
+            image: image.name.clone(),
+            layers: image.record.layers.iter().map(|l| l.diff_id.clone()).collect(),
+            owner,
+        };
+        let file = reference_file(&reference.owner);
+        write_json(&self.path.join("refs"), &file, &reference).step(|| "note the image's use")
+    }
+
+    /// Takes back [`Store::hold`]. It is no error if there was none.
+    ///
+    /// # Errors
+    /// System when the note can't be removed.
+    pub fn release(&self, owner: &Path) -> Result<()> {
+        let owner = std::path::absolute(owner)?;
+        match fs::remove_file(self.path.join("refs").join(reference_file(&owner))) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes images, and the layers that nothing else uses.
+    ///
+    /// It is all or nothing: a name that isn't there or a layer in use refuses
+    /// the whole call. Imports under way are waited for.
+    ///
+    /// # Errors
+    /// NotFound for a name, State for a layer in use.
+    pub fn remove(&self, names: &[String]) -> Result<()> {
+        for name in names {
+            self.find(name)?;
+        }
+        let _lock = self.lock(FlockArg::LockExclusive)?;
+        let (going, staying): (Vec<_>, Vec<_>) =
+            self.list()?.into_iter().partition(|r| names.contains(&r.name));
+        let kept = used_layers(&staying);
+        let doomed: BTreeSet<_> = used_layers(&going).difference(&kept).cloned().collect();
+        let references = self.live_references()?;
+        self.check_unused(&doomed, &references)?;
+        for record in &going {
+            let Some(file) = record_file(&record.name) else {
+                continue;
+            };
+            fs::remove_file(self.path.join("images").join(file))?;
+        }
+        let held = references.into_iter().flat_map(|r| r.layers);
+        self.sweep(&kept.into_iter().chain(held).collect(), &staying)
+    }
+
+    fn check_unused(&self, doomed: &BTreeSet<Digest>, references: &[Reference]) -> Result<()> {
+        for reference in references {
+            if reference.layers.iter().any(|layer| doomed.contains(layer)) {
+                return Err(Error::new(
+                    ErrorKind::State,
+                    format!(
+                        "image {}: in use by {} (tare umount it, or delete the container, first)",
+                        reference.image,
+                        reference.owner.display()
+                    ),
+                ));
+            }
+        }
+        for layer in doomed {
+            if self.is_mounted(layer)? {
+                return Err(Error::new(
+                    ErrorKind::State,
+                    format!(
+                        "layer {}: an overlay of it is mounted (unmount it first)",
+                        layer.short()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every layer and document that isn't needed: those of the images
+    /// that went, and those of imports that died between two steps.
+    fn sweep(&self, kept: &BTreeSet<Digest>, staying: &[Record]) -> Result<()> {
+        let staging = import::Staging::new(self)?;
+        for (digest, path) in digest_entries(&self.path.join("layers"))? {
+            if !kept.contains(&digest) && !self.is_mounted(&digest)? {
+                // out of the way first: a kill must not leave half a layer
+                staging.take(&path, digest.hex())?;
+            }
+        }
+        let documents: BTreeSet<&Digest> =
+            staying.iter().flat_map(|r| [&r.digest, &r.config_digest]).collect();
+        for (digest, path) in digest_entries(&self.path.join("blobs"))? {
+            if !documents.contains(&digest) {
+                fs::remove_file(path)?;
+            }
+        }
+        staging.remove()
+    }
+
+    fn is_mounted(&self, layer: &Digest) -> Result<bool> {
+        let path = self.layer_path(layer);
+        let mounts =
+            fs::read_to_string("/proc/self/mountinfo").step(|| "read /proc/self/mountinfo")?;
+        let path = path.to_string_lossy();
+        Ok(mounts.lines().any(|line| line.contains(path.as_ref())))
+    }
+
+    /// References whose owner is there; the others are removed.
+    fn live_references(&self) -> Result<Vec<Reference>> {
+        let mut live = Vec::new();
+        for reference in read_dir_json::<Reference>(&self.path.join("refs"))? {
+            match reference.owner.symlink_metadata() {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => self.release(&reference.owner)?,
+                _ => live.push(reference),
+            }
+        }
+        Ok(live)
+    }
+
+    /// Makes the directories and locks the store for use.
+    pub(crate) fn prepare(&self) -> Result<Flock<File>> {
+        let step = || format!("image store {}", self.path.display());
+        let mut dirs = DirBuilder::new();
+        dirs.recursive(true).mode(0o700);
+        for dir in [
+            "images",
+            "refs",
+            "staging",
+            "blobs/sha256",
+            "blobs/sha512",
+            "layers/sha256",
+            "layers/sha512",
+            "empty",
+        ] {
+            dirs.create(self.path.join(dir)).step(step)?;
+        }
+        self.lock(FlockArg::LockShared)
+    }
+
+    fn lock(&self, how: FlockArg) -> Result<Flock<File>> {
+        let step = || format!("image store {}: lock", self.path.display());
+        let mut options = File::options();
+        let file = options.create(true).truncate(false).write(true);
+        let file = file.open(self.path.join("lock")).step(step)?;
+        Flock::lock(file, how).map_err(|(_, e)| Error::from(e).step(step()))
+    }
+
+    /// The image's layers for an overlay, which needs one at least: an empty
+    /// directory for an image without any.
+    pub fn layers_or_empty(&self, image: &Image) -> Vec<PathBuf> {
+        if image.layers.is_empty() { vec![self.path.join("empty")] } else { image.layers.clone() }
+    }
+
+    /// The directory of a layer's files.
+    pub fn layer_dir(&self, diff_id: &Digest) -> PathBuf {
+        self.layer_path(diff_id).join("diff")
+    }
+
+    /// Where a layer is or will be.
+    pub(crate) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+        let algorithm = diff_id.algorithm().name();
+        self.path.join("layers").join(algorithm).join(diff_id.hex())
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let algorithm = digest.algorithm().name();
+        self.path.join("blobs").join(algorithm).join(digest.hex())
+    }
+
+    /// The facts of a layer that the store has; `None` if it hasn't.
+    pub(crate) fn layer_facts(&self, diff_id: &Digest) -> Result<Option<LayerFacts>> {
+        match fs::read(self.layer_path(diff_id).join("layer.json")) {
+            Ok(bytes) => manifest::json(&bytes, "layer record").map(Some),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
+        let file = record_file(&record.name)
+            .ok_or_else(|| Error::invalid(format!("image name {:?}", record.name)))?;
+        write_json(&self.path.join("images"), &file, record)
+            .step(|| format!("record image {}", record.name))
+    }
+
+    pub(crate) fn write_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        let path = self.blob_path(digest);
+        let dir = open_dir(path.parent().unwrap_or(&self.path))?;
+        let mode = Mode::from_bits_truncate(0o600);
+        Ok(replace_file(dir.as_fd(), digest.hex(), bytes, mode, true)?)
+    }
+
+    /// Unpacks what is at `path` into the store.
+    ///
+    /// # Errors
+    /// Invalid for an image that is broken, Unsupported for one that can't be
+    /// had; the store is as before then.
+    pub fn import(&self, path: &Path, options: &import::Options) -> Result<Vec<Record>> {
+        import::import(self, path, options)
+    }
+}
+
+pub use import::Options as ImportOptions;
+
+/// Checks a name for the store: `[registry/]path[:tag]`-like.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let fine = name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.len() <= 200
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:/@+".contains(&b))
+        && record_file(name).is_some_and(|file| file.len() <= 250);
+    if fine {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "image name {name:?}: it must begin with a letter or digit and have only letters, digits \
+         and . _ - : / @ + (give one with --name)"
+    )))
+}
+
+/// The file of a name; `None` for what is no name at all.
+fn record_file(name: &str) -> Option<String> {
+    use std::fmt::Write;
+    if name.is_empty() {
+        return None;
+    }
+    let mut file = String::new();
+    for b in name.bytes() {
+        if b.is_ascii_alphanumeric() || b"_-".contains(&b) || (b == b'.' && !file.is_empty()) {
+            file.push(char::from(b));
+        } else {
+            write!(file, "%{b:02x}").ok()?;
+        }
+    }
+    file.push_str(".json");
+    Some(file)
+}
+
+fn reference_file(owner: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    format!("{}.json", Digest::of(owner.as_os_str().as_bytes()).hex())
+}
+
+fn used_layers(records: &[Record]) -> BTreeSet<Digest> {
+    let layers = records.iter().flat_map(|r| &r.layers);
+    layers.map(|layer| layer.diff_id.clone()).collect()
+}
+
+/// Every `DIR/ALGORITHM/HEX`.
+fn digest_entries(dir: &Path) -> Result<Vec<(Digest, PathBuf)>> {
+    let mut all = Vec::new();
+    for algorithm in ["sha256", "sha512"] {
+        let entries = match open_dir(&dir.join(algorithm)) {
+            Err(nix::errno::Errno::ENOENT) => continue,
+            other => tree::names(other?.as_fd())?,
+        };
+        for (name, _) in entries {
+            let name = name.to_string_lossy();
+            if let Ok(digest) = Digest::parse(&format!("{algorithm}:{name}")) {
+                all.push((digest, dir.join(algorithm).join(name.as_ref())));
+            }
+        }
+    }
+    Ok(all)
+}
+
+pub(crate) fn write_json<T: Serialize>(dir: &Path, file: &str, value: &T) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|e| Error::invalid(e.to_string()))?;
+    let dir = open_dir(dir)?;
+    let mode = Mode::from_bits_truncate(0o600);
+    Ok(replace_file(dir.as_fd(), file, &bytes, mode, true)?)
+}
+
+/// Every record in a directory; one that isn't there is empty. What another
+/// process removes meanwhile, and temporary files, are passed over.
+fn read_dir_json<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<Vec<T>> {
+    let entries = match open_dir(dir) {
+        Err(nix::errno::Errno::ENOENT) => return Ok(Vec::new()),
+        other => {
+            let fd = other.step(|| format!("open {}", dir.display()))?;
+            tree::names(fd.as_fd())?
+        }
+    };
+    let mut all = Vec::new();
+    for (name, _) in entries {
+        let name = name.to_string_lossy();
+        if name.starts_with('.') || !name.ends_with(".json") {
+            continue;
+        }
+        match fs::read(dir.join(name.as_ref())) {
+            Ok(bytes) => all.push(manifest::json(&bytes, &format!("{}/{name}", dir.display()))?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(all)
+}
+
+/// Limits of an import on the way.
+impl Default for ImportOptions {
+    fn default() -> Self {
+        ImportOptions { name: None, selector: Selector::default(), limits: Limits::default() }
+    }
+}

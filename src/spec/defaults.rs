@@ -1,0 +1,30 @@
+//! The config that `tare spec` writes and that a container from an image starts
+//! from.
+
+use oci_spec::runtime::Spec;
+
+/// What it says, as a document: easier to hold against another runtime's than
+/// calls of builders.
+const DEFAULT: &str = include_str!("default.json");
+
+/// A config to start from: a shell on a terminal in all namespaces but the user
+/// one, with a read-only root, three capabilities and no devices but the
+/// default ones.
+pub fn default_spec() -> Spec {
+    // a test holds that the document parses
+    serde_json::from_str(DEFAULT).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_the_document_is_lost() {
+        let parsed: Spec = serde_json::from_str(DEFAULT).unwrap();
+        assert_eq!(parsed, default_spec());
+        let back = serde_json::to_value(&parsed).unwrap();
+        let document: serde_json::Value = serde_json::from_str(DEFAULT).unwrap();
+        assert_eq!(back, document);
+    }
+}
