@@ -45,13 +45,17 @@ pub struct RunArgs {
     /// Keep the state after the container has ended
     #[arg(long)]
     pub keep: bool,
+    /// Run a tiny init as the container's pid 1: it forwards signals, reaps
+    /// orphans and keeps the program's exit code
+    #[arg(long)]
+    pub init: bool,
     /// Accepted for runc's sake: tare never makes itself a subreaper
     #[arg(long, hide = true)]
     pub no_subreaper: bool,
     /// Options of a container from an image
     #[command(flatten)]
     pub image: ImageRunArgs,
-    /// The program and its arguments, instead of the image's (with --image)
+    /// With --image: arguments instead of the image's Cmd
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,
 }
@@ -90,9 +94,9 @@ pub struct ImageRunArgs {
     /// Host name [default: the container's id]
     #[arg(long, value_name = "NAME", requires = "image")]
     pub hostname: Option<String>,
-    /// Network
-    #[arg(long, value_name = "MODE", default_value = "none")]
-    pub net: NetMode,
+    /// Network [default: none]
+    #[arg(long, value_name = "MODE", requires = "image")]
+    pub net: Option<NetMode>,
     /// Memory limit: bytes, or with a suffix k, m, g
     #[arg(long, value_name = "SIZE", requires = "image")]
     pub memory: Option<String>,
@@ -108,9 +112,12 @@ pub struct ImageRunArgs {
     /// Give the program a terminal
     #[arg(short, long, requires = "image")]
     pub tty: bool,
-    /// Run a tiny init as pid 1: it forwards signals and reaps orphans
-    #[arg(long)]
-    pub init: bool,
+    /// Accepted for the fingers' sake: stdin is connected in any case
+    #[arg(short, long, hide = true, requires = "image")]
+    pub interactive: bool,
+    /// Accepted for the fingers' sake: only --keep keeps a container
+    #[arg(long, hide = true, conflicts_with = "keep")]
+    pub rm: bool,
 }
 
 /// `start`.

@@ -33,7 +33,8 @@ pub(super) fn selector(words: &ImageSelector) -> Result<Selector> {
 }
 
 fn import(store: &Store, args: ImageImportArgs) -> anyhow::Result<()> {
-    let layer = args.max_layer_size.as_deref().map(bytes).transpose()?;
+    let layer =
+        args.max_layer_size.as_deref().map(|text| bytes("--max-layer-size", text)).transpose()?;
     let options = ImportOptions {
         name: args.name,
         selector: selector(&args.select)?,
@@ -46,8 +47,9 @@ fn import(store: &Store, args: ImageImportArgs) -> anyhow::Result<()> {
 }
 
 /// Bytes, with a suffix k, m, g or t.
-fn bytes(text: &str) -> Result<u64> {
-    let wrong = || Error::invalid(format!("--max-layer-size {text:?}: not a size (such as 4g)"));
+/// A size in bytes, with a suffix k, m, g or t.
+pub(super) fn bytes(option: &str, text: &str) -> Result<u64> {
+    let wrong = || Error::invalid(format!("{option} {text:?}: not a size (such as 4g)"));
     let lower = text.to_ascii_lowercase();
     let suffixes = [('k', 10), ('m', 20), ('g', 30), ('t', 40)];
     let suffix = suffixes.iter().find(|(s, _)| lower.ends_with(*s));

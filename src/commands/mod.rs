@@ -3,6 +3,7 @@
 
 mod create;
 mod delete;
+mod from_image;
 mod image;
 mod kill;
 mod list;

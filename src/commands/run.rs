@@ -1,5 +1,6 @@
 //! `tare run`: a bundle, or an image.
 
+use super::from_image::{self, Prepared};
 use crate::cli::{GlobalArgs, RunArgs};
 use crate::container::{self, Console, ContainerId, Created, Signals};
 use crate::error::{Error, Result};
@@ -9,26 +10,41 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
     super::refuse_systemd(global)?;
     crate::sys::exe::protect()?;
     let id = ContainerId::parse(&args.create.id)?;
-    let bundle = super::create::bundle(&args.create)?;
-    let spec = spec::load(&bundle)?;
+    let prepared = prepare(global, args, &id)?;
     let signals = (!args.detach).then(Signals::block).transpose()?;
     let mut options = super::create::options(&args.create);
-    options.init = args.image.init;
-    let wants_terminal =
-        spec.process().as_ref().is_some_and(|process| process.terminal().unwrap_or(false));
+    options.init = args.init;
+    let process = prepared.spec.process().as_ref();
+    let wants_terminal = process.is_some_and(|process| process.terminal().unwrap_or(false));
     let created = container::create(container::CreateArgs {
         id: &id,
-        bundle: &bundle,
-        spec: &spec,
+        bundle: &prepared.bundle,
+        spec: &prepared.spec,
         store: &super::store(global)?,
         console: console(args, wants_terminal)?,
         options,
         pid_file: args.create.pid_file.as_deref(),
-        rootfs: None,
-        scratch: None,
+        rootfs: prepared.rootfs,
+        scratch: prepared.scratch.as_ref().map(|scratch| scratch.path().to_owned()),
         starts_later: false,
     })?;
+    // from here on the directory belongs to the container
+    if let Some(scratch) = prepared.scratch {
+        scratch.keep();
+    }
     Ok(follow(created, signals.as_ref(), args.keep)?)
+}
+
+fn prepare(global: &GlobalArgs, args: &RunArgs, id: &ContainerId) -> Result<Prepared> {
+    if let Some(name) = &args.image.image {
+        return from_image::prepare(global, args, name, id);
+    }
+    if !args.args.is_empty() {
+        return Err(Error::invalid("arguments after -- go with --image: a bundle has its own"));
+    }
+    let bundle = super::create::bundle(&args.create)?;
+    let spec = spec::load(&bundle)?;
+    Ok(Prepared { bundle, spec, rootfs: None, scratch: None })
 }
 
 fn console(args: &RunArgs, wants_terminal: bool) -> Result<Console> {

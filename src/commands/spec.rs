@@ -1,8 +1,32 @@
 //! `tare spec`.
 
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
 use crate::cli::SpecArgs;
+use crate::error::{Error, ErrorKind, Step};
+use crate::spec::defaults::DEFAULT;
+use crate::sys::fs::open_dir;
 
 pub(super) fn run(args: &SpecArgs) -> anyhow::Result<()> {
-    let _args = args;
-    anyhow::bail!("not yet")
+    if args.rootless {
+        return Err(Error::unsupported("--rootless: not supported yet").into());
+    }
+    let bundle = args.bundle.as_deref().unwrap_or(Path::new("."));
+    let step = || bundle.join("config.json").display().to_string();
+    let dir = open_dir(bundle).step(step)?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let fd = match openat(&dir, "config.json", flags, Mode::from_bits_truncate(0o666)) {
+        Err(Errno::EEXIST) => {
+            return Err(Error::new(ErrorKind::Exists, "it exists: remove it first")
+                .step(step())
+                .into());
+        }
+        other => other.step(step)?,
+    };
+    std::io::Write::write_all(&mut std::fs::File::from(fd), DEFAULT.as_bytes()).step(step)?;
+    Ok(())
 }

@@ -5,7 +5,7 @@ use oci_spec::runtime::Spec;
 
 /// What it says, as a document: easier to hold against another runtime's than
 /// calls of builders.
-const DEFAULT: &str = include_str!("default.json");
+pub const DEFAULT: &str = include_str!("default.json");
 
 /// A config to start from: a shell on a terminal in all namespaces but the user
 /// one, with a read-only root, three capabilities and no devices but the

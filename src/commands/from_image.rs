@@ -1,0 +1,139 @@
+//! A container straight from an image: no bundle of the caller's, and no mount
+//! on the host.
+
+use std::fs::DirBuilder;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::Mode;
+use oci_spec::runtime::Spec;
+
+use crate::cli::{GlobalArgs, ImageRunArgs, NetMode, RunArgs};
+use crate::container::ContainerId;
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::image::bundle::{Network, RuntimeOverrides, spec_for};
+use crate::image::overlay::{OverlayPlan, mount_detached};
+use crate::image::store::{Image, Store};
+use crate::image::unpack::copy_root;
+use crate::sys::fs::{open_dir, replace_file};
+
+/// What `run` creates a container from.
+pub(super) struct Prepared {
+    pub(super) bundle: PathBuf,
+    pub(super) spec: Spec,
+    /// The overlay of the image, in no mount table.
+    pub(super) rootfs: Option<OwnedFd>,
+    pub(super) scratch: Option<Scratch>,
+}
+
+/// A directory for what the container writes; it is removed again unless the
+/// container takes it over.
+pub(super) struct Scratch(Option<PathBuf>);
+
+impl Scratch {
+    pub(super) fn path(&self) -> &Path {
+        self.0.as_deref().unwrap_or(Path::new(""))
+    }
+
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0
+            && let Err(e) = std::fs::remove_dir_all(path)
+        {
+            crate::logging::warn(&format!("{} is left behind: {e}", path.display()));
+        }
+    }
+}
+
+/// Imports the image if it is a path, mounts its overlay without a place for
+/// it, and converts its configuration.
+pub(super) fn prepare(
+    global: &GlobalArgs,
+    args: &RunArgs,
+    name: &str,
+    id: &ContainerId,
+) -> Result<Prepared> {
+    let overrides = overrides(&args.image, &args.args, id)?;
+    let store = Store::open(global.store.as_deref())?;
+    let image = store.resolve(name, &super::image::selector(&args.image.select)?)?;
+    let scratch = make_scratch(&store, id)?;
+    let bundle = scratch.path().to_owned();
+    let step = || bundle.display().to_string();
+    let rootfs = overlay(&store, &image, &bundle)?;
+    // as long as the directory is there, the image's layers stay
+    store.hold(&image, &bundle)?;
+    let spec = spec_for(&image.config, rootfs.as_fd(), &overrides)?;
+    let json = serde_json::to_vec(&spec)
+        .map_err(|e| Error::new(ErrorKind::System, format!("encode config.json: {e}")))?;
+    let dir = open_dir(&bundle).step(step)?;
+    let mode = Mode::from_bits_truncate(0o600);
+    replace_file(&dir, "config.json", &json, mode, false).step(step)?;
+    Ok(Prepared { bundle, spec, rootfs: Some(rootfs), scratch: Some(scratch) })
+}
+
+fn make_scratch(store: &Store, id: &ContainerId) -> Result<Scratch> {
+    let parent = store.path().join("containers");
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&parent)
+        .step(|| format!("mkdir {}", parent.display()))?;
+    // two state roots may share a store, and each may have this id
+    let path = parent.join(format!("{id}.{}", std::process::id()));
+    let step = || format!("mkdir {}", path.display());
+    DirBuilder::new().mode(0o700).create(&path).step(step)?;
+    let scratch = Scratch(Some(path.clone()));
+    for (name, mode) in [("upper", 0o755), ("work", 0o700), ("rootfs", 0o755)] {
+        DirBuilder::new().mode(mode).create(path.join(name)).step(step)?;
+    }
+    Ok(scratch)
+}
+
+fn overlay(store: &Store, image: &Image, bundle: &Path) -> Result<OwnedFd> {
+    let lower = store.layers_or_empty(image);
+    let (upper, work) = (bundle.join("upper"), bundle.join("work"));
+    copy_root(&lower, &upper)?;
+    mount_detached(&OverlayPlan { lower, upper: Some(upper), work: Some(work) })
+}
+
+fn overrides(words: &ImageRunArgs, args: &[String], id: &ContainerId) -> Result<RuntimeOverrides> {
+    Ok(RuntimeOverrides {
+        args: args.to_vec(),
+        env: words.env.clone(),
+        workdir: words.workdir.clone(),
+        user: words.user.clone(),
+        // an id may be longer than a host name
+        hostname: words.hostname.clone().or_else(|| Some(id.as_str().chars().take(64).collect())),
+        binds: words.volumes.clone(),
+        network: match words.net {
+            Some(NetMode::Host) => Network::Host,
+            Some(NetMode::None) | None => Network::None,
+        },
+        memory: words.memory.as_deref().map(memory).transpose()?,
+        cpus: words.cpus.as_deref().map(cpus).transpose()?,
+        pids: words.pids_limit,
+        read_only: words.read_only,
+        tty: words.tty,
+    })
+}
+
+fn memory(text: &str) -> Result<i64> {
+    let bytes = super::image::bytes("--memory", text)?;
+    match i64::try_from(bytes) {
+        Ok(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err(Error::invalid(format!("--memory {text:?}: not a size (such as 64m)"))),
+    }
+}
+
+fn cpus(text: &str) -> Result<f64> {
+    match text.parse::<f64>() {
+        Ok(n) if n.is_finite() && n > 0.0 => Ok(n),
+        _ => Err(Error::invalid(format!("--cpus {text:?}: not a number above 0 (such as 1.5)"))),
+    }
+}
