@@ -11,10 +11,7 @@
     clippy::unwrap_used,
     reason = "a test that is surprised may say so by a panic"
 )]
-#![allow(
-    unsafe_code,
-    reason = "steps between fork and exec, and received descriptors"
-)]
+#![allow(unsafe_code, reason = "steps between fork and exec, and received descriptors")]
 
 mod support;
 

@@ -7,13 +7,11 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a test that is surprised may say so by a panic"
 )]
-#![allow(
-    unsafe_code,
-    reason = "steps between fork and exec, and received descriptors"
-)]
+#![allow(unsafe_code, reason = "steps between fork and exec, and received descriptors")]
 
 mod support;
 

@@ -26,7 +26,7 @@ fn an_absolute_path_is_below_the_mount() {
     let processes = std::fs::read_to_string(c.cgroup().join("cgroup.procs")).unwrap();
     assert_eq!(processes.trim(), c.pid().to_string());
     c.kill("KILL").ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     assert!(!c.cgroup().exists());
 }
@@ -34,14 +34,7 @@ fn an_absolute_path_is_below_the_mount() {
 #[test]
 fn the_container_sees_itself_as_the_root() {
     let c = Container::new(|config| {
-        args(
-            config,
-            &[
-                "each",
-                "read /proc/self/cgroup",
-                "read /sys/fs/cgroup/cgroup.procs",
-            ],
-        );
+        args(config, &["each", "read /proc/self/cgroup", "read /sys/fs/cgroup/cgroup.procs"]);
     });
     let lines = c.lines();
     assert!(lines.contains(&"0::/".to_owned()), "{lines:?}");
@@ -52,20 +45,11 @@ fn the_container_sees_itself_as_the_root() {
 fn the_cgroup_mount_shows_the_containers_own_part() {
     let report = Container::new(|_| {}).json();
     let mounts = report["mounts"].as_array().unwrap();
-    let mount = mounts
-        .iter()
-        .rfind(|m| m["target"] == "/sys/fs/cgroup")
-        .unwrap();
+    let mount = mounts.iter().rfind(|m| m["target"] == "/sys/fs/cgroup").unwrap();
     assert_eq!(mount["fstype"], "cgroup2");
     assert_eq!(mount["root"], "/");
     for option in ["ro", "nosuid", "nodev", "noexec"] {
-        assert!(
-            mount["options"]
-                .as_array()
-                .unwrap()
-                .contains(&json!(option)),
-            "{mount}"
-        );
+        assert!(mount["options"].as_array().unwrap().contains(&json!(option)), "{mount}");
     }
 }
 
@@ -78,14 +62,7 @@ fn a_cgroup_mount_type_of_version_2_is_the_same() {
             config,
             json!({"destination": "/sys/fs/cgroup", "type": "cgroup2", "source": "cgroup"}),
         );
-        args(
-            config,
-            &[
-                "each",
-                "read /sys/fs/cgroup/cgroup.procs",
-                "mkdir /sys/fs/cgroup/sub",
-            ],
-        );
+        args(config, &["each", "read /sys/fs/cgroup/cgroup.procs", "mkdir /sys/fs/cgroup/sub"]);
     });
     assert_eq!(c.lines(), ["1", "ok"]);
     c.delete_by_force();
@@ -95,17 +72,14 @@ fn a_cgroup_mount_type_of_version_2_is_the_same() {
 #[test]
 fn without_a_path_the_cgroup_bears_the_containers_name() {
     let c = Container::new(|config| {
-        config["linux"]
-            .as_object_mut()
-            .unwrap()
-            .remove("cgroupsPath");
+        config["linux"].as_object_mut().unwrap().remove("cgroupsPath");
         args(config, &["wait"]);
     });
     let mut output = c.started();
     let path = cgroup_of(c.pid());
     assert!(path.contains(&c.id), "{path}");
     c.kill("KILL").ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     c.assert_gone();
 }
@@ -114,12 +88,11 @@ fn without_a_path_the_cgroup_bears_the_containers_name() {
 fn a_path_of_several_parts_is_made_on_the_way() {
     let c = Container::new(|c| args(c, &["wait"]));
     let path = format!("/{}/middle/leaf", c.id);
-    c.bundle
-        .edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    c.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
     let mut output = c.started();
     assert_eq!(cgroup_of(c.pid()), path);
     c.kill("KILL").ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     assert!(!c.cgroup().join("middle/leaf").exists());
     // whether the parents go is the runtime's choice: others may use them
@@ -132,8 +105,7 @@ fn a_path_of_several_parts_is_made_on_the_way() {
 fn a_path_that_climbs_out_is_refused_or_stays_below() {
     let c = Container::new(|c| args(c, &["wait"]));
     let path = format!("/../../{}", c.id);
-    c.bundle
-        .edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    c.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
     let output = c.on_bundle("create", &[]).run();
     if output.code == 0 {
         assert_eq!(cgroup_of(c.pid()), format!("/{}", c.id));
@@ -143,10 +115,7 @@ fn a_path_that_climbs_out_is_refused_or_stays_below() {
 #[test]
 fn cgroups_that_the_container_made_go_with_it() {
     let c = Container::new(|config| {
-        config["mounts"]
-            .as_array_mut()
-            .unwrap()
-            .retain(|m| m["type"] != "cgroup");
+        config["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "cgroup");
         add_mount(
             config,
             json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}),
@@ -167,20 +136,8 @@ fn cgroups_that_the_container_made_go_with_it() {
 
 /// A limit: its controller, the field, the value, and the file that shows it.
 const LIMITS: [(&str, &str, i64, &str, &str); 5] = [
-    (
-        "memory",
-        "/memory/limit",
-        64 << 20,
-        "memory.max",
-        "67108864",
-    ),
-    (
-        "memory",
-        "/memory/reservation",
-        32 << 20,
-        "memory.low",
-        "33554432",
-    ),
+    ("memory", "/memory/limit", 64 << 20, "memory.max", "67108864"),
+    ("memory", "/memory/reservation", 32 << 20, "memory.low", "33554432"),
     ("cpu", "/cpu/quota", 50_000, "cpu.max", "50000 100000"),
     ("cpu", "/cpu/shares", 1024, "cpu.weight", ""),
     ("pids", "/pids/limit", 7, "pids.max", "7"),
@@ -257,15 +214,7 @@ fn opens(rules: Value) -> Vec<String> {
         for set in ["bounding", "permitted", "effective"] {
             config["process"]["capabilities"][set] = json!(["CAP_SYSLOG"]);
         }
-        args(
-            config,
-            &[
-                "each",
-                "open /dev/msg r",
-                "open /dev/msg w",
-                "open /dev/msg rw",
-            ],
-        );
+        args(config, &["each", "open /dev/msg r", "open /dev/msg w", "open /dev/msg rw"]);
     })
     .lines()
 }
@@ -307,24 +256,13 @@ fn rules_for_devices_may_leave_out_numbers() {
 fn a_later_rule_wins() {
     let rule =
         |allow: bool| json!({"allow": allow, "type": "c", "major": 1, "minor": 11, "access": "rw"});
-    assert_eq!(
-        opens(json!([deny_all(), rule(true), rule(false)])),
-        ["EPERM"; 3]
-    );
-    assert_eq!(
-        opens(json!([deny_all(), rule(false), rule(true)])),
-        ["ok"; 3]
-    );
+    assert_eq!(opens(json!([deny_all(), rule(true), rule(false)])), ["EPERM"; 3]);
+    assert_eq!(opens(json!([deny_all(), rule(false), rule(true)])), ["ok"; 3]);
 }
 
 #[test]
 fn rules_do_not_shut_out_the_default_devices() {
-    let words = [
-        "each",
-        "open /dev/null rw",
-        "open /dev/urandom r",
-        "open /dev/ptmx rw",
-    ];
+    let words = ["each", "open /dev/null rw", "open /dev/urandom r", "open /dev/ptmx rw"];
     let c = Container::new(|config| {
         config["linux"]["resources"]["devices"] = json!([deny_all()]);
         args(config, &words);
@@ -339,10 +277,7 @@ fn nodes_can_be_made_but_not_opened() {
         for set in ["bounding", "permitted", "effective"] {
             config["process"]["capabilities"][set] = json!(["CAP_MKNOD"]);
         }
-        args(
-            config,
-            &["each", "mknod /dev/kmsg c 1 11", "open /dev/kmsg w"],
-        );
+        args(config, &["each", "mknod /dev/kmsg c 1 11", "open /dev/kmsg w"]);
     });
     assert_eq!(c.lines(), ["ok", "EPERM"]);
 }
@@ -350,14 +285,8 @@ fn nodes_can_be_made_but_not_opened() {
 #[test]
 fn a_rule_for_devices_that_makes_no_sense_is_refused() {
     for (rule, text) in [
-        (
-            json!({"allow": true, "type": "x", "access": "r"}),
-            "linux.resources.devices",
-        ),
-        (
-            json!({"allow": true, "type": "c", "access": "rq"}),
-            "linux.resources.devices",
-        ),
+        (json!({"allow": true, "type": "x", "access": "r"}), "linux.resources.devices"),
+        (json!({"allow": true, "type": "c", "access": "rq"}), "linux.resources.devices"),
     ] {
         Container::new(|c| c["linux"]["resources"]["devices"] = json!([deny_all(), rule]))
             .assert_refused(&[text]);
@@ -372,9 +301,7 @@ fn all_processes_of_the_container_are_in_its_cgroup() {
     assert_eq!(processes.lines().count(), 4);
     let ids: Vec<u32> = processes.lines().map(|l| l.parse().unwrap()).collect();
     c.delete_by_force().ok();
-    output.to_end();
-    wait_gone("the container's processes", || {
-        !ids.iter().any(|p| is_alive(*p))
-    });
+    c.ended(&mut output);
+    wait_gone("the container's processes", || !ids.iter().any(|p| is_alive(*p)));
     assert!(!Path::new(&c.cgroup()).exists());
 }

@@ -29,10 +29,7 @@ fn run_until_call(command: Invocation, n: usize) -> (usize, bool) {
     loop {
         let mut status = 0;
         // SAFETY: our own child, and a place for its status.
-        assert_eq!(
-            unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) },
-            pid
-        );
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) }, pid);
         if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
             std::mem::forget(running);
             return (stops / 2, true);
@@ -77,6 +74,7 @@ fn at_each_moment(
     for n in (1..=calls).step_by(step) {
         let c = new();
         prepare(&c);
+        println!("killing at call {n} of {calls}");
         run_until_call(command(&c), n);
         let output = c.delete_by_force();
         assert_eq!(output.code, 0, "killed at call {n} of {calls}: {output:?}");
@@ -84,10 +82,7 @@ fn at_each_moment(
         wait_gone(&what, || c.traces().is_empty());
         // the second time over the same id, as an engine that tries again
         let again = c.on_bundle("create", &[]).run();
-        assert_eq!(
-            again.code, 0,
-            "after a kill at call {n} of {calls}: {again:?}"
-        );
+        assert_eq!(again.code, 0, "after a kill at call {n} of {calls}: {again:?}");
         c.delete_by_force().ok();
     }
 }
@@ -136,9 +131,7 @@ fn a_create_whose_init_is_killed_ends_with_an_error() {
     let procs = c.cgroup().join("cgroup.procs");
     let ids = || {
         let text = std::fs::read_to_string(&procs).unwrap_or_default();
-        text.lines()
-            .filter_map(|l| l.parse::<i32>().ok())
-            .collect::<Vec<_>>()
+        text.lines().filter_map(|l| l.parse::<i32>().ok()).collect::<Vec<_>>()
     };
     wait_gone("the time before init", || !ids().is_empty());
     for pid in ids() {

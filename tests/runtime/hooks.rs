@@ -7,14 +7,8 @@ use tempfile::TempDir;
 
 use crate::support::{Container, add_mount, args, namespace_of, probe, temp_dir};
 
-const KINDS: [&str; 6] = [
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-];
+const KINDS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// A directory that is there under the same path outside and inside, since
 /// some hooks run here and some there.
@@ -50,17 +44,12 @@ impl Log {
 
     fn lines(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.file()).unwrap_or_default();
-        text.lines()
-            .map(|l| serde_json::from_str(l).unwrap())
-            .collect()
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
     }
 
     fn names(&self) -> Vec<String> {
         let lines = self.lines();
-        lines
-            .iter()
-            .map(|l| l["hook"].as_str().unwrap().to_owned())
-            .collect()
+        lines.iter().map(|l| l["hook"].as_str().unwrap().to_owned()).collect()
     }
 }
 
@@ -86,7 +75,7 @@ fn each_kind_runs_at_its_time() {
     output.expect("READY");
     assert_eq!(log.names(), KINDS[..5]);
     c.kill("KILL").ok();
-    output.to_end();
+    c.ended(&mut output);
     assert_eq!(log.names(), KINDS[..5]);
     c.delete().ok();
     assert_eq!(log.names(), KINDS);
@@ -115,7 +104,7 @@ fn hooks_get_the_state() {
     let mut output = c.create();
     let pid = c.pid();
     c.start().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     let lines = log.lines();
     assert_eq!(lines.len(), KINDS.len());
@@ -148,7 +137,7 @@ fn hooks_run_in_their_namespaces() {
     let inside = namespace_of(c.pid(), "mnt");
     let outside = namespace_of(std::process::id(), "mnt");
     c.start().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     for line in log.lines() {
         let hook = line["hook"].as_str().unwrap();
@@ -196,7 +185,8 @@ fn hooks_of_a_kind_run_in_the_configs_order() {
 #[test]
 fn hooks_inherit_no_descriptor() {
     let log = Log::new();
-    with_all(&log, &["exit", "0"]).run().ok();
+    let c = with_all(&log, &["exit", "0"]);
+    c.on_bundle("run", &[]).with_open_root(17).run().ok();
     for line in log.lines() {
         let fds = line["seen"]["fds"].as_object().unwrap();
         let numbers: Vec<&String> = fds.keys().collect();
@@ -215,9 +205,7 @@ fn a_hook_of_create_that_fails_undoes_the_container() {
                 json!([log.hook(kind, "before"), fail, log.hook(kind, "after")]);
             config["hooks"]["poststop"] = json!([log.hook("poststop", "poststop")]);
         });
-        c.on_bundle("create", &[])
-            .run()
-            .fails_with(&[kind, "broken on purpose"]);
+        c.on_bundle("create", &[]).run().fails_with(&[kind, "broken on purpose"]);
         assert_eq!(log.names()[0], "before", "{kind}");
         assert!(!log.names().contains(&"after".to_owned()), "{kind}");
         c.assert_gone();
@@ -235,7 +223,7 @@ fn a_start_hook_that_fails_keeps_the_program_from_running() {
     });
     let mut output = c.create();
     c.start().fails_with(&["startContainer"]);
-    assert_eq!(output.to_end(), "");
+    assert_eq!(c.ended(&mut output), "");
     c.delete_by_force().ok();
     c.assert_gone();
 }
@@ -259,9 +247,7 @@ fn a_hook_that_takes_too_long_is_ended() {
         config["hooks"]["createRuntime"] = json!([{"path": probe(), "args": args, "timeout": 1}]);
     });
     let start = std::time::Instant::now();
-    c.on_bundle("create", &[])
-        .run()
-        .fails_with(&["createRuntime"]);
+    c.on_bundle("create", &[]).run().fails_with(&["createRuntime"]);
     assert!(start.elapsed().as_secs() < 5);
     c.assert_gone();
 }
@@ -276,7 +262,7 @@ fn a_poststop_hook_that_fails_does_not_keep_the_container() {
     });
     let mut output = c.create();
     c.start().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     assert_eq!(log.names(), ["second"]);
     c.assert_gone();

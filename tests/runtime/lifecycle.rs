@@ -12,7 +12,7 @@ fn create_holds_the_program_until_start() {
     assert!(is_alive(c.pid()));
     assert!(output.is_silent());
     c.start().ok();
-    assert_eq!(output.to_end(), "hello\n");
+    assert_eq!(c.ended(&mut output), "hello\n");
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn config_is_not_read_again_after_create() {
     let mut output = c.create();
     c.bundle.write_config("no longer JSON");
     c.start().ok();
-    assert_eq!(output.to_end(), "first\n");
+    assert_eq!(c.ended(&mut output), "first\n");
     c.delete().ok();
 }
 
@@ -37,10 +37,7 @@ fn state_tells_all_that_the_specification_asks_for() {
     assert_eq!(state["status"], "created");
     assert_eq!(state["bundle"], c.bundle.path().to_str().unwrap());
     assert_eq!(state["rootfs"], c.bundle.rootfs().to_str().unwrap());
-    assert_eq!(
-        state["annotations"],
-        json!({"org.example.a": "b", "org.example.empty": ""})
-    );
+    assert_eq!(state["annotations"], json!({"org.example.a": "b", "org.example.empty": ""}));
     let version = state["ociVersion"].as_str().unwrap();
     assert!(version.starts_with("1."), "{version}");
     assert_eq!(state["owner"].as_str().unwrap_or_default(), "root");
@@ -51,19 +48,9 @@ fn state_tells_all_that_the_specification_asks_for() {
 
 /// RFC 3339 with nanoseconds, and today: date(1) reads it.
 fn assert_is_now(time: &str) {
-    let output = std::process::Command::new("date")
-        .args(["--date", time, "+%s"])
-        .output()
-        .unwrap();
-    let then: u64 = String::from_utf8(output.stdout)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
-    let now = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .unwrap()
-        .as_secs();
+    let output = std::process::Command::new("date").args(["--date", time, "+%s"]).output().unwrap();
+    let then: u64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     assert!(now.abs_diff(then) < 60, "{time}");
     let fraction = time.split_once('.').expect(time).1;
     assert!(fraction.len() > 6, "nanoseconds in {time}");
@@ -79,7 +66,7 @@ fn statuses_follow_the_life_of_the_program() {
     assert_eq!(c.status(), "running");
     c.kill("TERM").ok();
     output.expect("GOT SIGTERM");
-    output.to_end();
+    c.ended(&mut output);
     let state = c.state();
     assert_eq!(state["status"], "stopped");
     assert_eq!(state["pid"], 0);
@@ -90,10 +77,7 @@ fn statuses_follow_the_life_of_the_program() {
 #[test]
 fn create_without_bundle_takes_the_current_directory() {
     let c = Container::new(|c| args(c, &["exit", "0"]));
-    c.on_id("create", &[], &[])
-        .current_dir(c.bundle.path())
-        .run()
-        .ok();
+    c.on_id("create", &[], &[]).current_dir(c.bundle.path()).run().ok();
     assert_eq!(c.state()["bundle"], c.bundle.path().to_str().unwrap());
 }
 
@@ -148,7 +132,7 @@ fn a_created_container_can_be_killed() {
     let c = Container::new(|c| args(c, &["wait"]));
     let mut output = c.create();
     c.kill("KILL").ok();
-    assert_eq!(output.to_end(), "");
+    assert_eq!(c.ended(&mut output), "");
     assert_eq!(c.status(), "stopped");
     c.delete().ok();
     c.assert_gone();
@@ -159,7 +143,7 @@ fn kill_of_a_stopped_container_says_so() {
     let c = Container::new(|c| args(c, &["exit", "0"]));
     let mut output = c.create();
     c.start().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.kill("TERM").fails_with(&["container not running"]);
 }
 
@@ -176,7 +160,7 @@ fn start_of_a_stopped_container_is_refused() {
     let c = Container::new(|c| args(c, &["wait"]));
     let mut output = c.create();
     c.kill("KILL").ok();
-    output.to_end();
+    c.ended(&mut output);
     c.start().fails_with(&["stopped"]);
 }
 
@@ -195,7 +179,7 @@ fn delete_by_force_takes_a_created_container() {
     let c = Container::new(|c| args(c, &["wait"]));
     let mut output = c.create();
     c.delete_by_force().ok();
-    assert_eq!(output.to_end(), "");
+    assert_eq!(c.ended(&mut output), "");
     c.assert_gone();
 }
 
@@ -203,9 +187,7 @@ fn delete_by_force_takes_a_created_container() {
 fn commands_on_a_container_that_is_not_there_say_so() {
     let c = Container::new(|_| {});
     for command in ["start", "state", "kill", "delete"] {
-        c.on_id(command, &[], &[])
-            .run()
-            .fails_with(&["does not exist", &c.id]);
+        c.on_id(command, &[], &[]).run().fails_with(&["does not exist", &c.id]);
     }
     c.delete_by_force().ok();
 }
@@ -215,7 +197,7 @@ fn delete_twice_says_that_it_does_not_exist() {
     let c = Container::new(|c| args(c, &["exit", "0"]));
     let mut output = c.create();
     c.start().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     c.delete().fails_with(&["does not exist"]);
 }
@@ -226,7 +208,7 @@ fn an_id_is_free_again_after_delete() {
     for _ in 0..3 {
         let mut output = c.create();
         c.start().ok();
-        assert_eq!(output.to_end(), "hello\n");
+        assert_eq!(c.ended(&mut output), "hello\n");
         c.delete().ok();
     }
     c.assert_gone();
@@ -253,9 +235,7 @@ fn list_prints_a_table_json_or_names() {
     let table = list(&[]).stdout;
     let row = |c: &Container| {
         let row = table.lines().find(|l| l.starts_with(&c.id)).unwrap();
-        row.split_whitespace()
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
+        row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
     let head = table.lines().next().unwrap();
     for title in ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"] {
@@ -287,10 +267,7 @@ fn containers_of_two_roots_do_not_see_each_other() {
     let a = Container::new(|c| args(c, &["wait"]));
     let b = Container::new(|_| {});
     let _output = a.create();
-    b.tare
-        .command(["state", &a.id])
-        .run()
-        .fails_with(&["does not exist"]);
+    b.tare.command(["state", &a.id]).run().fails_with(&["does not exist"]);
 }
 
 #[test]
@@ -302,9 +279,7 @@ fn an_id_in_use_is_refused_and_the_first_goes_on() {
     let other = Container::new(|_| {});
     let bundle = other.bundle.path().to_str().unwrap();
     for command in ["create", "run"] {
-        tare.command([command, "--bundle", bundle, &a.id])
-            .run()
-            .fails_with(&[&a.id, "exists"]);
+        tare.command([command, "--bundle", bundle, &a.id]).run().fails_with(&[&a.id, "exists"]);
     }
     assert_eq!(a.traces(), before);
     assert_eq!(a.status(), "running");
@@ -337,9 +312,6 @@ fn version_names_the_runtime_and_the_specification() {
         assert!(output.starts_with("tare version "), "{output}");
         let spec = output.lines().find_map(|l| l.strip_prefix("spec: "));
         assert!(spec.is_some_and(|s| s.starts_with("1.")), "{output}");
-        assert!(
-            output.lines().any(|l| l.starts_with("commit: ")),
-            "{output}"
-        );
+        assert!(output.lines().any(|l| l.starts_with("commit: ")), "{output}");
     }
 }

@@ -89,11 +89,7 @@ fn each_namespace_can_be_joined_by_its_path() {
             }
         })
         .json();
-        assert_eq!(
-            report["namespaces"][kind],
-            namespace_of(first.pid(), kind),
-            "{kind}"
-        );
+        assert_eq!(report["namespaces"][kind], namespace_of(first.pid(), kind), "{kind}");
         for (_, other) in KINDS {
             if other != kind {
                 assert_ne!(report["namespaces"][other], own(other), "{kind}: {other}");
@@ -152,12 +148,7 @@ fn a_user_namespace_has_its_maps() {
 
 #[test]
 fn devices_and_mounts_work_in_a_user_namespace() {
-    let words = [
-        "each",
-        "open /dev/null rw",
-        "open /dev/shm r",
-        "list /proc/1/ns",
-    ];
+    let words = ["each", "open /dev/null rw", "open /dev/shm r", "list /proc/1/ns"];
     let lines = in_user_namespace(|c| args(c, &words)).lines();
     assert_eq!(lines[0..2], ["ok", "ok"]);
     assert!(lines[2].contains("user"));
@@ -171,10 +162,7 @@ fn a_user_namespace_can_be_joined_by_its_path() {
     let second = Container::new(|c| namespace_path(c, "user", &path));
     second.bundle.give_rootfs_to(100_000);
     let report = second.json();
-    assert_eq!(
-        report["namespaces"]["user"],
-        namespace_of(first.pid(), "user")
-    );
+    assert_eq!(report["namespaces"]["user"], namespace_of(first.pid(), "user"));
     assert_eq!(report["uid_map"], json!([[0, 100_000, 65536]]));
 }
 

@@ -16,32 +16,16 @@ fn arguments_environment_and_directory_are_the_configs() {
     let mut env = report["env"].as_array().unwrap().clone();
     // engines give HOME; some runtimes add one when they don't
     env.retain(|v| !v.as_str().unwrap().starts_with("HOME="));
-    assert_eq!(
-        env,
-        [
-            json!("A=1"),
-            json!("EMPTY="),
-            json!("WITH=a=b c"),
-            json!("PATH=/")
-        ]
-    );
+    assert_eq!(env, [json!("A=1"), json!("EMPTY="), json!("WITH=a=b c"), json!("PATH=/")]);
     assert_eq!(report["cwd"], "/made/on the way");
 }
 
 #[test]
 fn the_callers_environment_stays_outside() {
     let c = Container::new(|_| {});
-    let report = c
-        .on_bundle("run", &[])
-        .env("TARE_SECRET", "x")
-        .run()
-        .ok()
-        .json();
+    let report = c.on_bundle("run", &[]).env("TARE_SECRET", "x").run().ok().json();
     let env = report["env"].as_array().unwrap();
-    assert!(
-        !env.iter().any(|v| v.as_str().unwrap().contains("SECRET")),
-        "{env:?}"
-    );
+    assert!(!env.iter().any(|v| v.as_str().unwrap().contains("SECRET")), "{env:?}");
 }
 
 #[test]
@@ -156,13 +140,7 @@ fn the_five_sets_of_capabilities_are_the_configs() {
 fn no_capabilities_are_none() {
     for user in [0, 1000] {
         let seen = capabilities(user, json!({}));
-        for set in [
-            "bounding",
-            "permitted",
-            "inheritable",
-            "effective",
-            "ambient",
-        ] {
+        for set in ["bounding", "permitted", "inheritable", "effective", "ambient"] {
             assert_eq!(seen[set], json!([]), "{set} of {user}");
         }
     }
@@ -205,28 +183,16 @@ fn rlimits_are_the_configs_and_the_rest_the_callers() {
     let limits = &report["rlimits"];
     assert_eq!(limits["RLIMIT_NOFILE"], json!({"soft": 100, "hard": 200}));
     assert_eq!(limits["RLIMIT_CORE"], json!({"soft": 0, "hard": 0}));
-    assert_eq!(
-        limits["RLIMIT_FSIZE"],
-        json!({"soft": 1 << 30, "hard": null})
-    );
+    assert_eq!(limits["RLIMIT_FSIZE"], json!({"soft": 1 << 30, "hard": null}));
     let own = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NPROC).unwrap();
-    assert_eq!(
-        limits["RLIMIT_NPROC"],
-        json!({"soft": own.0, "hard": own.1})
-    );
+    assert_eq!(limits["RLIMIT_NPROC"], json!({"soft": own.0, "hard": own.1}));
 }
 
 #[test]
 fn rlimits_that_make_no_sense_are_refused() {
     for (limit, text) in [
-        (
-            json!({"type": "RLIMIT_NONE", "soft": 1, "hard": 1}),
-            "RLIMIT_NONE",
-        ),
-        (
-            json!({"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}),
-            "RLIMIT_NOFILE",
-        ),
+        (json!({"type": "RLIMIT_NONE", "soft": 1, "hard": 1}), "RLIMIT_NONE"),
+        (json!({"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}), "RLIMIT_NOFILE"),
     ] {
         Container::new(|c| c["process"]["rlimits"] = json!([limit]))
             .assert_refused(&["process.rlimits", text]);
@@ -298,10 +264,7 @@ fn sysctls_of_the_host_are_refused() {
 
 #[test]
 fn the_program_has_a_session_keyring_of_its_own() {
-    let ours = std::process::Command::new(crate::support::probe())
-        .arg("report")
-        .output()
-        .unwrap();
+    let ours = std::process::Command::new(crate::support::probe()).arg("report").output().unwrap();
     let ours: Value = serde_json::from_slice(&ours.stdout).unwrap();
     let c = Container::new(|_| {});
     let own = c.json()["keyring"].clone();

@@ -17,13 +17,7 @@ fn a_writable_root_is_the_bundles_directory() {
 
 #[test]
 fn a_readonly_root_can_not_be_written() {
-    let words = [
-        "each",
-        "create /made x",
-        "mkdir /dir",
-        "create /dev/shm/x y",
-        "write /probe x",
-    ];
+    let words = ["each", "create /made x", "mkdir /dir", "create /dev/shm/x y", "write /probe x"];
     let c = Container::new(|config| {
         config["root"]["readonly"] = json!(true);
         args(config, &words);
@@ -50,13 +44,7 @@ fn the_rootfs_may_be_an_absolute_path_or_a_link() {
 
 #[test]
 fn masked_paths_show_nothing() {
-    let words = [
-        "each",
-        "read /secret/file",
-        "list /secret",
-        "read /plain",
-        "open /plain w",
-    ];
+    let words = ["each", "read /secret/file", "list /secret", "read /plain", "open /plain w"];
     let c = Container::new(|config| {
         config["linux"]["maskedPaths"] = json!(["/secret", "/plain", "/not/there"]);
         args(config, &words);
@@ -67,10 +55,7 @@ fn masked_paths_show_nothing() {
     std::fs::write(rootfs.join("plain"), "hidden").unwrap();
     let lines = c.lines();
     assert_eq!(lines[..3], ["ENOENT", "[]", ""]);
-    assert_eq!(
-        std::fs::read_to_string(rootfs.join("plain")).unwrap(),
-        "hidden"
-    );
+    assert_eq!(std::fs::read_to_string(rootfs.join("plain")).unwrap(), "hidden");
     assert!(!rootfs.join("not").exists());
 }
 
@@ -108,10 +93,7 @@ fn a_readonly_path_keeps_the_flags_of_its_mount() {
     let report = Container::new(|_| {}).json();
     let mounts = report["mounts"].as_array().unwrap();
     let sys = mounts.iter().rfind(|m| m["target"] == "/proc/sys").unwrap();
-    assert!(
-        sys["options"].as_array().unwrap().contains(&json!("ro")),
-        "{sys}"
-    );
+    assert!(sys["options"].as_array().unwrap().contains(&json!("ro")), "{sys}");
 }
 
 #[test]
@@ -129,11 +111,7 @@ fn default_devices_and_links_are_there() {
     for (name, major, minor) in devices {
         let d = &dev[name];
         assert_eq!(d["type"], "c", "{name}: {d}");
-        assert_eq!(
-            [&d["major"], &d["minor"]],
-            [&json!(major), &json!(minor)],
-            "{name}"
-        );
+        assert_eq!([&d["major"], &d["minor"]], [&json!(major), &json!(minor)], "{name}");
         assert_eq!(d["mode"], 0o666, "{name}");
         assert_eq!([&d["uid"], &d["gid"]], [&json!(0), &json!(0)], "{name}");
     }
@@ -192,10 +170,7 @@ fn the_configs_devices_have_their_mode_and_owner() {
         );
     });
     let output = c.run().ok().stdout;
-    let seen: Vec<Value> = output
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
+    let seen: Vec<Value> = output.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let short = |v: &Value| {
         let n = |key: &str| v[key].as_u64().unwrap();
         (
@@ -209,10 +184,7 @@ fn the_configs_devices_have_their_mode_and_owner() {
     assert_eq!(short(&seen[1]), ("b".into(), [7, 100], 0o600, [0, 0]));
     assert_eq!(short(&seen[2]), ("p".into(), [0, 0], 0o622, [0, 0]));
     assert_eq!(seen[3]["type"], "c");
-    assert_eq!(
-        [&seen[3]["major"], &seen[3]["minor"]],
-        [&json!(1), &json!(5)]
-    );
+    assert_eq!([&seen[3]["major"], &seen[3]["minor"]], [&json!(1), &json!(5)]);
 }
 
 #[test]
@@ -239,10 +211,7 @@ fn there_is_no_way_out_of_the_root() {
         }
     });
     let lines = c.lines();
-    assert!(
-        lines.iter().all(|l| l.ends_with(": contained")),
-        "{lines:#?}"
-    );
+    assert!(lines.iter().all(|l| l.ends_with(": contained")), "{lines:#?}");
 }
 
 #[test]
@@ -255,11 +224,7 @@ fn the_old_root_is_not_among_the_mounts() {
         assert!(!target.starts_with(host), "{mount}");
         assert!(!target.contains("oldroot"), "{mount}");
     }
-    let roots = report["mounts"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|m| m["target"] == "/");
+    let roots = report["mounts"].as_array().unwrap().iter().filter(|m| m["target"] == "/");
     assert_eq!(roots.count(), 1);
 }
 
@@ -273,10 +238,7 @@ fn a_working_directory_outside_is_refused() {
         if output.code == 0 {
             let seen = output.json()["cwd"].clone();
             let seen = seen.as_str().unwrap_or("nowhere");
-            assert!(
-                !seen.contains("unreachable") && !seen.contains("nowhere"),
-                "{fd}: {seen}"
-            );
+            assert!(!seen.contains("unreachable") && !seen.contains("nowhere"), "{fd}: {seen}");
         }
         c.delete_by_force();
     }

@@ -32,10 +32,7 @@ fn the_console_socket_receives_the_terminal() {
     assert_eq!(report["sid"], report["pid"]);
     assert_eq!(report["fds"]["0"], "/dev/pts/0");
     let console = &report["dev"]["console"];
-    assert_eq!(
-        [&console["type"], &console["major"]],
-        [&json!("c"), &json!(136)]
-    );
+    assert_eq!([&console["type"], &console["major"]], [&json!("c"), &json!(136)]);
 }
 
 #[test]
@@ -54,13 +51,10 @@ fn the_terminal_is_the_programs_controlling_one() {
 #[test]
 fn a_terminal_belongs_to_the_programs_user() {
     let c = with_terminal(&["stat", "/dev/pts/0"]);
-    c.bundle
-        .edit(|config| config["process"]["user"] = json!({"uid": 1000, "gid": 1000}));
+    c.bundle.edit(|config| config["process"]["user"] = json!({"uid": 1000, "gid": 1000}));
     let path = c.bundle.path().join("console");
     let listener = UnixListener::bind(&path).unwrap();
-    c.on_bundle("create", &["--console-socket", path.to_str().unwrap()])
-        .run()
-        .ok();
+    c.on_bundle("create", &["--console-socket", path.to_str().unwrap()]).run().ok();
     let mut output = Pipe::new(receive_fd(&listener));
     c.start().ok();
     let stat: Value = serde_json::from_str(&output.line()).unwrap();
@@ -70,13 +64,9 @@ fn a_terminal_belongs_to_the_programs_user() {
 #[test]
 fn a_terminal_without_anyone_to_receive_it_is_refused() {
     let c = with_terminal(&["report"]);
-    c.on_bundle("create", &[])
-        .run()
-        .fails_with(&["console-socket"]);
+    c.on_bundle("create", &[]).run().fails_with(&["console-socket"]);
     c.assert_gone();
-    c.on_bundle("run", &["--detach"])
-        .run()
-        .fails_with(&["console-socket"]);
+    c.on_bundle("run", &["--detach"]).run().fails_with(&["console-socket"]);
     c.assert_gone();
 }
 
@@ -170,8 +160,7 @@ fn the_last_words_of_a_program_are_not_lost() {
 #[test]
 fn a_run_that_fails_leaves_the_terminal_as_it_was() {
     let c = with_terminal(&["report"]);
-    c.bundle
-        .edit(|config| config["process"]["args"] = json!(["/no/such/program"]));
+    c.bundle.edit(|config| config["process"]["args"] = json!(["/no/such/program"]));
     let mut terminal = Terminal::new(24, 80);
     let output = terminal.attach(c.on_bundle("run", &[])).spawn().wait();
     assert_eq!(output.code, 1);

@@ -13,9 +13,7 @@ pub struct Bundle {
 impl Bundle {
     /// The base config after `edit`.
     pub fn new(edit: impl FnOnce(&mut Value)) -> Self {
-        let bundle = Bundle {
-            dir: super::temp_dir(),
-        };
+        let bundle = Bundle { dir: super::temp_dir() };
         let mut config = base_config();
         edit(&mut config);
         std::fs::create_dir(bundle.rootfs()).unwrap();

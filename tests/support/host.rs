@@ -36,11 +36,7 @@ pub fn namespace_of(pid: u32, kind: &str) -> String {
 pub fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
-        .and_then(|stat| {
-            stat.rsplit(") ")
-                .next()
-                .map(|rest| !rest.starts_with(['Z', 'X']))
-        })
+        .and_then(|stat| stat.rsplit(") ").next().map(|rest| !rest.starts_with(['Z', 'X'])))
         .unwrap_or(false)
 }
 
@@ -70,10 +66,7 @@ impl Traces {
     pub fn of(tare: &Tare, names: &[&str]) -> Self {
         let root = tare.root().to_str().unwrap();
         let all: Vec<&str> = names.iter().copied().chain([root]).collect();
-        Traces {
-            state: below(tare.root()),
-            ..Traces::named(&all)
-        }
+        Traces { state: below(tare.root()), ..Traces::named(&all) }
     }
 
     /// Those that bear one of these names.

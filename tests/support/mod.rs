@@ -12,12 +12,7 @@
 //! | `TARE_TEST_NO_DEVICES` | if set, no device rules: for a runtime that can't load them here |
 //! | `TARE_TEST_TIMEOUT` | seconds that one wait may take [30] |
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    unused_imports,
-    reason = "each test binary uses a part of it"
-)]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses a part of it")]
 
 mod bundle;
 mod container;
@@ -30,7 +25,7 @@ pub use bundle::{Bundle, add_mount, args, drop_namespace, namespace_path};
 pub use container::Container;
 pub use host::{Traces, below, cgroup2_mount, is_alive, namespace_of, wait_gone};
 pub use pipe::{Pipe, pipe};
-pub use runtime::{Invocation, Output, Running, Tare};
+pub use runtime::{Invocation, Output, Running, Tare, dup_to, is_readable, pidfd_open};
 pub use terminal::{Terminal, receive_fd};
 
 use std::path::{Path, PathBuf};
@@ -66,10 +61,7 @@ pub fn unique_id() -> String {
 /// reaches its rootfs as another user.
 pub fn temp_dir() -> TempDir {
     use std::os::unix::fs::PermissionsExt;
-    let dir = tempfile::Builder::new()
-        .prefix(&format!("{}-", run_tag()))
-        .tempdir()
-        .unwrap();
+    let dir = tempfile::Builder::new().prefix(&format!("{}-", run_tag())).tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     dir
 }
@@ -110,8 +102,5 @@ fn build_probe() {
     if env!("CARGO_BIN_EXE_tare").contains("/release/") {
         cargo.arg("--release");
     }
-    assert!(
-        cargo.status().unwrap().success(),
-        "the probe does not build"
-    );
+    assert!(cargo.status().unwrap().success(), "the probe does not build");
 }

@@ -47,9 +47,9 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
         ("hook", [file, name]) => hook(file, name),
         ("alloc", [bytes]) => alloc(bytes),
         ("escape", [marker]) => return Some(escape(marker)),
-        ("exec", [path, rest @ ..]) => Err(sys::io_name(
-            &std::process::Command::new(path).args(rest).exec(),
-        )),
+        ("exec", [path, rest @ ..]) => {
+            Err(sys::io_name(&std::process::Command::new(path).args(rest).exec()))
+        }
         _ => return None,
     };
     Some(match result {
@@ -74,10 +74,8 @@ fn list(path: &str) -> c_int {
             return 1;
         }
     };
-    let mut names: Vec<String> = dir
-        .flatten()
-        .map(|e| e.file_name().to_string_lossy().into_owned())
-        .collect();
+    let mut names: Vec<String> =
+        dir.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     say(&json!(names).to_string())
 }
@@ -99,10 +97,8 @@ fn open(path: &str, mode: &str) -> Result<(), String> {
     let path = cstring(path);
     // SAFETY: the path is a C string, and a descriptor that was opened is closed.
     unsafe {
-        let fd = libc::open(
-            path.as_ptr(),
-            access | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC,
-        );
+        let fd =
+            libc::open(path.as_ptr(), access | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC);
         verdict(fd)?;
         libc::close(fd);
     }
@@ -131,22 +127,14 @@ fn mount_tmpfs(path: &str) -> Result<(), String> {
     let path = cstring(path);
     // SAFETY: C strings, and no data.
     verdict(unsafe {
-        libc::mount(
-            c"probe".as_ptr(),
-            path.as_ptr(),
-            c"tmpfs".as_ptr(),
-            0,
-            std::ptr::null(),
-        )
+        libc::mount(c"probe".as_ptr(), path.as_ptr(), c"tmpfs".as_ptr(), 0, std::ptr::null())
     })
 }
 
 /// One line: which hook, the state on stdin, and where it runs.
 fn hook(file: &str, name: &str) -> Result<(), String> {
     let mut stdin = String::new();
-    std::io::stdin()
-        .read_to_string(&mut stdin)
-        .map_err(|e| sys::io_name(&e))?;
+    std::io::stdin().read_to_string(&mut stdin).map_err(|e| sys::io_name(&e))?;
     let state = serde_json::from_str(&stdin).unwrap_or_else(|_| json!(stdin));
     let line = json!({"hook": name, "state": state, "seen": report::report()});
     sys::append_line(file, &line.to_string()).map_err(|e| sys::io_name(&e))
@@ -168,11 +156,8 @@ fn escape(marker: &str) -> c_int {
     let marker_name = marker.trim_start_matches('/');
     let mut ways = vec![("by its path", Path::new(marker).symlink_metadata().is_ok())];
     let dots = "../".repeat(64);
-    let climbs = |start: &str| {
-        Path::new(&format!("{start}/{dots}{marker_name}"))
-            .symlink_metadata()
-            .is_ok()
-    };
+    let climbs =
+        |start: &str| Path::new(&format!("{start}/{dots}{marker_name}")).symlink_metadata().is_ok();
     ways.push(("up from the working directory", climbs(".")));
     ways.push(("by the root of pid 1", climbs("/proc/1/root")));
     ways.push(("by the working directory of pid 1", climbs("/proc/1/cwd")));
@@ -181,10 +166,7 @@ fn escape(marker: &str) -> c_int {
     ways.push(("by a second chroot", chroot_twice(&dots, marker_name)));
     let mut code = 0;
     for (way, is_out) in ways {
-        print_line(&format!(
-            "{way}: {}",
-            if is_out { "OUT" } else { "contained" }
-        ));
+        print_line(&format!("{way}: {}", if is_out { "OUT" } else { "contained" }));
         code |= c_int::from(is_out);
     }
     code

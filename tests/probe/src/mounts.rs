@@ -5,10 +5,7 @@ use serde_json::{Value, json};
 /// The mounts in their order; a line that can't be read shows as a string.
 pub(crate) fn read() -> Value {
     match std::fs::read_to_string("/proc/self/mountinfo") {
-        Ok(text) => text
-            .lines()
-            .map(|line| parse(line).unwrap_or_else(|| json!(line)))
-            .collect(),
+        Ok(text) => text.lines().map(|line| parse(line).unwrap_or_else(|| json!(line))).collect(),
         Err(e) => json!({"error": crate::sys::io_name(&e)}),
     }
 }

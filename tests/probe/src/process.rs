@@ -131,10 +131,7 @@ pub(crate) fn capabilities() -> Value {
         version: u32,
         pid: i32,
     }
-    let mut header = Header {
-        version: 0x2008_0522,
-        pid: 0,
-    };
+    let mut header = Header { version: 0x2008_0522, pid: 0 };
     let mut data = [0_u32; 6];
     // SAFETY: header and data have the layout of version 3.
     unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
@@ -158,29 +155,17 @@ pub(crate) fn capabilities() -> Value {
 }
 
 fn named(is_in: impl Fn(usize) -> bool) -> Vec<&'static str> {
-    CAPABILITIES
-        .iter()
-        .enumerate()
-        .filter(|(n, _)| is_in(*n))
-        .map(|(_, name)| *name)
-        .collect()
+    CAPABILITIES.iter().enumerate().filter(|(n, _)| is_in(*n)).map(|(_, name)| *name).collect()
 }
 
 /// Soft and hard; infinity is null.
 pub(crate) fn rlimits() -> Value {
     let show = |v: libc::rlim_t| {
-        if v == libc::RLIM_INFINITY {
-            Value::Null
-        } else {
-            json!(v)
-        }
+        if v == libc::RLIM_INFINITY { Value::Null } else { json!(v) }
     };
     let mut out = Map::new();
     for (name, resource) in RLIMITS {
-        let mut limit = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: a valid place to write to.
         unsafe { libc::getrlimit(resource, &raw mut limit) };
         out.insert(
@@ -220,12 +205,7 @@ pub(crate) fn session_keyring() -> Value {
     const KEY_SPEC_SESSION_KEYRING: isize = -3;
     // SAFETY: numbers only.
     let id = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            KEYCTL_GET_KEYRING_ID,
-            KEY_SPEC_SESSION_KEYRING,
-            0,
-        )
+        libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0)
     };
     if id < 0 {
         return json!(crate::sys::errno_name(last_errno()));

@@ -101,10 +101,7 @@ fn status() -> std::collections::HashMap<String, String> {
 fn namespaces() -> Value {
     let mut out = Map::new();
     for name in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
-        out.insert(
-            name.to_owned(),
-            json!(fs::read_link(format!("/proc/self/ns/{name}")).ok()),
-        );
+        out.insert(name.to_owned(), json!(fs::read_link(format!("/proc/self/ns/{name}")).ok()));
     }
     Value::Object(out)
 }
@@ -130,9 +127,7 @@ fn uname() -> (String, String) {
         let mut name: libc::utsname = std::mem::zeroed();
         libc::uname(&raw mut name);
         let text = |field: &[libc::c_char]| {
-            std::ffi::CStr::from_ptr(field.as_ptr())
-                .to_string_lossy()
-                .into_owned()
+            std::ffi::CStr::from_ptr(field.as_ptr()).to_string_lossy().into_owned()
         };
         (text(&name.nodename), text(&name.domainname))
     }
@@ -156,10 +151,7 @@ fn devices() -> Value {
         return Value::Null;
     };
     for entry in dir.flatten() {
-        out.insert(
-            entry.file_name().to_string_lossy().into_owned(),
-            stat(&entry.path()),
-        );
+        out.insert(entry.file_name().to_string_lossy().into_owned(), stat(&entry.path()));
     }
     Value::Object(out)
 }
@@ -202,11 +194,7 @@ pub(crate) fn stat(path: &Path) -> Value {
 
 fn id_map(path: &str) -> Option<Vec<Vec<u64>>> {
     let rows = lines(path)?;
-    Some(
-        rows.iter()
-            .map(|row| row.split_whitespace().flat_map(str::parse).collect())
-            .collect(),
-    )
+    Some(rows.iter().map(|row| row.split_whitespace().flat_map(str::parse).collect()).collect())
 }
 
 fn processes() -> Option<Vec<u32>> {

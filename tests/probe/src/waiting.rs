@@ -86,10 +86,7 @@ fn kill_self(name: &str) -> c_int {
     };
     // SAFETY: numbers only. A core file would be left in the test's directory.
     unsafe {
-        let none = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
         libc::kill(libc::getpid(), signal);
     }
