@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP, SigSet};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -28,17 +28,10 @@ impl Signals {
     /// Blocks all signals and opens the descriptor that tells of them.
     pub fn block() -> Result<Self> {
         // a caller that ignores SIGCHLD would make the exit code disappear
-        process::reset_signals().step(|| "reset signals")?;
+        process::default_signal(libc::SIGCHLD).step(|| "reset SIGCHLD")?;
         let mut set = SigSet::all();
         // what a bug of our own raises must still end us
-        for signal in [
-            nix::sys::signal::SIGSEGV,
-            nix::sys::signal::SIGBUS,
-            nix::sys::signal::SIGFPE,
-            nix::sys::signal::SIGILL,
-            nix::sys::signal::SIGABRT,
-            nix::sys::signal::SIGTRAP,
-        ] {
+        for signal in [SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP] {
             set.remove(signal);
         }
         set.thread_block().step(|| "block signals")?;

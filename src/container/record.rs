@@ -90,8 +90,12 @@ impl InitProcess {
 
 /// Start time of a process, and whether it still runs; `None` if there is none.
 fn stat(pid: Pid) -> Result<Option<(u64, bool)>> {
-    let text = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(text) => text,
+    let mut buffer = [0u8; 1024];
+    let read = std::fs::File::open(format!("/proc/{pid}/stat"))
+        .and_then(|mut file| std::io::Read::read(&mut file, &mut buffer));
+    let text = match read {
+        // one read: the kernel writes the line whole, and 1024 bytes hold it
+        Ok(length) => String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()),
         Err(e) => {
             let gone = [Some(Errno::ENOENT as i32), Some(Errno::ESRCH as i32)];
             if gone.contains(&e.raw_os_error()) {

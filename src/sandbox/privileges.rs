@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
 use caps::CapSet;
+use nix::errno::Errno;
 use nix::sys::stat::{fstat, major, minor};
 use nix::unistd::{Gid, Uid, fchown};
 
@@ -45,11 +46,13 @@ pub(super) fn drop_to(plan: &ProcessPlan) -> Result<()> {
 
 fn drop_bounding(sets: &Capabilities) -> Result<()> {
     for cap in caps::all() {
-        // what the kernel or this process does not have can't be dropped
-        let has = caps::has_cap(None, CapSet::Bounding, cap);
-        if !sets.bounding.contains(&cap) && has.unwrap_or(false) {
-            caps::drop(None, CapSet::Bounding, cap)
-                .map_err(|e| cause("bounding", &e).step(format!("drop {cap}")))?;
+        if sets.bounding.contains(&cap) {
+            continue;
+        }
+        match process::drop_bounding_capability(cap.index()) {
+            // a capability that this kernel does not know
+            Ok(()) | Err(Errno::EINVAL) => {}
+            Err(e) => return Err(Error::from(e).step(format!("drop {cap} from the bounding set"))),
         }
     }
     Ok(())

@@ -261,10 +261,7 @@ pub fn reset_signals() -> SysResult<()> {
         if signal == libc::SIGKILL || signal == libc::SIGSTOP {
             continue;
         }
-        // SAFETY: the default action runs no code of ours.
-        if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
-            return Err(Errno::last());
-        }
+        default_signal(signal)?;
     }
     nix::sys::signal::SigSet::empty().thread_set_mask()
 }
@@ -322,4 +319,25 @@ pub fn is_open(fd: RawFd) -> bool {
 pub fn stdin_fd() -> BorrowedFd<'static> {
     // SAFETY: nothing in this program closes descriptor 0.
     unsafe { BorrowedFd::borrow_raw(libc::STDIN_FILENO) }
+}
+
+/// Takes a capability out of the bounding set, by number, whether it is in it
+/// or not.
+///
+/// # Errors
+/// EINVAL for one that the kernel does not know, EPERM without CAP_SETPCAP.
+pub fn drop_bounding_capability(capability: u8) -> SysResult<()> {
+    // SAFETY: integers only.
+    let ret =
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+    check(libc::c_long::from(ret)).map(drop)
+}
+
+/// Gives a signal, by number, its default action.
+pub fn default_signal(signal: i32) -> SysResult<()> {
+    // SAFETY: the default action runs no code of ours.
+    if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+        return Err(Errno::last());
+    }
+    Ok(())
 }
