@@ -10,7 +10,7 @@ fn the_end_of_init_ends_all_by_the_pid_namespace() {
     let c = Container::new(|c| args(c, &["abandon", "3"]));
     let (mut output, writer) = pipe();
     c.on_bundle("run", &[]).stdout(writer).run().ok();
-    assert_eq!(output.to_end(), "LEAVING\n");
+    assert_eq!(output.rest(), "LEAVING\n");
     c.assert_gone();
 }
 
@@ -174,7 +174,7 @@ fn our_init_leaves_when_its_program_does() {
     let c = Container::new(|c| args(c, &["abandon", "3"]));
     let (mut output, writer) = pipe();
     c.on_bundle("run", &["--init"]).stdout(writer).run().ok();
-    assert_eq!(output.to_end(), "LEAVING\n");
+    assert_eq!(output.rest(), "LEAVING\n");
     c.assert_gone();
 }
 

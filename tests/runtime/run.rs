@@ -126,7 +126,7 @@ fn a_created_program_has_stdio_and_no_other_descriptor() {
     let create = c.on_bundle("create", &[]).stdout(writer);
     create.with_open_root(17).run().ok();
     c.start().ok();
-    let report: serde_json::Value = serde_json::from_str(&output.to_end()).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&output.rest()).unwrap();
     let fds: Vec<&String> = report["fds"].as_object().unwrap().keys().collect();
     assert_eq!(fds, ["0", "1", "2"]);
 }

@@ -86,7 +86,7 @@ impl Container {
     /// ended: a process closes its files a moment before it is a zombie.
     #[track_caller]
     pub fn ended(&self, output: &mut Pipe) -> String {
-        let text = output.to_end();
+        let text = output.rest();
         if let Some(init) = self.init.borrow_mut().take() {
             assert!(super::is_readable(&init, super::timeout()), "init stays");
         }

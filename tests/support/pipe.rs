@@ -54,7 +54,7 @@ impl Pipe {
 
     /// Everything up to the end: the moment when the last process that holds
     /// the writing end is gone.
-    pub fn to_end(&mut self) -> String {
+    pub fn rest(&mut self) -> String {
         let deadline = Instant::now() + super::timeout();
         while !self.ended {
             self.fill(deadline, "the end of the output");
