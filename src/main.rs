@@ -6,7 +6,15 @@ use clap::Parser;
 use tare::{cli, commands};
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // a closed stdout or stderr is no reason to say more; callers know
+            // 1 as the code of a runtime's failure
+            e.print().unwrap_or_default();
+            return ExitCode::from(u8::from(e.use_stderr()));
+        }
+    };
     match commands::run(cli) {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(e) => {

@@ -11,7 +11,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 
-use super::limits::Setting;
+use super::limits::{Absent, Setting};
 use super::{Cgroup, CgroupRecord, Hierarchy, events};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::SysResult;
@@ -50,8 +50,11 @@ pub(super) fn enable_controllers(
     cgroup: &Cgroup,
     settings: &[Setting],
 ) -> Result<()> {
-    let mut needed: Vec<(&str, &Setting)> =
-        settings.iter().filter_map(|setting| Some((setting.controller()?, setting))).collect();
+    let mut needed: Vec<(&str, &Setting)> = settings
+        .iter()
+        .filter(|setting| setting.absent != Absent::Ignore)
+        .filter_map(|setting| Some((setting.controller()?, setting)))
+        .collect();
     needed.sort_by_key(|(controller, _)| *controller);
     needed.dedup_by_key(|(controller, _)| *controller);
     if needed.is_empty() {

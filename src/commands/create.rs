@@ -7,6 +7,7 @@ use crate::sandbox::Options;
 use crate::spec;
 
 pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> {
+    super::refuse_systemd(global)?;
     crate::sys::exe::protect()?;
     let id = ContainerId::parse(&args.id)?;
     let bundle = bundle(args)?;

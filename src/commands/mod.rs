@@ -51,13 +51,18 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
 }
 
 fn check(global: &GlobalArgs) -> Result<()> {
-    if global.systemd_cgroup {
-        return Err(Error::unsupported("--systemd-cgroup: not supported yet"));
-    }
     match global.rootless.as_str() {
         "auto" | "false" => Ok(()),
         "true" => Err(Error::unsupported("--rootless=true: not supported yet")),
         other => Err(Error::invalid(format!("--rootless={other}: give true, false or auto"))),
+    }
+}
+
+/// For commands that make a container; callers give the option to all.
+fn refuse_systemd(global: &GlobalArgs) -> Result<()> {
+    match global.systemd_cgroup {
+        true => Err(Error::unsupported("--systemd-cgroup: not supported yet")),
+        false => Ok(()),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::spec;
 
 pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
+    super::refuse_systemd(global)?;
     crate::sys::exe::protect()?;
     let id = ContainerId::parse(&args.create.id)?;
     let bundle = super::create::bundle(&args.create)?;

@@ -236,6 +236,8 @@ fn new_record(args: &CreateArgs<'_>, plan: &Plan) -> Record {
 }
 
 fn run_hooks(plan: &Plan, pid: Pid) -> Result<()> {
+    // what the caller left open is for the program at most
+    crate::sys::process::close_range_on_exec(3).step(|| "keep descriptors from hooks")?;
     let state = HookState {
         oci_version: crate::spec::OCI_VERSION,
         id: &plan.id,

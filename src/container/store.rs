@@ -154,8 +154,9 @@ impl Entry {
     /// # Errors
     /// [`ErrorKind::NotFound`] when the container was deleted meanwhile.
     pub fn lock(&self) -> Result<Lock> {
-        let fd = self.dir.try_clone()?;
-        let mut fd = Some(fd);
+        // opened anew: a copy of `dir` would share its lock with every other copy
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut fd = Some(openat(&self.dir, ".", flags, Mode::empty())?);
         let flock = loop {
             let Some(this) = fd.take() else { return Err(Errno::EBADF.into()) };
             match Flock::lock(this, FlockArg::LockExclusive) {

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -54,6 +54,7 @@ pub(super) fn main(mut init: Init<'_>) -> Infallible {
 }
 
 fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> {
+    close_what_is_not_ours(init)?;
     process::reset_signals().step(|| "reset signals")?;
     umask(Mode::empty());
     let plan = init.plan;
@@ -81,12 +82,28 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
         *report = Some(wait_for_start(&listener)?);
     }
     hooks::run("startContainer", &plan.hooks.start_container, &state(plan, "created"))?;
+    for fd in 3..3 + init.options.preserve_fds {
+        process::pass_on(RawFd::try_from(fd).unwrap_or(-1)).step(|| "--preserve-fds")?;
+    }
     let execute = || program::execute(&program, &plan.process.args, &env);
     if init.options.init {
         let channel = report.as_ref().unwrap_or(&init.channel);
         return reaper::supervise(channel, plan.process.terminal, execute);
     }
     Err(execute())
+}
+
+/// Closes the runtime's descriptors. The lock of the container is among them:
+/// a copy of it in an init that waits for `start` would outlive a runtime that
+/// was killed, and nobody could delete the container.
+fn close_what_is_not_ours(init: &Init<'_>) -> Result<()> {
+    let mut keep: Vec<RawFd> = init.joins.iter().map(|join| join.fd.as_raw_fd()).collect();
+    keep.push(init.channel.as_fd().as_raw_fd());
+    keep.extend(init.listener.iter().chain(&init.rootfs).map(AsRawFd::as_raw_fd));
+    let first = RawFd::try_from(3 + init.options.preserve_fds).unwrap_or(RawFd::MAX);
+    process::close_all_but(first, &keep).step(|| "close the runtime's descriptors")?;
+    // what is preserved is for the program, and not for hooks
+    process::close_range_on_exec(3).step(|| "keep descriptors from hooks")
 }
 
 pub(super) fn join(joins: &[Join], which: impl Fn(CloneFlags) -> bool) -> Result<()> {
@@ -221,8 +238,6 @@ fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
     privileges::drop_to(process)?;
     umask(Mode::from_bits_truncate(process.umask));
     let program = program::find(process)?;
-    let first = 3 + init.options.preserve_fds;
-    process::close_range_on_exec(first).step(|| "close what the caller left open")?;
     Ok(program)
 }
 

@@ -36,7 +36,7 @@ pub(super) fn supervise(
     .step(|| "init: fork the program")?;
     // the end of the conversation tells that execve succeeded: init must not
     // keep its own end open, nor anything that was passed to the program
-    process::close_from(3).step(|| "init: close descriptors")?;
+    process::close_all_but(3, &[]).step(|| "init: close descriptors")?;
     process::exit_now(serve(child.pid))
 }
 

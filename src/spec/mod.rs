@@ -13,6 +13,7 @@ mod refuse;
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use oci_spec::runtime::Spec;
@@ -45,12 +46,22 @@ pub fn load(bundle: &Path) -> Result<Spec> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let file = File::open(path)?;
-    let size = file.metadata()?.len();
-    if size > MAX_CONFIG {
-        return Err(Error::invalid(format!("{size} bytes are too many for a config.json")));
+    // a fifo would make the open wait for ever
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = match File::options().read(true).custom_flags(flags).open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::invalid("does not exist").hint("is it a bundle? see --bundle"));
+        }
+        other => other?,
+    };
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(Error::invalid("is not a regular file"));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
+    if found.len() > MAX_CONFIG {
+        return Err(Error::invalid(format!("{} bytes are too many for a config", found.len())));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default() + 1);
     file.take(MAX_CONFIG).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
@@ -69,7 +80,13 @@ pub fn parse(bytes: &[u8]) -> Result<Spec> {
 fn explain(bytes: &[u8], plain: &serde_json::Error) -> Error {
     let reader = &mut serde_json::Deserializer::from_slice(bytes);
     match serde_path_to_error::deserialize::<_, Spec>(reader) {
-        Err(e) if plain.is_data() => Error::invalid(format!("{}: {}", e.path(), e.inner())),
+        Err(e) if plain.is_data() => {
+            let (path, text) = (e.path().to_string(), e.inner().to_string());
+            match text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
+                Some((field, _)) => Error::invalid(format!("{path}.{field}: is missing")),
+                None => Error::invalid(format!("{path}: {text}")),
+            }
+        }
         _ => Error::invalid(format!("not valid JSON: {plain}")),
     }
 }

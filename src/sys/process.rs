@@ -277,13 +277,6 @@ pub fn accept(listener: BorrowedFd<'_>) -> SysResult<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Closes every descriptor from `first` on (Linux 5.9), whoever thinks to own
-/// one: for a process that lives on without using or dropping any of them.
-pub fn close_from(first: u32) -> SysResult<()> {
-    // SAFETY: the callers end in exit_now, which drops nothing.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
-}
-
 /// Waits for any blocked signal; its number, or 0 when interrupted.
 pub fn wait_signal() -> i32 {
     // SAFETY: an all-zero set is a valid start for sigfillset.
@@ -340,4 +333,32 @@ pub fn default_signal(signal: i32) -> SysResult<()> {
         return Err(Errno::last());
     }
     Ok(())
+}
+
+/// Closes every descriptor from `first` on but those in `keep`, whoever thinks
+/// to own them: for a fresh copy of a process that uses and drops none of the
+/// others (Linux 5.9).
+pub fn close_all_but(first: RawFd, keep: &[RawFd]) -> SysResult<()> {
+    let mut keep: Vec<RawFd> = keep.iter().copied().filter(|fd| *fd >= first).collect();
+    keep.sort_unstable();
+    let mut next = first;
+    for fd in keep {
+        if fd > next {
+            close_range(next, fd - 1)?;
+        }
+        next = fd + 1;
+    }
+    close_range(next, RawFd::MAX)
+}
+
+fn close_range(first: RawFd, last: RawFd) -> SysResult<()> {
+    // SAFETY: the caller uses none of them any more, and ends in execve or
+    // exit_now, which drop nothing.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+/// Lets a descriptor live on over execve.
+pub fn pass_on(fd: RawFd) -> SysResult<()> {
+    // SAFETY: flags of a number; what is not open is an error.
+    check(libc::c_long::from(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })).map(drop)
 }

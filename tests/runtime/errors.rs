@@ -11,7 +11,7 @@ use crate::support::{Container, Tare, args, temp_dir};
 fn a_config_that_is_missing_is_named() {
     let c = Container::new(|_| {});
     std::fs::remove_file(c.bundle.path().join("config.json")).unwrap();
-    c.assert_refused(&["config.json", "no such file or directory"]);
+    c.assert_refused(&["config.json", "does not exist"]);
 }
 
 #[test]
@@ -24,11 +24,15 @@ fn a_config_that_is_no_json_is_named() {
 }
 
 #[test]
-fn a_config_that_is_a_directory_is_refused() {
+fn a_config_that_is_a_directory_or_a_fifo_is_refused() {
     let c = Container::new(|_| {});
     let config = c.bundle.path().join("config.json");
     std::fs::remove_file(&config).unwrap();
     std::fs::create_dir(&config).unwrap();
+    c.assert_refused(&["config.json"]);
+    // whose opening would wait for a writer
+    std::fs::remove_dir(&config).unwrap();
+    nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap();
     c.assert_refused(&["config.json"]);
 }
 
@@ -98,8 +102,8 @@ fn fields_that_have_to_be_there_are_named() {
         ("/root", "root"),
         ("/process", "process"),
         ("/process/args", "process.args"),
-        ("/process/cwd", "cwd"),
-        ("/root/path", "path"),
+        ("/process/cwd", "process.cwd"),
+        ("/root/path", "root.path"),
     ] {
         let c = Container::new(|config| {
             let (parent, field) = pointer.rsplit_once('/').unwrap();
@@ -173,7 +177,7 @@ fn a_bundle_that_is_not_there_is_named() {
         c.tare
             .command([command, "--bundle", "/no/such/bundle", &c.id])
             .run()
-            .fails_with(&["/no/such/bundle"]);
+            .fails_with(&["/no/such/bundle", "does not exist"]);
         c.assert_gone();
     }
 }
@@ -244,7 +248,7 @@ fn a_program_that_may_not_be_run_is_an_error() {
     let c = with_file("data", "no program", 0o644);
     fails_to_start(&c, &["/data", "permission denied"]);
     let c = Container::new(|c| c["process"]["args"] = json!(["/proc"]));
-    fails_to_start(&c, &["/proc"]);
+    fails_to_start(&c, &["/proc", "is a directory"]);
 }
 
 #[test]

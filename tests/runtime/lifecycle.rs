@@ -286,6 +286,59 @@ fn an_id_in_use_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn of_many_creates_with_one_id_one_wins() {
+    let tare = Tare::new();
+    let a = Container::under(&tare, |c| args(c, &["wait"]));
+    let creates: Vec<_> = (0..8).map(|_| a.on_bundle("create", &[]).spawn()).collect();
+    let outputs: Vec<_> = creates.into_iter().map(crate::support::Running::wait).collect();
+    let won = outputs.iter().filter(|o| o.code == 0).count();
+    assert_eq!(won, 1, "{outputs:#?}");
+    for output in outputs.into_iter().filter(|o| o.code != 0) {
+        output.fails_with(&["exists"]);
+    }
+    assert_eq!(a.status(), "created");
+    a.delete_by_force().ok();
+    a.assert_gone();
+}
+
+#[test]
+fn of_many_starts_one_wins() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let mut output = c.create();
+    let starts: Vec<_> = (0..8).map(|_| c.on_id("start", &[], &[]).spawn()).collect();
+    let codes: Vec<_> = starts.into_iter().map(|s| s.wait().code).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+    output.expect("READY");
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
+fn of_many_deletes_all_end() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let _output = c.started();
+    let force = || c.on_id("delete", &["--force"], &[]).spawn();
+    let deletes: Vec<_> = (0..6).map(|_| force()).collect();
+    for delete in deletes {
+        delete.wait().ok();
+    }
+    c.assert_gone();
+}
+
+#[test]
+fn commands_side_by_side_do_not_disturb_each_other() {
+    let tare = Tare::new();
+    let all: Vec<_> = (0..8)
+        .map(|n| Container::under(&tare, |c| args(c, &["say", &format!("number {n}")])))
+        .collect();
+    let runs: Vec<_> = all.iter().map(|c| c.on_bundle("run", &[]).spawn()).collect();
+    for (n, run) in runs.into_iter().enumerate() {
+        assert_eq!(run.wait().ok().stdout, format!("number {n}\n"));
+    }
+    let listed = tare.command(["list", "--quiet"]).run().ok();
+    assert_eq!(listed.stdout, "");
+}
+
+#[test]
 fn spec_writes_a_config_that_runs() {
     let c = Container::new(|_| {});
     std::fs::remove_file(c.bundle.path().join("config.json")).unwrap();

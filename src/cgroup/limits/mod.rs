@@ -105,6 +105,12 @@ pub fn plan(resources: &LinuxResources) -> Result<LimitsPlan> {
     if let Some(network) = resources.network() {
         no_network(network)?;
     }
+    for setting in &mut plan.settings {
+        // "no limit" holds without the controller as well
+        if setting.value == "max" || setting.value.starts_with("max ") {
+            setting.absent = Absent::Ignore;
+        }
+    }
     if let Some(unified) = resources.unified() {
         let mut entries: Vec<_> = unified.iter().collect();
         // a map has no order, and the same config should do the same twice
