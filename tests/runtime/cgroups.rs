@@ -26,7 +26,7 @@ fn an_absolute_path_is_below_the_mount() {
     let processes = std::fs::read_to_string(c.cgroup().join("cgroup.procs")).unwrap();
     assert_eq!(processes.trim(), c.pid().to_string());
     c.kill("KILL").ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     assert!(!c.cgroup().exists());
 }
@@ -79,7 +79,7 @@ fn without_a_path_the_cgroup_bears_the_containers_name() {
     let path = cgroup_of(c.pid());
     assert!(path.contains(&c.id), "{path}");
     c.kill("KILL").ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     c.assert_gone();
 }
@@ -92,7 +92,7 @@ fn a_path_of_several_parts_is_made_on_the_way() {
     let mut output = c.started();
     assert_eq!(cgroup_of(c.pid()), path);
     c.kill("KILL").ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     assert!(!c.cgroup().join("middle/leaf").exists());
     // whether the parents go is the runtime's choice: others may use them
@@ -301,7 +301,7 @@ fn all_processes_of_the_container_are_in_its_cgroup() {
     assert_eq!(processes.lines().count(), 4);
     let ids: Vec<u32> = processes.lines().map(|l| l.parse().unwrap()).collect();
     c.delete_by_force().ok();
-    output.to_end();
+    c.ended(&mut output);
     wait_gone("the container's processes", || !ids.iter().any(|p| is_alive(*p)));
     assert!(!Path::new(&c.cgroup()).exists());
 }

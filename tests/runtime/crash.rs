@@ -74,6 +74,7 @@ fn at_each_moment(
     for n in (1..=calls).step_by(step) {
         let c = new();
         prepare(&c);
+        println!("killing at call {n} of {calls}");
         run_until_call(command(&c), n);
         let output = c.delete_by_force();
         assert_eq!(output.code, 0, "killed at call {n} of {calls}: {output:?}");

@@ -30,6 +30,7 @@ fn a_config_that_is_a_directory_or_a_fifo_is_refused() {
     std::fs::remove_file(&config).unwrap();
     std::fs::create_dir(&config).unwrap();
     c.assert_refused(&["config.json"]);
+    // whose opening would wait for a writer
     std::fs::remove_dir(&config).unwrap();
     nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU).unwrap();
     c.assert_refused(&["config.json"]);
@@ -163,7 +164,7 @@ fn ids_that_are_no_names_are_refused() {
             c.assert_gone();
         }
         for command in ["start", "state", "kill", "delete"] {
-            let output = c.tare.command([command, "--", id]).run();
+            let output = c.tare.command([command, id]).run();
             assert_eq!(output.code, 1, "{command} {id:?}: {output:?}");
         }
     }
@@ -295,9 +296,11 @@ fn words_that_are_no_command_are_refused() {
 
 #[test]
 fn the_systemd_driver_is_not_supported_yet() {
-    let tare = Tare::new().with(&["--systemd-cgroup"]);
-    let c = Container::under(&tare, |_| {});
-    c.on_bundle("create", &[]).run().fails_with(&["systemd"]);
+    let c = Container::new(|_| {});
+    let bundle = c.bundle.path().to_str().unwrap();
+    let tare = c.tare.with(&["--systemd-cgroup"]);
+    let output = tare.command(["create", "--bundle", bundle, &c.id]).run();
+    output.fails_with(&["systemd", "not supported"]);
     c.assert_gone();
 }
 

@@ -75,7 +75,7 @@ fn each_kind_runs_at_its_time() {
     output.expect("READY");
     assert_eq!(log.names(), KINDS[..5]);
     c.kill("KILL").ok();
-    output.to_end();
+    c.ended(&mut output);
     assert_eq!(log.names(), KINDS[..5]);
     c.delete().ok();
     assert_eq!(log.names(), KINDS);
@@ -104,7 +104,7 @@ fn hooks_get_the_state() {
     let mut output = c.create();
     let pid = c.pid();
     c.start().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     let lines = log.lines();
     assert_eq!(lines.len(), KINDS.len());
@@ -137,7 +137,7 @@ fn hooks_run_in_their_namespaces() {
     let inside = namespace_of(c.pid(), "mnt");
     let outside = namespace_of(std::process::id(), "mnt");
     c.start().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     for line in log.lines() {
         let hook = line["hook"].as_str().unwrap();
@@ -185,7 +185,8 @@ fn hooks_of_a_kind_run_in_the_configs_order() {
 #[test]
 fn hooks_inherit_no_descriptor() {
     let log = Log::new();
-    with_all(&log, &["exit", "0"]).run().ok();
+    let c = with_all(&log, &["exit", "0"]);
+    c.on_bundle("run", &[]).with_open_root(17).run().ok();
     for line in log.lines() {
         let fds = line["seen"]["fds"].as_object().unwrap();
         let numbers: Vec<&String> = fds.keys().collect();
@@ -222,7 +223,7 @@ fn a_start_hook_that_fails_keeps_the_program_from_running() {
     });
     let mut output = c.create();
     c.start().fails_with(&["startContainer"]);
-    assert_eq!(output.to_end(), "");
+    assert_eq!(c.ended(&mut output), "");
     c.delete_by_force().ok();
     c.assert_gone();
 }
@@ -261,7 +262,7 @@ fn a_poststop_hook_that_fails_does_not_keep_the_container() {
     });
     let mut output = c.create();
     c.start().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     assert_eq!(log.names(), ["second"]);
     c.assert_gone();

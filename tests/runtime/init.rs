@@ -10,7 +10,7 @@ fn the_end_of_init_ends_all_by_the_pid_namespace() {
     let c = Container::new(|c| args(c, &["abandon", "3"]));
     let (mut output, writer) = pipe();
     c.on_bundle("run", &[]).stdout(writer).run().ok();
-    assert_eq!(output.to_end(), "LEAVING\n");
+    assert_eq!(output.rest(), "LEAVING\n");
     c.assert_gone();
 }
 
@@ -22,7 +22,7 @@ fn the_end_of_init_ends_all_without_a_pid_namespace() {
     });
     let (mut output, writer) = pipe();
     c.on_bundle("run", &[]).stdout(writer).run().ok();
-    assert_eq!(output.to_end(), "LEAVING\n");
+    assert_eq!(c.ended(&mut output), "LEAVING\n");
     c.assert_gone();
 }
 
@@ -41,7 +41,7 @@ fn scattered() -> (Container, crate::support::Pipe) {
 fn kill_all_reaches_everyone_without_a_pid_namespace() {
     let (c, mut output) = scattered();
     c.on_id("kill", &["--all"], &["KILL"]).run().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     c.assert_gone();
 }
@@ -50,7 +50,7 @@ fn kill_all_reaches_everyone_without_a_pid_namespace() {
 fn delete_by_force_reaches_everyone_without_a_pid_namespace() {
     let (c, mut output) = scattered();
     c.delete_by_force().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.assert_gone();
 }
 
@@ -73,7 +73,7 @@ fn left_alone() -> (Container, crate::support::Pipe) {
 fn kill_all_reaches_those_who_outlive_the_init() {
     let (c, mut output) = left_alone();
     c.on_id("kill", &["--all"], &["KILL"]).run().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     c.assert_gone();
 }
@@ -82,7 +82,7 @@ fn kill_all_reaches_those_who_outlive_the_init() {
 fn delete_by_force_reaches_those_who_outlive_the_init() {
     let (c, mut output) = left_alone();
     c.delete_by_force().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.assert_gone();
 }
 
@@ -93,7 +93,7 @@ fn kill_all_sends_any_signal() {
     // the init leaves; its children have blocked the signal
     crate::support::wait_gone("the init", || c.status() == "stopped");
     c.delete_by_force().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.assert_gone();
 }
 
@@ -108,7 +108,7 @@ fn the_end_of_one_leaves_the_other_in_a_joined_pid_namespace() {
     });
     let mut output = second.started();
     second.delete_by_force().ok();
-    output.to_end();
+    second.ended(&mut output);
     second.assert_gone();
     assert_eq!(first.status(), "running");
     first.kill("USR1").ok();
@@ -174,7 +174,7 @@ fn our_init_leaves_when_its_program_does() {
     let c = Container::new(|c| args(c, &["abandon", "3"]));
     let (mut output, writer) = pipe();
     c.on_bundle("run", &["--init"]).stdout(writer).run().ok();
-    assert_eq!(output.to_end(), "LEAVING\n");
+    assert_eq!(output.rest(), "LEAVING\n");
     c.assert_gone();
 }
 

@@ -12,7 +12,7 @@ fn create_holds_the_program_until_start() {
     assert!(is_alive(c.pid()));
     assert!(output.is_silent());
     c.start().ok();
-    assert_eq!(output.to_end(), "hello\n");
+    assert_eq!(c.ended(&mut output), "hello\n");
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn config_is_not_read_again_after_create() {
     let mut output = c.create();
     c.bundle.write_config("no longer JSON");
     c.start().ok();
-    assert_eq!(output.to_end(), "first\n");
+    assert_eq!(c.ended(&mut output), "first\n");
     c.delete().ok();
 }
 
@@ -66,7 +66,7 @@ fn statuses_follow_the_life_of_the_program() {
     assert_eq!(c.status(), "running");
     c.kill("TERM").ok();
     output.expect("GOT SIGTERM");
-    output.to_end();
+    c.ended(&mut output);
     let state = c.state();
     assert_eq!(state["status"], "stopped");
     assert_eq!(state["pid"], 0);
@@ -132,7 +132,7 @@ fn a_created_container_can_be_killed() {
     let c = Container::new(|c| args(c, &["wait"]));
     let mut output = c.create();
     c.kill("KILL").ok();
-    assert_eq!(output.to_end(), "");
+    assert_eq!(c.ended(&mut output), "");
     assert_eq!(c.status(), "stopped");
     c.delete().ok();
     c.assert_gone();
@@ -143,7 +143,7 @@ fn kill_of_a_stopped_container_says_so() {
     let c = Container::new(|c| args(c, &["exit", "0"]));
     let mut output = c.create();
     c.start().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.kill("TERM").fails_with(&["container not running"]);
 }
 
@@ -160,7 +160,7 @@ fn start_of_a_stopped_container_is_refused() {
     let c = Container::new(|c| args(c, &["wait"]));
     let mut output = c.create();
     c.kill("KILL").ok();
-    output.to_end();
+    c.ended(&mut output);
     c.start().fails_with(&["stopped"]);
 }
 
@@ -179,7 +179,7 @@ fn delete_by_force_takes_a_created_container() {
     let c = Container::new(|c| args(c, &["wait"]));
     let mut output = c.create();
     c.delete_by_force().ok();
-    assert_eq!(output.to_end(), "");
+    assert_eq!(c.ended(&mut output), "");
     c.assert_gone();
 }
 
@@ -197,7 +197,7 @@ fn delete_twice_says_that_it_does_not_exist() {
     let c = Container::new(|c| args(c, &["exit", "0"]));
     let mut output = c.create();
     c.start().ok();
-    output.to_end();
+    c.ended(&mut output);
     c.delete().ok();
     c.delete().fails_with(&["does not exist"]);
 }
@@ -208,7 +208,7 @@ fn an_id_is_free_again_after_delete() {
     for _ in 0..3 {
         let mut output = c.create();
         c.start().ok();
-        assert_eq!(output.to_end(), "hello\n");
+        assert_eq!(c.ended(&mut output), "hello\n");
         c.delete().ok();
     }
     c.assert_gone();
@@ -283,6 +283,59 @@ fn an_id_in_use_is_refused_and_the_first_goes_on() {
     }
     assert_eq!(a.traces(), before);
     assert_eq!(a.status(), "running");
+}
+
+#[test]
+fn of_many_creates_with_one_id_one_wins() {
+    let tare = Tare::new();
+    let a = Container::under(&tare, |c| args(c, &["wait"]));
+    let creates: Vec<_> = (0..8).map(|_| a.on_bundle("create", &[]).spawn()).collect();
+    let outputs: Vec<_> = creates.into_iter().map(crate::support::Running::wait).collect();
+    let won = outputs.iter().filter(|o| o.code == 0).count();
+    assert_eq!(won, 1, "{outputs:#?}");
+    for output in outputs.into_iter().filter(|o| o.code != 0) {
+        output.fails_with(&["exists"]);
+    }
+    assert_eq!(a.status(), "created");
+    a.delete_by_force().ok();
+    a.assert_gone();
+}
+
+#[test]
+fn of_many_starts_one_wins() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let mut output = c.create();
+    let starts: Vec<_> = (0..8).map(|_| c.on_id("start", &[], &[]).spawn()).collect();
+    let codes: Vec<_> = starts.into_iter().map(|s| s.wait().code).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+    output.expect("READY");
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
+fn of_many_deletes_all_end() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let _output = c.started();
+    let force = || c.on_id("delete", &["--force"], &[]).spawn();
+    let deletes: Vec<_> = (0..6).map(|_| force()).collect();
+    for delete in deletes {
+        delete.wait().ok();
+    }
+    c.assert_gone();
+}
+
+#[test]
+fn commands_side_by_side_do_not_disturb_each_other() {
+    let tare = Tare::new();
+    let all: Vec<_> = (0..8)
+        .map(|n| Container::under(&tare, |c| args(c, &["say", &format!("number {n}")])))
+        .collect();
+    let runs: Vec<_> = all.iter().map(|c| c.on_bundle("run", &[]).spawn()).collect();
+    for (n, run) in runs.into_iter().enumerate() {
+        assert_eq!(run.wait().ok().stdout, format!("number {n}\n"));
+    }
+    let listed = tare.command(["list", "--quiet"]).run().ok();
+    assert_eq!(listed.stdout, "");
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! `run`: exit codes, signals, stdio, descriptors.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use nix::libc;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::{Container, args, is_alive, pipe, wait_gone};
+use crate::support::{
+    Container, args, dup_to, is_alive, is_readable, pidfd_open, pipe, timeout, wait_gone,
+};
 
 #[test]
 fn the_exit_code_is_the_programs() {
@@ -75,9 +77,10 @@ fn a_detached_run_returns_while_the_program_runs() {
     assert_eq!(state["status"], "running");
     let pid = std::fs::read_to_string(pid_file).unwrap();
     assert_eq!(pid, state["pid"].to_string());
+    let init = pidfd_open(pid.parse().unwrap());
     c.kill("TERM").ok();
     output.expect("GOT SIGTERM");
-    output.to_end();
+    assert!(is_readable(&init, timeout()));
     // nobody waits for it: the state stays until delete
     assert_eq!(c.status(), "stopped");
     c.delete().ok();
@@ -111,11 +114,7 @@ fn a_run_that_keeps_leaves_the_state() {
 #[test]
 fn the_program_has_stdio_and_no_other_descriptor() {
     let c = Container::new(|_| {});
-    let leak: OwnedFd = std::fs::File::open("/").unwrap().into();
-    // SAFETY: two system calls.
-    let command =
-        unsafe { c.on_bundle("run", &[]).before_exec(move || dup_to(leak.as_raw_fd(), 17)) };
-    let report = command.run().ok().json();
+    let report = c.on_bundle("run", &[]).with_open_root(17).run().ok().json();
     let fds: Vec<&String> = report["fds"].as_object().unwrap().keys().collect();
     assert_eq!(fds, ["0", "1", "2"]);
 }
@@ -123,26 +122,13 @@ fn the_program_has_stdio_and_no_other_descriptor() {
 #[test]
 fn a_created_program_has_stdio_and_no_other_descriptor() {
     let c = Container::new(|_| {});
-    let leak: OwnedFd = std::fs::File::open("/").unwrap().into();
     let (mut output, writer) = pipe();
-    // SAFETY: two system calls.
-    let command = unsafe {
-        c.on_bundle("create", &[]).stdout(writer).before_exec(move || dup_to(leak.as_raw_fd(), 17))
-    };
-    command.run().ok();
+    let create = c.on_bundle("create", &[]).stdout(writer);
+    create.with_open_root(17).run().ok();
     c.start().ok();
-    let report: serde_json::Value = serde_json::from_str(&output.to_end()).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&output.rest()).unwrap();
     let fds: Vec<&String> = report["fds"].as_object().unwrap().keys().collect();
     assert_eq!(fds, ["0", "1", "2"]);
-}
-
-/// Not close-on-exec: what a careless caller does.
-fn dup_to(from: i32, to: i32) -> std::io::Result<()> {
-    // SAFETY: numbers only.
-    match unsafe { libc::dup2(from, to) } {
-        -1 => Err(std::io::Error::last_os_error()),
-        _ => Ok(()),
-    }
 }
 
 #[test]

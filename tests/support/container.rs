@@ -1,5 +1,7 @@
 //! One container: a bundle, a name, and the commands on it.
 
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -11,6 +13,8 @@ pub struct Container {
     pub tare: Tare,
     pub bundle: Bundle,
     pub id: String,
+    /// The init of the last `create`.
+    init: RefCell<Option<OwnedFd>>,
 }
 
 impl Container {
@@ -26,7 +30,7 @@ impl Container {
             config["linux"]["cgroupsPath"] = Value::from(format!("/{id}"));
             edit(config);
         });
-        Container { tare: tare.clone(), bundle, id }
+        Container { tare: tare.clone(), bundle, id, init: RefCell::new(None) }
     }
 
     /// `COMMAND [FLAGS] --bundle B ID`.
@@ -70,8 +74,23 @@ impl Container {
     #[track_caller]
     pub fn create(&self) -> Pipe {
         let (reader, writer) = pipe();
-        self.on_bundle("create", &[]).stdout(writer).run().ok();
+        let pid_file = self.bundle.path().join("init.pid");
+        let flags = ["--pid-file", pid_file.to_str().unwrap()];
+        self.on_bundle("create", &flags).stdout(writer).run().ok();
+        let pid = std::fs::read_to_string(pid_file).unwrap();
+        *self.init.borrow_mut() = Some(super::pidfd_open(pid.parse().unwrap()));
         reader
+    }
+
+    /// The rest of the output of a container that ends, once its init has
+    /// ended: a process closes its files a moment before it is a zombie.
+    #[track_caller]
+    pub fn ended(&self, output: &mut Pipe) -> String {
+        let text = output.rest();
+        if let Some(init) = self.init.borrow_mut().take() {
+            assert!(super::is_readable(&init, super::timeout()), "init stays");
+        }
+        text
     }
 
     /// `create` and `start`; returns once the program has said READY.
@@ -146,11 +165,15 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let output = self.delete_by_force();
-        if output.code != 0 && !std::thread::panicking() {
-            // some runtimes call it an error that there is nothing to delete
-            let is_absent = output.stderr.contains("does not exist");
-            assert!(is_absent || !self.tare.is_tare(), "{output:#?}");
+        let running = self.on_id("delete", &["--force"], &[]).spawn();
+        if std::thread::panicking() {
+            // a second panic would end all tests; a hang here ends with a kill
+            running.ends_within(super::timeout());
+            return;
         }
+        let output = running.wait();
+        // some runtimes call it an error that there is nothing to delete
+        let is_absent = output.stderr.contains("does not exist");
+        assert!(output.code == 0 || is_absent || !self.tare.is_tare(), "{output:#?}");
     }
 }

@@ -1,10 +1,10 @@
 //! The reading end of a pipe or a terminal, with a deadline on every read.
 
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use super::is_readable;
 
 /// What the other side has written so far, and what it will write.
 pub struct Pipe {
@@ -54,7 +54,7 @@ impl Pipe {
 
     /// Everything up to the end: the moment when the last process that holds
     /// the writing end is gone.
-    pub fn to_end(&mut self) -> String {
+    pub fn rest(&mut self) -> String {
         let deadline = Instant::now() + super::timeout();
         while !self.ended {
             self.fill(deadline, "the end of the output");
@@ -64,19 +64,13 @@ impl Pipe {
 
     /// True when nothing is there to be read now.
     pub fn is_silent(&mut self) -> bool {
-        self.buffer.is_empty() && !self.is_readable(Duration::ZERO)
-    }
-
-    fn is_readable(&self, wait: Duration) -> bool {
-        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
-        let wait = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
-        poll(&mut fds, wait).unwrap() > 0
+        self.buffer.is_empty() && !is_readable(&self.file, Duration::ZERO)
     }
 
     fn fill(&mut self, deadline: Instant, what: &str) {
         let left = deadline.saturating_duration_since(Instant::now());
         assert!(
-            self.is_readable(left),
+            is_readable(&self.file, left),
             "no sign of {what} after {:?}; so far: {:?}",
             super::timeout(),
             String::from_utf8_lossy(&self.buffer)

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -123,6 +123,14 @@ impl Invocation {
         self
     }
 
+    /// A descriptor of the host's root directory that is not close-on-exec:
+    /// what a careless caller leaves open.
+    pub fn with_open_root(self, number: i32) -> Self {
+        let root = File::open("/").unwrap();
+        // SAFETY: one system call.
+        unsafe { self.before_exec(move || dup_to(root.as_raw_fd(), number)) }
+    }
+
     /// Starts it.
     pub fn spawn(mut self) -> Running {
         if let Some(file) = &self.stdout {
@@ -184,8 +192,7 @@ impl Running {
 
     /// Whether it ends in this time.
     pub fn ends_within(&self, time: Duration) -> bool {
-        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::try_from(time).unwrap()).unwrap() > 0
+        is_readable(&self.pidfd, time)
     }
 
     fn output_so_far(&mut self, code: i32) -> Output {
@@ -215,7 +222,24 @@ impl Drop for Running {
     }
 }
 
-fn pidfd_open(pid: u32) -> OwnedFd {
+/// dup2(2): the copy stays open over exec.
+pub fn dup_to(from: RawFd, to: RawFd) -> std::io::Result<()> {
+    // SAFETY: numbers only.
+    match unsafe { libc::dup2(from, to) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether there is something to read within this time; of a pidfd: whether
+/// the process ends.
+pub fn is_readable(fd: &impl AsFd, time: Duration) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::try_from(time).unwrap()).unwrap() > 0
+}
+
+/// A descriptor of a process, whoever its parent is.
+pub fn pidfd_open(pid: u32) -> OwnedFd {
     // SAFETY: numbers only; a descriptor that comes back is ours.
     unsafe {
         let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);

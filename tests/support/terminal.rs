@@ -5,12 +5,11 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 
-use super::{Invocation, Pipe};
+use super::{Invocation, Pipe, is_readable};
 
 /// A pty whose other side is a command's stdio and controlling terminal.
 pub struct Terminal {
@@ -79,15 +78,9 @@ pub fn resize(terminal: RawFd, rows: u16, columns: u16) {
 
 /// The descriptor that the next caller of this socket sends.
 pub fn receive_fd(listener: &UnixListener) -> OwnedFd {
-    use std::os::fd::AsFd;
-    let wait = |fd: std::os::fd::BorrowedFd| {
-        let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
-        let time = PollTimeout::try_from(super::timeout()).unwrap();
-        assert!(poll(&mut fds, time).unwrap() > 0, "no one sends a terminal");
-    };
-    wait(listener.as_fd());
+    assert!(is_readable(listener, super::timeout()), "no one calls");
     let (stream, _) = listener.accept().unwrap();
-    wait(stream.as_fd());
+    assert!(is_readable(&stream, super::timeout()), "no one sends");
     let mut data = [0; 4096];
     let mut parts = [std::io::IoSliceMut::new(&mut data)];
     let mut room = nix::cmsg_space!([RawFd; 4]);

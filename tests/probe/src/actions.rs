@@ -16,13 +16,13 @@ use crate::sys::{self, cstring, eprint_line, print_line, verdict};
 pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
     let result = match (word, args) {
         ("report", []) => return Some(say(&report::report().to_string())),
-        ("say", [text @ ..]) => return Some(say(&text.join(" "))),
-        ("complain", [text @ ..]) => {
+        ("say", text) => return Some(say(&text.join(" "))),
+        ("complain", text) => {
             eprint_line(&text.join(" "));
             return Some(0);
         }
         ("exit", [code]) => return Some(code.parse().unwrap_or(64)),
-        ("fail", [text @ ..]) => {
+        ("fail", text) => {
             eprint_line(&text.join(" "));
             return Some(1);
         }
