@@ -4,18 +4,37 @@
 //! The moments are system calls: the runtime is traced and killed on its n-th
 //! one, so that a test that fails names the n to look at with strace.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nix::libc;
 
-use crate::support::{Container, Invocation, args, pipe, wait_gone};
+use crate::support::{Container, Invocation, Output, args, pipe, wait_gone};
 
 /// How many moments of a command are tried.
 const MOMENTS: usize = 40;
 
-/// Runs the command up to its n-th system call and kills it there. The number
-/// of calls that it made, and whether it came to its end before.
-fn run_until_call(command: Invocation, n: usize) -> (usize, bool) {
+/// Who is killed.
+#[derive(Clone, Copy, PartialEq)]
+enum Victim {
+    /// The command itself
+    Runtime,
+    /// What it has cloned: the container's init
+    Init,
+}
+
+/// A command that was traced.
+struct Traced {
+    /// System calls of the victim, up to its end
+    calls: usize,
+    /// Whether it was killed before
+    is_killed: bool,
+    /// Of the command
+    output: Output,
+}
+
+/// Runs the command, and kills the victim when it enters its n-th system call.
+fn kill_at_call(command: Invocation, victim: Victim, n: usize) -> Traced {
     // SAFETY: one system call.
     let command = unsafe {
         command.before_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
@@ -24,38 +43,77 @@ fn run_until_call(command: Invocation, n: usize) -> (usize, bool) {
         })
     };
     let running = command.spawn();
-    let pid = i32::try_from(running.pid()).unwrap();
+    let runtime = i32::try_from(running.pid()).unwrap();
+    let mut others = BTreeSet::new();
     let mut stops = 0;
-    loop {
-        let mut status = 0;
-        // SAFETY: our own child, and a place for its status.
-        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) }, pid);
-        if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
-            std::mem::forget(running);
-            return (stops / 2, true);
+    let mut is_killed = false;
+    let code = loop {
+        let (pid, status) = next_stop();
+        if pid != runtime {
+            others.insert(pid);
         }
-        let signal = match libc::WSTOPSIG(status) {
-            libc::SIGTRAP => 0,
-            other => other,
-        };
-        // two stops a call: on its way in and out
-        stops += usize::from(signal == 0);
-        if stops / 2 >= n {
-            kill_traced(pid);
-            std::mem::forget(running);
-            return (stops / 2, false);
+        if !libc::WIFSTOPPED(status) {
+            others.remove(&pid);
+            match pid == runtime {
+                true if libc::WIFEXITED(status) => break libc::WEXITSTATUS(status),
+                true => break 128 + libc::WTERMSIG(status),
+                false => continue,
+            }
         }
-        // SAFETY: a stopped child of ours.
-        unsafe { libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, signal) };
+        let is_call = libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80;
+        if is_call && (pid == runtime) == (victim == Victim::Runtime) {
+            stops += 1;
+            // two stops a call: on its way in and out
+            if stops / 2 >= n && !is_killed {
+                is_killed = true;
+                // SAFETY: numbers only.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+                continue;
+            }
+        }
+        go_on(pid, status, victim);
+    };
+    // an init that we trace can't be reaped by anyone else: it would stay
+    for pid in others.clone() {
+        // SAFETY: our tracee, and a place for its status.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
     }
+    while !others.is_empty() {
+        let (pid, status) = next_stop();
+        if !libc::WIFSTOPPED(status) {
+            others.remove(&pid);
+        }
+    }
+    Traced { calls: stops / 2, is_killed, output: running.reaped(code) }
 }
 
-fn kill_traced(pid: i32) {
+/// The next event of a tracee of this thread; those of other tests are theirs.
+fn next_stop() -> (i32, i32) {
     let mut status = 0;
-    // SAFETY: our own child, and a place for its status.
+    // SAFETY: a place for the status.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+    assert!(pid > 0, "waitpid: {}", std::io::Error::last_os_error());
+    (pid, status)
+}
+
+/// Lets a stopped tracee run up to its next system call.
+fn go_on(pid: i32, status: i32, victim: Victim) {
+    let signal = match libc::WSTOPSIG(status) {
+        // calls, the stop at exec, the news of a clone, the first stop of a child
+        stop if stop & 0x7f == libc::SIGTRAP => 0,
+        libc::SIGSTOP => 0,
+        signal => signal,
+    };
+    let mut options = libc::PTRACE_O_TRACESYSGOOD;
+    if victim == Victim::Init {
+        // children are traced too; else an init that is left alone lives on
+        options |= libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACECLONE;
+    }
+    // SAFETY: a stopped tracee of ours; it may have been killed meanwhile, and
+    // then both calls fail, which the next wait tells.
     unsafe {
-        libc::kill(pid, libc::SIGKILL);
-        libc::waitpid(pid, &raw mut status, libc::__WALL);
+        libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options);
+        libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, signal);
     }
 }
 
@@ -68,14 +126,13 @@ fn at_each_moment(
 ) {
     let c = new();
     prepare(&c);
-    let (calls, ended) = run_until_call(command(&c), usize::MAX);
-    assert!(ended);
+    let calls = kill_at_call(command(&c), Victim::Runtime, usize::MAX).calls;
     let step = (calls / MOMENTS).max(1);
     for n in (1..=calls).step_by(step) {
         let c = new();
         prepare(&c);
         println!("killing at call {n} of {calls}");
-        run_until_call(command(&c), n);
+        kill_at_call(command(&c), Victim::Runtime, n);
         let output = c.delete_by_force();
         assert_eq!(output.code, 0, "killed at call {n} of {calls}: {output:?}");
         let what = format!("traces of a command killed at call {n} of {calls}");
@@ -112,6 +169,27 @@ fn a_killed_delete_can_be_tried_again() {
         |c| drop(c.on_bundle("create", &[]).run().ok()),
         |c| c.on_id("delete", &["--force"], &[]),
     );
+}
+
+#[test]
+fn a_create_whose_init_dies_undoes_itself() {
+    let c = container();
+    let calls = kill_at_call(c.on_bundle("create", &[]), Victim::Init, usize::MAX).calls;
+    c.delete_by_force().ok();
+    assert!(calls > 10, "the init was not traced");
+    for n in (1..=calls).step_by((calls / MOMENTS).max(1)) {
+        println!("killing init at call {n} of {calls}");
+        let c = container();
+        let traced = kill_at_call(c.on_bundle("create", &[]), Victim::Init, n);
+        if traced.output.code == 0 {
+            // at its very end create is done, and does not look back
+            assert!(!traced.is_killed || n + 10 > calls, "{:#?}", traced.output);
+            c.delete_by_force().ok();
+        } else {
+            traced.output.fails_with(&[&c.id]);
+        }
+        c.assert_gone();
+    }
 }
 
 #[test]

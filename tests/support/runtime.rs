@@ -190,6 +190,12 @@ impl Running {
         self.output_so_far(code)
     }
 
+    /// For a test that has waited for it in its own way.
+    pub fn reaped(mut self, code: i32) -> Output {
+        self.waited = true;
+        self.output_so_far(code)
+    }
+
     /// Whether it ends in this time.
     pub fn ends_within(&self, time: Duration) -> bool {
         is_readable(&self.pidfd, time)
