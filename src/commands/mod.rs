@@ -48,9 +48,7 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
 /// specification's.
 fn version() {
     println!("tare version {}", env!("CARGO_PKG_VERSION"));
-    if let Some(commit) = option_env!("TARE_COMMIT") {
-        println!("commit: {commit}");
-    }
+    println!("commit: {}", option_env!("TARE_COMMIT").unwrap_or("unknown"));
     println!("spec: {}", crate::spec::OCI_VERSION);
 }
 
