@@ -18,6 +18,7 @@ fn refused(scene: &Scene, layout: &Path, words: &[&str]) {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table of cases")]
 fn entries_that_climb_out() {
     let scene = Scene::new();
     let target = scene.path("outside");
@@ -158,7 +159,7 @@ fn blobs_that_lie() {
     let digest = sha256(&good.blob);
     let spoil = |name: &str, how: &dyn Fn(&mut Vec<u8>)| {
         let dir = scene.path(name);
-        let layout = simple(&dir, "x", &[good.clone()]);
+        let layout = simple(&dir, "x", std::slice::from_ref(&good));
         let path = Layout { dir, index: vec![] }.blob_path(&digest);
         let mut blob = fs::read(&path).unwrap();
         how(&mut blob);
@@ -214,12 +215,13 @@ fn blobs_that_lie() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table of cases")]
 fn documents_that_lie() {
     let scene = Scene::new();
     let good = layer(&[file("a", "a")], "none");
     let case = |name: &str, change: &dyn Fn(&mut Layout)| {
         let mut layout = Layout::new(&scene.path(name));
-        let image = layout.image(&[good.clone()], HOST, json!({}));
+        let image = layout.image(std::slice::from_ref(&good), HOST, json!({}));
         layout.tag(image, "x");
         change(&mut layout);
         layout.finish()
@@ -261,6 +263,12 @@ fn documents_that_lie() {
         l.tag(descriptor, "x");
     };
     refused(&scene, &case("count", &ids), &["diff ids"]);
+    let many = |l: &mut Layout| {
+        let image = l.image(&vec![good.clone(); 501], HOST, json!({}));
+        l.index.clear();
+        l.tag(image, "x");
+    };
+    refused(&scene, &case("many", &many), &["501 layers"]);
     let empty = case("none", &|l| l.index.clear());
     refused(&scene, &empty, &["no image"]);
     fs::write(empty.join("index.json"), "{").unwrap();

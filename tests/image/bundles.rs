@@ -238,6 +238,37 @@ fn passwd_cannot_lead_out_or_block() {
 }
 
 #[test]
+fn an_overlay_of_many_layers() {
+    let scene = Scene::new();
+    let make = |n: usize| {
+        layer(
+            &[file(&format!("f{n}"), ""), file("last", &n.to_string())],
+            "none",
+        )
+    };
+    let mut layers: Vec<_> = (0..150).map(make).collect();
+    // the same layer twice: what it has shows at its upper place
+    layers.push(layers[3].clone());
+    let path = simple(&scene.path("oci"), "many", &layers);
+    let bundle = unpack(&scene, &path, "bundle", "overlay");
+    let rootfs = bundle.join("rootfs");
+    assert_eq!(fs::read_dir(&rootfs).unwrap().count(), 151);
+    assert_eq!(fs::read(rootfs.join("last")).unwrap(), b"3");
+    scene.ok(&["umount", bundle.to_str().unwrap()]);
+}
+
+#[test]
+fn an_image_without_layers() {
+    let scene = Scene::new();
+    let path = simple(&scene.path("oci"), "empty", &[]);
+    for mode in ["overlay", "copy"] {
+        let bundle = unpack(&scene, &path, mode, mode);
+        assert_eq!(fs::read_dir(bundle.join("rootfs")).unwrap().count(), 0);
+        scene.ok(&["umount", bundle.to_str().unwrap()]);
+    }
+}
+
+#[test]
 fn runc_runs_the_bundle() {
     let scene = Scene::new();
     if !has("runc") || !Path::new("/bin/busybox").try_exists().unwrap() {

@@ -66,7 +66,11 @@ fn everything_is_kept_in_every_compression() {
     for how in ["none", "gzip", "zstd"] {
         let scene = Scene::new();
         let layer = layer(&rich(), how);
-        scene.import(&simple(&scene.path("oci"), "rich", &[layer.clone()]));
+        scene.import(&simple(
+            &scene.path("oci"),
+            "rich",
+            std::slice::from_ref(&layer),
+        ));
         let root = scene.layer_dir(&layer);
         check_rich(&root);
         let inspect: serde_json::Value =
@@ -175,7 +179,7 @@ fn sparse_files_in_all_forms() {
         scene.import(&simple(
             &scene.path(&format!("oci-{form}")),
             "s",
-            &[layer.clone()],
+            std::slice::from_ref(&layer),
         ));
         let root = scene.layer_dir(&layer);
         for name in ["sparse", "hole"] {
@@ -237,7 +241,11 @@ fn later_entries_replace_earlier_ones() {
         ],
         "none",
     );
-    scene.import(&simple(&scene.path("oci"), "r", &[layer.clone()]));
+    scene.import(&simple(
+        &scene.path("oci"),
+        "r",
+        std::slice::from_ref(&layer),
+    ));
     let root = scene.layer_dir(&layer);
     assert_eq!(fs::read(root.join("a")).unwrap(), b"2");
     assert_eq!(fs::read(root.join("b")).unwrap(), b"file now");

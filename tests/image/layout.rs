@@ -327,6 +327,21 @@ impl Scene {
     }
 }
 
+impl Drop for Scene {
+    /// A test that failed may have left a bundle mounted.
+    fn drop(&mut self) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        for line in mounts.lines() {
+            let Some(point) = line.split(' ').nth(4) else {
+                continue;
+            };
+            if Path::new(point).starts_with(self.dir.path()) {
+                nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH).unwrap_or_default();
+            }
+        }
+    }
+}
+
 /// A tree as text: a line a file with all that should be kept.
 pub fn listing(root: &Path) -> Vec<String> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};

@@ -71,7 +71,7 @@ fn the_host_platform_is_chosen_in_nested_indexes() {
     let mut layout = Layout::new(&scene.path("oci"));
     let mut manifests = Vec::new();
     for (layer, platform) in [(&foreign, FOREIGN), (&native, HOST)] {
-        let mut image = layout.image(&[layer.clone()], platform, json!({}));
+        let mut image = layout.image(std::slice::from_ref(layer), platform, json!({}));
         let (os, arch) = platform.split_once('/').unwrap();
         image["platform"] = json!({"os": os, "architecture": arch});
         manifests.push(image);
@@ -146,7 +146,7 @@ fn names() {
 fn an_archive_with_blobs_in_any_order() {
     let scene = Scene::new();
     let layer = layer(&[file("a", &"a".repeat(700_000))], "zstd");
-    let dir = simple(&scene.path("oci"), "x", &[layer.clone()]);
+    let dir = simple(&scene.path("oci"), "x", std::slice::from_ref(&layer));
     let mut members: Vec<(String, Vec<u8>)> = vec![];
     for name in ["index.json", "oci-layout"] {
         members.push((name.into(), fs::read(dir.join(name)).unwrap()));
