@@ -25,7 +25,8 @@ pub(crate) fn clean(path: &[u8], most: usize) -> Result<Vec<u8>> {
     if path.is_empty() {
         return Err(Error::invalid("empty path"));
     }
-    if path.starts_with(b"/") {
+    // umoci before 0.6 calls the root directory itself "/"
+    if path.starts_with(b"/") && path != b"/" {
         return Err(Error::invalid("absolute path"));
     }
     if path.len() > most {

@@ -64,6 +64,7 @@ enum Layers {
 
 fn overlay(plan: &OverlayPlan, form: Layers) -> Result<OwnedFd> {
     let context = FsContext::open("overlay")?;
+    context.set("source", "overlay")?;
     // overlayfs names the uppermost layer first
     let layers = plan.lower.iter().rev();
     match form {

@@ -231,12 +231,22 @@ impl<'a, S: Source> TarStream<'a, S> {
     }
 
     fn skip_rest(&mut self) -> io::Result<()> {
-        let rest = self.data.checked_add(self.padding);
-        let rest = rest.ok_or_else(|| bad("entry size out of range"))?;
-        if rest > 0 {
-            self.source.skip(rest)?;
-            self.position += rest;
-            (self.data, self.padding) = (0, 0);
+        if self.data > 0 {
+            self.source.skip(self.data)?;
+            self.position += self.data;
+            self.data = 0;
+        }
+        // umoci before 0.6 ends a layer right after the last byte of the last
+        // file: such images are everywhere, and nothing of theirs is missing
+        while self.padding > 0 {
+            let piece = self.source.fill_buf()?.len();
+            if piece == 0 {
+                self.padding = 0;
+            }
+            let take = piece.min(usize::try_from(self.padding).unwrap_or(usize::MAX));
+            self.source.consume(take);
+            self.position += take as u64;
+            self.padding -= take as u64;
         }
         Ok(())
     }

@@ -120,6 +120,7 @@ pub(super) fn mask(root: BorrowedFd<'_>, paths: &[std::path::PathBuf]) -> Result
 
 fn empty_directory() -> Result<OwnedFd> {
     let context = FsContext::open("tmpfs")?;
+    context.set("source", "tmpfs")?;
     context.set("size", "0")?;
     context.set("nr_inodes", "1")?;
     context.set("mode", "755")?;
