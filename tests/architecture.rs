@@ -1,4 +1,11 @@
 //! The structure that ARCHITECTURE.md describes, held against the sources.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that is surprised may say so by a panic"
+)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
