@@ -35,6 +35,7 @@ pub mod commands;
 pub mod container;
 pub mod error;
 pub mod image;
+pub mod json;
 pub mod logging;
 pub mod sandbox;
 pub mod spec;

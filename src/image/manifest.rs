@@ -93,11 +93,7 @@ struct Shape {
 
 /// Parses JSON, naming the field that is wrong.
 pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
-    let mut parser = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut parser)
-        .map_err(|e| Error::invalid(format!("{what}: {e}")))?;
-    parser.end().map_err(|e| Error::invalid(format!("{what}: {e}")))?;
-    Ok(value)
+    crate::json::parse(bytes).map_err(|e| e.step(what))
 }
 
 /// An index, refused if it could be taken for a manifest: a document that is

@@ -72,24 +72,9 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// As for [`load`].
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
-    let spec: Spec = serde_json::from_slice(bytes).map_err(|e| explain(bytes, &e))?;
+    let spec: Spec = crate::json::parse(bytes)?;
     check_version(spec.version())?;
     Ok(spec)
-}
-
-/// Parses once more, slower, to learn which field was wrong.
-fn explain(bytes: &[u8], plain: &serde_json::Error) -> Error {
-    let reader = &mut serde_json::Deserializer::from_slice(bytes);
-    match serde_path_to_error::deserialize::<_, Spec>(reader) {
-        Err(e) if plain.is_data() => {
-            let (path, text) = (e.path().to_string(), e.inner().to_string());
-            match text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
-                Some((field, _)) => Error::invalid(format!("{path}.{field}: is missing")),
-                None => Error::invalid(format!("{path}: {text}")),
-            }
-        }
-        _ => Error::invalid(format!("not valid JSON: {plain}")),
-    }
 }
 
 fn check_version(version: &str) -> Result<()> {

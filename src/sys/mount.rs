@@ -23,7 +23,7 @@ const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x04;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 
-/// Attributes for [`fsmount`] and [`mount_setattr`] (linux/mount.h).
+/// Attributes for [`FsContext::mount`] and [`mount_setattr`] (linux/mount.h).
 pub mod attr {
     /// MOUNT_ATTR_RDONLY.
     pub const RDONLY: u64 = 0x01;
