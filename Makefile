@@ -15,7 +15,7 @@ help: ## Say what there is
 
 build: ## Build the release binary
 	@integration/install-deps build
-	cargo build --release --locked
+	TARE_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) cargo build --release --locked
 	@echo "built $(TARE)"
 
 demo: build ## Make a layered image with umoci, import it, run it, take it apart again

@@ -139,6 +139,20 @@ impl<T, E: Into<Error>> Step<T> for std::result::Result<T, E> {
     }
 }
 
+/// A message as one line: what a name in it could do to a terminal or a log is
+/// escaped.
+pub fn one_line(message: &str) -> String {
+    let plain = |c: char| !c.is_control();
+    message.chars().fold(String::with_capacity(message.len()), |mut line, c| {
+        if plain(c) {
+            line.push(c)
+        } else {
+            line.extend(c.escape_default())
+        }
+        line
+    })
+}
+
 /// The C library's words for an errno, as the end of a line: lower case.
 pub fn errno_text(errno: Errno) -> String {
     lower_first(errno.desc())
@@ -166,6 +180,11 @@ mod tests {
         assert_eq!(e.to_string(), "create box1: mount /data: no such file or directory");
         assert!(e.is_errno(Errno::ENOENT));
         assert_eq!(e.kind(), ErrorKind::System);
+    }
+
+    #[test]
+    fn control_characters_do_not_get_out() {
+        assert_eq!(one_line("a\nb\u{1b}[1m ä"), "a\\nb\\u{1b}[1m ä");
     }
 
     #[test]

@@ -1,4 +1,33 @@
 //! tare: an OCI container runtime whose own weight is next to nothing.
+//!
+//! # The way of a `create`
+//!
+//! 1. [`commands`] turns words ([`cli`]) into a [`container::CreateArgs`] and
+//!    reads config.json ([`spec::load`]).
+//! 2. [`spec::Plan::resolve`] decides everything that is left open and checks
+//!    everything that can be checked. The host has not been touched yet.
+//! 3. [`container::create()`] reserves the state directory, writes a first
+//!    record, makes the [`cgroup`] with its limits, and has [`sandbox::spawn`]
+//!    make the container's init: one `clone3` with all namespaces, born in its
+//!    cgroup. Each step undoes itself when a later one fails.
+//! 4. Init, in `sandbox::init`, is a list of steps: namespaces, names and
+//!    parameters, root file system, privileges. It ends in execve. Meanwhile
+//!    the runtime serves it over a socket pair (`sandbox::protocol`): id
+//!    mappings, hooks, the terminal.
+//! 5. The record is saved, and init waits on a socket in the state directory
+//!    for `start`, or is let go at once by `run`.
+//!
+//! Every other command reads the record and the process, and never config.json
+//! again.
+//!
+//! # The way of an image
+//!
+//! [`image`] reads a layout, verifies every blob, unpacks each layer once into
+//! overlayfs form, and converts the image's configuration to a config.json. An
+//! overlay is mounted as a file descriptor; [`container::create()`] takes that
+//! in place of a directory.
+//!
+//! `unsafe` and raw system calls are in [`sys`] alone.
 
 pub mod cgroup;
 pub mod cli;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use tare::error::one_line;
 use tare::{cli, commands};
 
 fn main() -> ExitCode {
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         Err(e) => {
             #[allow(clippy::print_stderr, reason = "the one place that prints an error")]
             {
-                eprintln!("tare: {e:#}");
+                eprintln!("tare: {}", one_line(&format!("{e:#}")));
             }
             ExitCode::from(1)
         }

@@ -80,40 +80,40 @@ pub struct ImageRunArgs {
     #[command(flatten)]
     pub select: ImageSelector,
     /// Bind SRC (host) to DST (container); options as in config.json, comma separated
-    #[arg(short, long = "volume", value_name = "SRC:DST[:OPTS]", requires = "image")]
+    #[arg(short, long = "volume", value_name = "SRC:DST[:OPTS]")]
     pub volumes: Vec<String>,
     /// Set an environment variable; NAME alone takes the value from here
-    #[arg(short, long = "env", value_name = "NAME[=VALUE]", requires = "image")]
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     pub env: Vec<String>,
     /// Working directory
-    #[arg(short, long, value_name = "DIR", requires = "image")]
+    #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<PathBuf>,
     /// User: name or uid, and group: name or gid
-    #[arg(short, long, value_name = "USER[:GROUP]", requires = "image")]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
     /// Host name [default: the container's id]
-    #[arg(long, value_name = "NAME", requires = "image")]
+    #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
     /// Network [default: none]
-    #[arg(long, value_name = "MODE", requires = "image")]
+    #[arg(long, value_name = "MODE")]
     pub net: Option<NetMode>,
     /// Memory limit: bytes, or with a suffix k, m, g
-    #[arg(long, value_name = "SIZE", requires = "image")]
+    #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
     /// Processors' worth of time, as a decimal (1.5)
-    #[arg(long, value_name = "N", requires = "image")]
+    #[arg(long, value_name = "N")]
     pub cpus: Option<String>,
     /// Most processes and threads
-    #[arg(long, value_name = "N", requires = "image", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub pids_limit: Option<i64>,
     /// Make the root file system read-only
-    #[arg(long, requires = "image")]
+    #[arg(long)]
     pub read_only: bool,
     /// Give the program a terminal
-    #[arg(short, long, requires = "image")]
+    #[arg(short, long)]
     pub tty: bool,
     /// Accepted for the fingers' sake: stdin is connected in any case
-    #[arg(short, long, hide = true, requires = "image")]
+    #[arg(short, long, hide = true)]
     pub interactive: bool,
     /// Accepted for the fingers' sake: only --keep keeps a container
     #[arg(long, hide = true, conflicts_with = "keep")]
@@ -187,7 +187,7 @@ pub struct SpecArgs {
     /// Directory to write config.json into [default: the current directory]
     #[arg(short, long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
-    /// For an ordinary user: with a user namespace
-    #[arg(long)]
+    /// For an ordinary user: with a user namespace (not supported yet: an error)
+    #[arg(long = "rootless", id = "for_rootless")]
     pub rootless: bool,
 }

@@ -18,15 +18,15 @@ pub use lifecycle::{
 
 /// An OCI container runtime whose own weight is next to nothing
 #[derive(Debug, Parser)]
-#[command(name = "tare", disable_version_flag = true, subcommand_required = true)]
-#[command(arg_required_else_help = true, max_term_width = 100, infer_subcommands = false)]
+#[command(name = "tare", disable_version_flag = true, arg_required_else_help = true)]
+#[command(max_term_width = 100)]
 pub struct Cli {
     /// Options that every command takes
     #[command(flatten)]
     pub global: GlobalArgs,
     /// What to do
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// Options before the command.
@@ -53,10 +53,10 @@ pub struct GlobalArgs {
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
     /// Run without root: true, false or auto (only auto and false are supported yet)
-    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub rootless: String,
     /// Print the version and exit
-    #[arg(short = 'v', long)]
+    #[arg(short = 'v', long, exclusive = true)]
     pub version: bool,
 }
 

@@ -20,7 +20,7 @@ use anyhow::Context;
 
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::container::{ContainerId, Entry, Store};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 
 /// Runs a command; the answer is tare's exit code.
 ///
@@ -28,13 +28,28 @@ use crate::error::{Error, Result};
 /// Whatever the command failed with: one line, for `main` to print.
 pub fn run(cli: Cli) -> anyhow::Result<i32> {
     let global = &cli.global;
+    if global.version {
+        version();
+        return Ok(0);
+    }
+    let Some(command) = cli.command else {
+        anyhow::bail!("no command: see tare --help");
+    };
     let json = global.log_format == LogFormat::Json;
     crate::logging::open(global.log.as_deref(), json, global.debug)?;
-    let result = dispatch(global, cli.command);
+    let result = dispatch(global, command);
     if let Err(e) = &result {
-        crate::logging::error(&format!("{e:#}"));
+        crate::logging::error(&one_line(&format!("{e:#}")));
     }
     result
+}
+
+/// What callers parse: the name, the word `version` and the version, then the
+/// specification's.
+fn version() {
+    println!("tare version {}", env!("CARGO_PKG_VERSION"));
+    println!("commit: {}", option_env!("TARE_COMMIT").unwrap_or("unknown"));
+    println!("spec: {}", crate::spec::OCI_VERSION);
 }
 
 fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {

@@ -39,12 +39,34 @@ fn prepare(global: &GlobalArgs, args: &RunArgs, id: &ContainerId) -> Result<Prep
     if let Some(name) = &args.image.image {
         return from_image::prepare(global, args, name, id);
     }
-    if !args.args.is_empty() {
-        return Err(Error::invalid("arguments after -- go with --image: a bundle has its own"));
+    if let Some(option) = first_for_images(args) {
+        return Err(Error::invalid(format!("{option} goes with --image: a bundle says it itself")));
     }
     let bundle = super::create::bundle(&args.create)?;
     let spec = spec::load(&bundle)?;
     Ok(Prepared { bundle, spec, rootfs: None, scratch: None })
+}
+
+/// What was given that has a meaning for images only.
+fn first_for_images(args: &RunArgs) -> Option<&'static str> {
+    let words = &args.image;
+    let given = [
+        ("--volume", !words.volumes.is_empty()),
+        ("--env", !words.env.is_empty()),
+        ("--workdir", words.workdir.is_some()),
+        ("--user", words.user.is_some()),
+        ("--hostname", words.hostname.is_some()),
+        ("--net", words.net.is_some()),
+        ("--memory", words.memory.is_some()),
+        ("--cpus", words.cpus.is_some()),
+        ("--pids-limit", words.pids_limit.is_some()),
+        ("--read-only", words.read_only),
+        ("--tty", words.tty),
+        ("--ref", words.select.reference.is_some()),
+        ("--platform", words.select.platform.is_some()),
+        ("arguments after --", !args.args.is_empty()),
+    ];
+    given.into_iter().find(|(_, is_given)| *is_given).map(|(option, _)| option)
 }
 
 fn console(args: &RunArgs, wants_terminal: bool) -> Result<Console> {

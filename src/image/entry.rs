@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn a_value_may_hold_newlines() {
         let mut extras = Extras::default();
-        let data = b"30 SCHILY.xattr.user.a=x\ny=z\n\n17 path=some/name\n";
+        let data = b"30 SCHILY.xattr.user.a=x\ny=z\n\n18 path=some/name\n";
         extras.pax(data, &Limits::default()).unwrap();
         assert_eq!(extras.xattrs[0].1, b"x\ny=z\n");
         assert_eq!(extras.path.unwrap(), b"some/name");

@@ -16,14 +16,12 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens,
-    makedev, mkdirat, mknodat, utimensat,
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, futimens, makedev,
+    mkdirat, mknodat, utimensat,
 };
-use nix::sys::time::TimeSpec;
-use nix::unistd::{
-    Gid, Uid, UnlinkatFlags, fchown, fchownat, ftruncate, linkat, symlinkat, unlinkat,
-};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
+use super::attributes::{dress, dress_dir, kept_xattrs, spec, write_data};
 use super::entry::{Entry, Kind, Time, shown};
 use super::limits::Limits;
 use super::names::{Name, classify, clean, join, parent_and_name};
@@ -409,64 +407,6 @@ fn parent_error(path: &[u8], errno: Errno) -> Error {
     }
 }
 
-fn write_data<S: Source>(
-    mut file: &File,
-    entry: &Entry,
-    stream: &mut TarStream<'_, S>,
-) -> Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::FileExt;
-    let Some(sparse) = &entry.sparse else {
-        return stream.data(entry.size, |piece| file.write_all(piece)).map_err(data_error);
-    };
-    ftruncate(file, sparse.real_size.cast_signed())?;
-    for run in &sparse.runs {
-        let mut at = run.offset;
-        stream
-            .data(run.len, |piece| {
-                file.write_all_at(piece, at)?;
-                at += piece.len() as u64;
-                io::Result::Ok(())
-            })
-            .map_err(data_error)?;
-    }
-    Ok(())
-}
-
-/// Owner, special mode bits and attributes, in the order in which none takes
-/// away another: chown clears setuid and capabilities.
-fn dress(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
-    if entry.uid != 0 || entry.gid != 0 {
-        fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
-    }
-    if entry.mode & 0o7000 != 0 {
-        fchmod(fd, Mode::from_bits_truncate(entry.mode))?;
-    }
-    for (key, value) in kept_xattrs(entry) {
-        let key = CString::new(key).map_err(|_nul| Errno::EINVAL)?;
-        set_xattr(fd, &key, value).step(|| format!("attribute {key:?}"))?;
-    }
-    Ok(())
-}
-
-/// The same for a directory that may have been there before.
-fn dress_dir(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
-    fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
-    fchmod(fd, Mode::from_bits_truncate(entry.mode))?;
-    dress(fd, entry)
-}
-
-/// A label of the machine that built the image means nothing to this one's
-/// policy, and NFS access lists fit no file system that can be an overlay.
-fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let foreign: [&[u8]; 2] = [b"security.selinux", b"system.nfs4_acl"];
-    entry
-        .xattrs
-        .iter()
-        .map(|(key, value)| (key.as_slice(), value.as_slice()))
-        .filter(move |(key, _)| !foreign.contains(key))
-}
-
 fn set_opaque(fd: BorrowedFd<'_>) -> Result<()> {
     set_xattr(fd, OPAQUE, b"y").step(|| "mark as opaque (trusted.overlay.opaque)")
 }
@@ -495,8 +435,4 @@ pub(crate) fn as_path(bytes: &[u8]) -> &Path {
         return Path::new(".");
     }
     Path::new(OsStr::from_bytes(bytes))
-}
-
-fn spec(time: Time) -> TimeSpec {
-    TimeSpec::new(time.secs, time.nanos)
 }

@@ -24,14 +24,15 @@ use super::manifest::Layer;
 use super::parents;
 use super::pipeline::{self, Job};
 use super::progress::Progress;
+use super::record::{LayerFacts, LayerRecord, Record, check_name};
 use super::select::{Choice, Selector, choose};
-use super::store::{LayerFacts, LayerRecord, Record, Store, check_name};
+use super::store::Store;
 use super::tree;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::fs::open_dir;
 
 /// What to import, and how.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Name in the store; by default the image's tag or the file's name.
     pub name: Option<String>,
@@ -73,8 +74,9 @@ fn import_steps(store: &Store, path: &Path, options: &Options) -> Result<Vec<Rec
             parents::adopt(store, &staging, &choices, &done)?;
             commit(store, &staging, &done)
         });
-        staging.remove()?;
-        done?;
+        let cleaned = staging.remove();
+        // the first error is the one to tell
+        done.and(cleaned)?;
     }
     choices.iter().zip(names).map(|(choice, name)| record(store, choice, name)).collect()
 }
@@ -216,6 +218,14 @@ fn record(store: &Store, choice: &Choice, name: String) -> Result<Record> {
             unpacked_size: facts.bytes,
             entries: facts.files,
         });
+    }
+    if let Ok(there) = store.find(&name)
+        && there.digest == choice.digest
+        && there.config_digest == choice.config_digest
+        && there.layers == layers
+    {
+        // nothing is new: a run of an image by its path costs no sync
+        return Ok(there);
     }
     store.write_blob(&choice.digest, &choice.manifest_bytes)?;
     store.write_blob(&choice.config_digest, &choice.config_bytes)?;

@@ -6,6 +6,7 @@
 //! that the `store` lacks, each through a `pipeline` that ends in `extract`.
 //! Nothing but `import` and `store` knows the store's directories.
 
+mod attributes;
 mod blob;
 pub mod bundle;
 mod copy;
@@ -21,6 +22,8 @@ pub mod overlay;
 mod parents;
 mod pipeline;
 mod progress;
+mod record;
+mod remove;
 pub mod select;
 pub mod store;
 mod tarstream;

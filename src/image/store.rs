@@ -13,7 +13,6 @@
 //! directories are 0700, or setuid files of images would be within reach of
 //! every user.
 
-use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -24,75 +23,19 @@ use std::sync::Arc;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::Mode;
 use oci_spec::image::ImageConfiguration;
-use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
 use super::import;
-use super::limits::Limits;
+use super::manifest;
+use super::record::{
+    LayerFacts, Reference, read_dir_json, record_file, reference_file, write_json,
+};
 use super::select::Selector;
-use super::{manifest, tree};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::fs::{open_dir, replace_file};
 
-/// An image in the store, as `image ls` and `image inspect` show it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Record {
-    /// Its name in the store.
-    pub name: String,
-    /// The manifest's digest.
-    pub digest: Digest,
-    /// The config's digest.
-    pub config_digest: Digest,
-    /// os/architecture[/variant].
-    pub platform: String,
-    /// When it was made, by its config.
-    pub created: Option<String>,
-    /// When it was imported, in seconds since 1970.
-    pub imported: u64,
-    /// Its layers, from the bottom up.
-    pub layers: Vec<LayerRecord>,
-}
-
-impl Record {
-    /// Bytes of its files, all layers together.
-    pub fn size(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.unpacked_size).sum()
-    }
-}
-
-/// A layer of an image in the store.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LayerRecord {
-    /// The digest of the unpacked archive, by which the store keeps it.
-    pub diff_id: Digest,
-    /// The digest of the blob that it came from.
-    pub digest: Digest,
-    /// Its media type.
-    pub media_type: String,
-    /// Bytes of the blob.
-    pub size: u64,
-    /// Bytes of its files.
-    pub unpacked_size: u64,
-    /// Its entries.
-    pub entries: u64,
-}
-
-/// What is known of a layer on disk.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct LayerFacts {
-    pub(crate) bytes: u64,
-    pub(crate) files: u64,
-}
-
-/// A use of layers outside the store. It counts as long as `owner` is there.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Reference {
-    owner: PathBuf,
-    image: String,
-    layers: Vec<Digest>,
-}
+pub use super::import::Options as ImportOptions;
+pub use super::record::{LayerRecord, Record};
 
 /// An image that is ready for use: its layers can't be removed while this
 /// value (or a clone) lives.
@@ -281,101 +224,6 @@ impl Store {
         }
     }
 
-    /// Removes images, and the layers that nothing else uses.
-    ///
-    /// It is all or nothing: a name that isn't there or a layer in use refuses
-    /// the whole call. Imports under way are waited for.
-    ///
-    /// # Errors
-    /// NotFound for a name, State for a layer in use.
-    pub fn remove(&self, names: &[String]) -> Result<()> {
-        for name in names {
-            self.find(name)?;
-        }
-        let _lock = self.lock(FlockArg::LockExclusive)?;
-        let (going, staying): (Vec<_>, Vec<_>) =
-            self.list()?.into_iter().partition(|r| names.contains(&r.name));
-        let kept = used_layers(&staying);
-        let doomed: BTreeSet<_> = used_layers(&going).difference(&kept).cloned().collect();
-        let references = self.live_references()?;
-        self.check_unused(&doomed, &references)?;
-        for record in &going {
-            let Some(file) = record_file(&record.name) else {
-                continue;
-            };
-            fs::remove_file(self.path.join("images").join(file))?;
-        }
-        let held = references.into_iter().flat_map(|r| r.layers);
-        self.sweep(&kept.into_iter().chain(held).collect(), &staying)
-    }
-
-    fn check_unused(&self, doomed: &BTreeSet<Digest>, references: &[Reference]) -> Result<()> {
-        for reference in references {
-            if reference.layers.iter().any(|layer| doomed.contains(layer)) {
-                return Err(Error::new(
-                    ErrorKind::State,
-                    format!(
-                        "image {}: in use by {} (tare umount it, or delete the container, first)",
-                        reference.image,
-                        reference.owner.display()
-                    ),
-                ));
-            }
-        }
-        for layer in doomed {
-            if self.is_mounted(layer)? {
-                return Err(Error::new(
-                    ErrorKind::State,
-                    format!(
-                        "layer {}: an overlay of it is mounted (unmount it first)",
-                        layer.short()
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes every layer and document that isn't needed: those of the images
-    /// that went, and those of imports that died between two steps.
-    fn sweep(&self, kept: &BTreeSet<Digest>, staying: &[Record]) -> Result<()> {
-        let staging = import::Staging::new(self)?;
-        for (digest, path) in digest_entries(&self.path.join("layers"))? {
-            if !kept.contains(&digest) && !self.is_mounted(&digest)? {
-                // out of the way first: a kill must not leave half a layer
-                staging.take(&path, digest.hex())?;
-            }
-        }
-        let documents: BTreeSet<&Digest> =
-            staying.iter().flat_map(|r| [&r.digest, &r.config_digest]).collect();
-        for (digest, path) in digest_entries(&self.path.join("blobs"))? {
-            if !documents.contains(&digest) {
-                fs::remove_file(path)?;
-            }
-        }
-        staging.remove()
-    }
-
-    fn is_mounted(&self, layer: &Digest) -> Result<bool> {
-        let path = self.layer_path(layer);
-        let mounts =
-            fs::read_to_string("/proc/self/mountinfo").step(|| "read /proc/self/mountinfo")?;
-        let path = path.to_string_lossy();
-        Ok(mounts.lines().any(|line| line.contains(path.as_ref())))
-    }
-
-    /// References whose owner is there; the others are removed.
-    fn live_references(&self) -> Result<Vec<Reference>> {
-        let mut live = Vec::new();
-        for reference in read_dir_json::<Reference>(&self.path.join("refs"))? {
-            match reference.owner.symlink_metadata() {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => self.release(&reference.owner)?,
-                _ => live.push(reference),
-            }
-        }
-        Ok(live)
-    }
-
     /// Makes the directories and locks the store for use.
     pub(crate) fn prepare(&self) -> Result<Flock<File>> {
         let step = || format!("image store {}", self.path.display());
@@ -396,7 +244,7 @@ impl Store {
         self.lock(FlockArg::LockShared)
     }
 
-    fn lock(&self, how: FlockArg) -> Result<Flock<File>> {
+    pub(crate) fn lock(&self, how: FlockArg) -> Result<Flock<File>> {
         let step = || format!("image store {}: lock", self.path.display());
         let mut options = File::options();
         let file = options.create(true).truncate(false).write(true);
@@ -456,107 +304,5 @@ impl Store {
     /// had; the store is as before then.
     pub fn import(&self, path: &Path, options: &import::Options) -> Result<Vec<Record>> {
         import::import(self, path, options)
-    }
-}
-
-pub use import::Options as ImportOptions;
-
-/// Checks a name for the store: `[registry/]path[:tag]`-like.
-pub(crate) fn check_name(name: &str) -> Result<()> {
-    let fine = name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.len() <= 200
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:/@+".contains(&b))
-        && record_file(name).is_some_and(|file| file.len() <= 250);
-    if fine {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "image name {name:?}: it must begin with a letter or digit and have only letters, digits \
-         and . _ - : / @ + (give one with --name)"
-    )))
-}
-
-/// The file of a name; `None` for what is no name at all.
-fn record_file(name: &str) -> Option<String> {
-    use std::fmt::Write;
-    if name.is_empty() {
-        return None;
-    }
-    let mut file = String::new();
-    for b in name.bytes() {
-        if b.is_ascii_alphanumeric() || b"_-".contains(&b) || (b == b'.' && !file.is_empty()) {
-            file.push(char::from(b));
-        } else {
-            write!(file, "%{b:02x}").ok()?;
-        }
-    }
-    file.push_str(".json");
-    Some(file)
-}
-
-fn reference_file(owner: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    format!("{}.json", Digest::of(owner.as_os_str().as_bytes()).hex())
-}
-
-fn used_layers(records: &[Record]) -> BTreeSet<Digest> {
-    let layers = records.iter().flat_map(|r| &r.layers);
-    layers.map(|layer| layer.diff_id.clone()).collect()
-}
-
-/// Every `DIR/ALGORITHM/HEX`.
-fn digest_entries(dir: &Path) -> Result<Vec<(Digest, PathBuf)>> {
-    let mut all = Vec::new();
-    for algorithm in ["sha256", "sha512"] {
-        let entries = match open_dir(&dir.join(algorithm)) {
-            Err(nix::errno::Errno::ENOENT) => continue,
-            other => tree::names(other?.as_fd())?,
-        };
-        for (name, _) in entries {
-            let name = name.to_string_lossy();
-            if let Ok(digest) = Digest::parse(&format!("{algorithm}:{name}")) {
-                all.push((digest, dir.join(algorithm).join(name.as_ref())));
-            }
-        }
-    }
-    Ok(all)
-}
-
-pub(crate) fn write_json<T: Serialize>(dir: &Path, file: &str, value: &T) -> Result<()> {
-    let bytes = serde_json::to_vec(value).map_err(|e| Error::invalid(e.to_string()))?;
-    let dir = open_dir(dir)?;
-    let mode = Mode::from_bits_truncate(0o600);
-    Ok(replace_file(dir.as_fd(), file, &bytes, mode, true)?)
-}
-
-/// Every record in a directory; one that isn't there is empty. What another
-/// process removes meanwhile, and temporary files, are passed over.
-fn read_dir_json<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<Vec<T>> {
-    let entries = match open_dir(dir) {
-        Err(nix::errno::Errno::ENOENT) => return Ok(Vec::new()),
-        other => {
-            let fd = other.step(|| format!("open {}", dir.display()))?;
-            tree::names(fd.as_fd())?
-        }
-    };
-    let mut all = Vec::new();
-    for (name, _) in entries {
-        let name = name.to_string_lossy();
-        if name.starts_with('.') || !name.ends_with(".json") {
-            continue;
-        }
-        match fs::read(dir.join(name.as_ref())) {
-            Ok(bytes) => all.push(manifest::json(&bytes, &format!("{}/{name}", dir.display()))?),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    Ok(all)
-}
-
-/// Limits of an import on the way.
-impl Default for ImportOptions {
-    fn default() -> Self {
-        ImportOptions { name: None, selector: Selector::default(), limits: Limits::default() }
     }
 }

@@ -322,10 +322,9 @@ fn check_sum(header: &Header) -> io::Result<()> {
     let bytes = header.as_bytes();
     let sum: u32 = bytes.iter().map(|b| u32::from(*b)).sum();
     let field: u32 = bytes.iter().skip(148).take(8).map(|b| u32::from(*b)).sum();
-    if sum - field + 8 * u32::from(b' ') == header.cksum()? {
-        Ok(())
-    } else {
-        Err(bad("not a tar header (wrong checksum)"))
+    match header.cksum() {
+        Ok(sum_there) if sum_there == sum - field + 8 * u32::from(b' ') => Ok(()),
+        _ => Err(bad("not a tar header (wrong checksum)")),
     }
 }
 

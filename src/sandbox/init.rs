@@ -235,6 +235,9 @@ fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
         Some(terminal) => console::take(&terminal, process)?,
         None => privileges::own_stdio(process),
     }
+    if !privileges::set_limits(process)? {
+        init.channel.ask(&Message::RaiseLimits)?;
+    }
     privileges::drop_to(process)?;
     umask(Mode::from_bits_truncate(process.umask));
     let program = program::find(process)?;

@@ -9,7 +9,7 @@ use nix::sys::stat::{fstat, major, minor};
 use nix::unistd::{Gid, Uid, fchown};
 
 use crate::error::{Error, Result, Step};
-use crate::spec::{Capabilities, ProcessPlan};
+use crate::spec::{Capabilities, ProcessPlan, RlimitPlan};
 use crate::sys::process;
 
 /// Gives stdin, stdout and stderr to the container's user, so that it may open
@@ -26,6 +26,23 @@ pub(super) fn own_stdio(plan: &ProcessPlan) {
             fchown(stream, Some(Uid::from_raw(plan.uid)), None::<Gid>).unwrap_or_default();
         }
     }
+}
+
+/// Sets the resource limits, as late as possible: they hold for the rest of the
+/// set-up as well. False: a hard limit has to be raised by somebody who may.
+pub(super) fn set_limits(plan: &ProcessPlan) -> Result<bool> {
+    for limit in &plan.rlimits {
+        let RlimitPlan { resource, soft, hard } = *limit;
+        match nix::sys::resource::setrlimit(resource, soft, hard) {
+            Ok(()) => {}
+            Err(Errno::EPERM) => return Ok(false),
+            Err(e) => {
+                return Err(Error::from(e)
+                    .step(format!("process.rlimits: {resource:?} soft {soft} hard {hard}")));
+            }
+        }
+    }
+    Ok(true)
 }
 
 /// Takes away every privilege that the plan does not give, in the only order

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `MapIds` | `Go` | it is in a new user namespace and needs its id mappings |
 //! | `RunHooks` | `Go` | namespaces and mounts are there, pivot_root comes next |
+//! | `RaiseLimits` | `Go` | a hard limit is to be raised, and init may not |
 //! | `Console` + fd | none | the master of the new pty |
 //! | `Ready` | `Go` | everything but the program's start is done |
 //! | `Failed` | none | a step failed; init is about to exit |
@@ -39,6 +40,7 @@ const MAX_PACKET: usize = 16 << 10;
 pub(crate) enum Message {
     MapIds,
     RunHooks,
+    RaiseLimits,
     Console,
     Moved(i32),
     Ready,

@@ -228,6 +228,10 @@ impl Spawned {
                     run_hooks(self.pid())?;
                     self.channel.send(&Message::Go)?;
                 }
+                Message::RaiseLimits => {
+                    self.raise_limits(plan)?;
+                    self.channel.send(&Message::Go)?;
+                }
                 Message::Console => self.console = fd,
                 Message::Ready => return self.apply_outside(plan),
                 Message::Failed(error) => return Err(error),
@@ -238,8 +242,8 @@ impl Spawned {
         }
     }
 
-    /// What the runtime may do to init and init may not do to itself.
-    fn apply_outside(&self, plan: &Plan) -> Result<()> {
+    /// Sets the limits that init may not raise in its user namespace.
+    fn raise_limits(&self, plan: &Plan) -> Result<()> {
         let pid = self.pid();
         for limit in &plan.process.rlimits {
             let resource = i32::try_from(limit.resource as u32).unwrap_or(-1);
@@ -254,6 +258,12 @@ impl Spawned {
                 }
             })?;
         }
+        Ok(())
+    }
+
+    /// What the runtime may do to init and init may not do to itself.
+    fn apply_outside(&self, plan: &Plan) -> Result<()> {
+        let pid = self.pid();
         if let Some(value) = plan.process.oom_score_adj {
             write_proc(pid, "oom_score_adj", &value.to_string()).map_err(|e| {
                 let lowers = e.is_errno(Errno::EACCES);

@@ -1,0 +1,144 @@
+//! What the store writes about images and layers, and the names of those files.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use super::{manifest, tree};
+use crate::error::{Error, Result, Step};
+use crate::sys::fs::{open_dir, replace_file};
+
+/// An image in the store, as `image ls` and `image inspect` show it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Its name in the store.
+    pub name: String,
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// The config's digest.
+    pub config_digest: Digest,
+    /// os/architecture[/variant].
+    pub platform: String,
+    /// When it was made, by its config.
+    pub created: Option<String>,
+    /// When it was imported, in seconds since 1970.
+    pub imported: u64,
+    /// Its layers, from the bottom up.
+    pub layers: Vec<LayerRecord>,
+}
+
+impl Record {
+    /// Bytes of its files, all layers together.
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.unpacked_size).sum()
+    }
+}
+
+/// A layer of an image in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerRecord {
+    /// The digest of the unpacked archive, by which the store keeps it.
+    pub diff_id: Digest,
+    /// The digest of the blob that it came from.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// Bytes of its files.
+    pub unpacked_size: u64,
+    /// Its entries.
+    pub entries: u64,
+}
+
+/// What is known of a layer on disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LayerFacts {
+    pub(crate) bytes: u64,
+    pub(crate) files: u64,
+}
+
+/// A use of layers outside the store. It counts as long as `owner` is there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Reference {
+    pub(crate) owner: PathBuf,
+    pub(crate) image: String,
+    pub(crate) layers: Vec<Digest>,
+}
+
+/// Checks a name for the store: `[registry/]path[:tag]`-like.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let fine = name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.len() <= 200
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:/@+".contains(&b))
+        && record_file(name).is_some_and(|file| file.len() <= 250);
+    if fine {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "image name {name:?}: it must begin with a letter or digit and have only letters, digits \
+         and . _ - : / @ + (give one with --name)"
+    )))
+}
+
+/// The file of a name; `None` for what is no name at all.
+pub(crate) fn record_file(name: &str) -> Option<String> {
+    use std::fmt::Write;
+    if name.is_empty() {
+        return None;
+    }
+    let mut file = String::new();
+    for b in name.bytes() {
+        if b.is_ascii_alphanumeric() || b"_-".contains(&b) || (b == b'.' && !file.is_empty()) {
+            file.push(char::from(b));
+        } else {
+            write!(file, "%{b:02x}").ok()?;
+        }
+    }
+    file.push_str(".json");
+    Some(file)
+}
+
+pub(crate) fn reference_file(owner: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    format!("{}.json", Digest::of(owner.as_os_str().as_bytes()).hex())
+}
+
+pub(crate) fn write_json<T: Serialize>(dir: &Path, file: &str, value: &T) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|e| Error::invalid(e.to_string()))?;
+    let dir = open_dir(dir)?;
+    let mode = Mode::from_bits_truncate(0o600);
+    Ok(replace_file(dir.as_fd(), file, &bytes, mode, true)?)
+}
+
+/// Every record in a directory; one that isn't there is empty. What another
+/// process removes meanwhile, and temporary files, are passed over.
+pub(crate) fn read_dir_json<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<Vec<T>> {
+    let entries = match open_dir(dir) {
+        Err(nix::errno::Errno::ENOENT) => return Ok(Vec::new()),
+        other => {
+            let fd = other.step(|| format!("open {}", dir.display()))?;
+            tree::names(fd.as_fd())?
+        }
+    };
+    let mut all = Vec::new();
+    for (name, _) in entries {
+        let name = name.to_string_lossy();
+        if name.starts_with('.') || !name.ends_with(".json") {
+            continue;
+        }
+        match fs::read(dir.join(name.as_ref())) {
+            Ok(bytes) => all.push(manifest::json(&bytes, &format!("{}/{name}", dir.display()))?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(all)
+}

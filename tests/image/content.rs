@@ -1,0 +1,197 @@
+//! What an import keeps.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use crate::layout::*;
+
+fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    let name = std::ffi::CString::new(name).unwrap();
+    let dir = tare::sys::fs::open_dir(Path::new("/")).unwrap();
+    let relative = path.to_str().unwrap().trim_start_matches('/').to_owned();
+    let all = tare::sys::fs::xattrs_at(std::os::fd::AsFd::as_fd(&dir), Path::new(&relative));
+    let found = all.unwrap().into_iter().find(|(n, _)| *n == name);
+    found.map(|(_, value)| value)
+}
+
+/// cap_net_raw=ep, with a byte in it that is a newline.
+const CAPABILITY: &[u8] =
+    b"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x0a\x00\x00\x00\x00\x00\x00\x00";
+
+fn rich() -> Vec<Entry> {
+    let device = Entry { dev: (1, 3), ..entry(b'3', "dev/null") };
+    let disk = Entry { dev: (7, 0), ..entry(b'4', "dev/loop0") };
+    vec![
+        dir("./").mode(0o755),
+        dir("dev/"),
+        device.mode(0o666),
+        disk.owner(0, 6),
+        entry(b'6', "dev/pipe").mode(0o620),
+        dir("etc").mode(0o1777).owner(5, 6).pax("mtime", b"1234567890.987654321"),
+        file("etc/hello", "hello").pax("mtime", b"1111111111.123456789"),
+        file("etc/setuid", "s").mode(0o4755).owner(1000, 1001),
+        file("etc/setgid", "s").mode(0o2755),
+        file("etc/capable", "c").owner(7, 7).pax("SCHILY.xattr.security.capability", CAPABILITY),
+        file("etc/attr", "a")
+            .pax("SCHILY.xattr.user.key", b"value\nwith newline")
+            .pax("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+        symlink("etc/link", "/nowhere/at/all").pax("mtime", b"22.000000033"),
+        hardlink("etc/twin", "etc/hello"),
+        file("unlisted/parent/file", "x"),
+        file(&format!("long/{}/{}", "d".repeat(150), "n".repeat(200)), "long"),
+        file("empty", ""),
+        file("big", &"0123456789abcdef".repeat(100_000)),
+    ]
+}
+
+#[test]
+fn everything_is_kept_in_every_compression() {
+    for how in ["none", "gzip", "zstd"] {
+        let scene = Scene::new();
+        let layer = layer(&rich(), how);
+        scene.import(&simple(&scene.path("oci"), "rich", std::slice::from_ref(&layer)));
+        let root = scene.layer_dir(&layer);
+        check_rich(&root);
+        let inspect: serde_json::Value =
+            serde_json::from_str(&scene.ok(&["image", "inspect", "rich"])).unwrap();
+        assert_eq!(inspect["layers"][0]["diffId"], layer.diff_id);
+        assert_eq!(inspect["layers"][0]["dir"], root.to_str().unwrap());
+        scene.ok(&["image", "rm", "rich"]);
+        scene.assert_store_is_empty();
+    }
+}
+
+fn check_rich(root: &Path) {
+    let meta = |name: &str| root.join(name).symlink_metadata().unwrap();
+    assert_eq!(meta("").mode() & 0o7777, 0o755);
+    assert_eq!(meta("dev/null").rdev(), nix::sys::stat::makedev(1, 3));
+    assert!(meta("dev/null").file_type().is_char_device());
+    assert_eq!(meta("dev/null").mode() & 0o7777, 0o666);
+    assert!(meta("dev/loop0").file_type().is_block_device());
+    assert_eq!(meta("dev/loop0").gid(), 6);
+    assert!(meta("dev/pipe").file_type().is_fifo());
+    let etc = meta("etc");
+    assert_eq!((etc.mode() & 0o7777, etc.uid(), etc.gid()), (0o1777, 5, 6));
+    assert_eq!((etc.mtime(), etc.mtime_nsec()), (1_234_567_890, 987_654_321));
+    let hello = meta("etc/hello");
+    assert_eq!((hello.mtime(), hello.mtime_nsec()), (1_111_111_111, 123_456_789));
+    assert_eq!((hello.nlink(), hello.ino()), (2, meta("etc/twin").ino()));
+    let setuid = meta("etc/setuid");
+    assert_eq!((setuid.mode() & 0o7777, setuid.uid(), setuid.gid()), (0o4755, 1000, 1001));
+    assert_eq!(meta("etc/setgid").mode() & 0o7777, 0o2755);
+    assert_eq!(xattr(&root.join("etc/capable"), "security.capability").unwrap(), CAPABILITY);
+    let attr = root.join("etc/attr");
+    assert_eq!(xattr(&attr, "user.key").unwrap(), b"value\nwith newline");
+    assert_eq!(xattr(&attr, "trusted.overlay.overlay.opaque").unwrap(), b"y");
+    assert_eq!(xattr(&attr, "trusted.overlay.opaque"), None);
+    assert_eq!(fs::read_link(root.join("etc/link")).unwrap(), Path::new("/nowhere/at/all"));
+    assert_eq!((meta("etc/link").mtime(), meta("etc/link").mtime_nsec()), (22, 33));
+    assert_eq!(fs::read(root.join("unlisted/parent/file")).unwrap(), b"x");
+    let long = format!("long/{}/{}", "d".repeat(150), "n".repeat(200));
+    assert_eq!(fs::read(root.join(long)).unwrap(), b"long");
+    assert_eq!(meta("big").len(), 1_600_000);
+}
+
+#[test]
+fn the_store_is_closed_to_others() {
+    let scene = Scene::new();
+    scene.import(&simple(&scene.path("oci"), "x", &[layer(&rich(), "none")]));
+    for dir in ["", "layers", "layers/sha256", "staging", "images", "blobs"] {
+        let mode = fs::metadata(scene.path("store").join(dir)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{dir}");
+    }
+}
+
+#[test]
+fn sparse_files_in_all_forms() {
+    let scene = Scene::new();
+    let base = scene.path("tree");
+    fs::create_dir(&base).unwrap();
+    let make = format!(
+        "cd {0} && truncate -s 3M sparse && printf middle | dd of=sparse bs=1 seek=1500000 \
+         conv=notrunc status=none && printf end | dd of=sparse bs=1 seek=3145725 conv=notrunc \
+         status=none && truncate -s 1M hole",
+        base.display()
+    );
+    assert!(Command::new("sh").args(["-c", &make]).status().unwrap().success());
+    for form in ["gnu", "posix:0.0", "posix:0.1", "posix:1.0"] {
+        let (format, version) = form.split_once(':').unwrap_or((form, ""));
+        let mut tar = Command::new("tar");
+        tar.args(["-C", base.to_str().unwrap(), "-S", "-c", "sparse", "hole"]);
+        tar.arg(format!("--format={format}"));
+        if !version.is_empty() {
+            tar.arg(format!("--sparse-version={version}"));
+        }
+        let data = tar.output().unwrap().stdout;
+        assert!(data.len() < 1 << 20, "{form}: tar made no sparse entry");
+        let layer = raw_layer(&data, "gzip");
+        scene.import(&simple(
+            &scene.path(&format!("oci-{form}")),
+            "s",
+            std::slice::from_ref(&layer),
+        ));
+        let root = scene.layer_dir(&layer);
+        for name in ["sparse", "hole"] {
+            let (want, have) = (base.join(name), root.join(name));
+            assert_eq!(fs::read(want).unwrap(), fs::read(&have).unwrap(), "{form} {name}");
+            assert!(fs::metadata(have).unwrap().blocks() < 512, "{form} {name}: no holes");
+        }
+    }
+}
+
+#[test]
+fn unlisted_parents_are_as_below() {
+    let scene = Scene::new();
+    let below = layer(
+        &[dir("d").mode(0o2750).owner(3, 4).pax("SCHILY.xattr.user.k", b"v"), file("d/a", "a")],
+        "none",
+    );
+    let above = layer(&[file("d/b", "b")], "gzip");
+    scene.import(&simple(&scene.path("oci"), "p", &[below, above.clone()]));
+    let d = scene.layer_dir(&above).join("d");
+    let meta = fs::metadata(&d).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o2750, 3, 4));
+    assert_eq!(meta.mtime(), 1_000_000_000);
+    assert_eq!(xattr(&d, "user.k").unwrap(), b"v");
+}
+
+#[test]
+fn later_entries_replace_earlier_ones() {
+    let scene = Scene::new();
+    let layer = layer(
+        &[
+            file("a", "1"),
+            file("a", "2"),
+            dir("b"),
+            file("b/x", "x"),
+            file("b", "file now"),
+            file("c", "c"),
+            dir("c"),
+            file("c/in", "in"),
+            symlink("d", "/etc"),
+            dir("d"),
+            file("d/passwd", "mine"),
+        ],
+        "none",
+    );
+    scene.import(&simple(&scene.path("oci"), "r", std::slice::from_ref(&layer)));
+    let root = scene.layer_dir(&layer);
+    assert_eq!(fs::read(root.join("a")).unwrap(), b"2");
+    assert_eq!(fs::read(root.join("b")).unwrap(), b"file now");
+    assert_eq!(fs::read(root.join("c/in")).unwrap(), b"in");
+    assert_eq!(fs::read(root.join("d/passwd")).unwrap(), b"mine");
+}
+
+#[test]
+fn bytes_after_the_end_mark_count_for_the_digest() {
+    let scene = Scene::new();
+    let mut data = archive(&[file("a", "a")]);
+    data.extend_from_slice(&vec![7; 3 << 20]);
+    for how in ["none", "gzip"] {
+        let layer = raw_layer(&data, how);
+        scene.import(&simple(&scene.path(how), how, &[layer]));
+    }
+}

@@ -1,0 +1,19 @@
+//! Images on the real kernel, as root: what is kept, what is refused, what a
+//! kill leaves behind.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
+
+mod attacks;
+mod bundles;
+mod content;
+mod layout;
+mod process;
+mod selection;
