@@ -161,7 +161,7 @@ fn pump<D>(
         if total > most {
             return Err(bad(format!(
                 "it unpacks to more than {most} bytes from {} compressed ones \
-                 (if that is meant, raise --max-layer-size)",
+                 (if that is meant: tare image import --max-layer-size SIZE)",
                 job.blob.size
             )));
         }
