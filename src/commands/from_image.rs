@@ -13,6 +13,7 @@ use crate::cli::{GlobalArgs, ImageRunArgs, NetMode, RunArgs};
 use crate::container::ContainerId;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::bundle::{Network, RuntimeOverrides, spec_for};
+use crate::image::limits::size;
 use crate::image::overlay::{OverlayPlan, mount_detached};
 use crate::image::store::{Image, Store};
 use crate::image::unpack::copy_root;
@@ -124,10 +125,10 @@ fn overrides(words: &ImageRunArgs, args: &[String], id: &ContainerId) -> Result<
 }
 
 fn memory(text: &str) -> Result<i64> {
-    let bytes = super::image::bytes("--memory", text)?;
+    let bytes = size(text).step(|| "--memory")?;
     match i64::try_from(bytes) {
         Ok(bytes) if bytes > 0 => Ok(bytes),
-        _ => Err(Error::invalid(format!("--memory {text:?}: not a size (such as 64m)"))),
+        _ => Err(Error::invalid(format!("--memory: {text:?} is no limit that can be set"))),
     }
 }
 

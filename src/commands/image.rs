@@ -7,8 +7,8 @@ use serde_json::json;
 use crate::cli::{
     GlobalArgs, ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageSelector,
 };
-use crate::error::{Error, Result};
-use crate::image::limits::Limits;
+use crate::error::{Result, Step};
+use crate::image::limits::{Limits, size};
 use crate::image::select::{Platform, Selector};
 use crate::image::store::{ImportOptions, Record, Store};
 
@@ -33,8 +33,8 @@ pub(super) fn selector(words: &ImageSelector) -> Result<Selector> {
 }
 
 fn import(store: &Store, args: ImageImportArgs) -> anyhow::Result<()> {
-    let layer =
-        args.max_layer_size.as_deref().map(|text| bytes("--max-layer-size", text)).transpose()?;
+    let layer = args.max_layer_size.as_deref().map(size).transpose();
+    let layer = layer.step(|| "--max-layer-size")?;
     let options = ImportOptions {
         name: args.name,
         selector: selector(&args.select)?,
@@ -44,21 +44,6 @@ fn import(store: &Store, args: ImageImportArgs) -> anyhow::Result<()> {
         writeln!(std::io::stdout(), "{} {}", record.name, record.digest)?;
     }
     Ok(())
-}
-
-/// Bytes, with a suffix k, m, g or t.
-/// A size in bytes, with a suffix k, m, g or t.
-pub(super) fn bytes(option: &str, text: &str) -> Result<u64> {
-    let wrong = || Error::invalid(format!("{option} {text:?}: not a size (such as 4g)"));
-    let lower = text.to_ascii_lowercase();
-    let suffixes = [('k', 10), ('m', 20), ('g', 30), ('t', 40)];
-    let suffix = suffixes.iter().find(|(s, _)| lower.ends_with(*s));
-    let (digits, shift) = match suffix {
-        Some((s, shift)) => (lower.trim_end_matches(*s), *shift),
-        None => (lower.as_str(), 0),
-    };
-    let n: u64 = digits.parse().map_err(|_number| wrong())?;
-    n.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
 fn ls(store: &Store, args: &ImageLsArgs) -> anyhow::Result<()> {

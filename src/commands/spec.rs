@@ -8,7 +8,7 @@ use nix::sys::stat::Mode;
 
 use crate::cli::SpecArgs;
 use crate::error::{Error, ErrorKind, Step};
-use crate::spec::defaults::DEFAULT;
+use crate::spec::defaults::default_document;
 use crate::sys::fs::open_dir;
 
 pub(super) fn run(args: &SpecArgs) -> anyhow::Result<()> {
@@ -27,6 +27,7 @@ pub(super) fn run(args: &SpecArgs) -> anyhow::Result<()> {
         }
         other => other.step(step)?,
     };
-    std::io::Write::write_all(&mut std::fs::File::from(fd), DEFAULT.as_bytes()).step(step)?;
+    std::io::Write::write_all(&mut std::fs::File::from(fd), default_document().as_bytes())
+        .step(step)?;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -167,10 +167,9 @@ fn unpack_one(
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Extracted> {
     let dir = staging.layer(missing.diff_id);
-    // the root of a layer that doesn't list it is what a container sees as /
     DirBuilder::new().mode(0o700).create(&dir)?;
     let diff = dir.join("diff");
-    DirBuilder::new().mode(0o755).create(&diff)?;
+    make_open_dir(&diff)?;
     let job = Job {
         blob: layout.blob(&missing.layer.digest, missing.layer.size)?,
         compression: missing.layer.compression,
@@ -184,6 +183,13 @@ fn unpack_one(
     let file = File::create_new(dir.join("layer.json"))?;
     io::Write::write_all(&mut &file, &bytes)?;
     Ok(facts)
+}
+
+/// Makes a directory that containers see as `/`: 0755 whatever the caller's
+/// mask is.
+pub(crate) fn make_open_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
 /// Makes the layers count: on disk first, then under their names.

@@ -103,7 +103,11 @@ fn produce(
 ) -> Result<()> {
     let mut reader = BlobReader::new(&job.blob);
     let inflated = check_magic(&mut reader, job.compression).and_then(|()| match job.compression {
-        Compression::None => pump(&mut reader, job, to_extract, to_hash, |r, b| r.read(b)),
+        Compression::None => pump(&mut reader, job, to_extract, to_hash, |r, b| {
+            let n = r.read(b)?;
+            (job.progress)(r.position());
+            Ok(n)
+        }),
         Compression::Gzip => {
             let decoder = flate2::bufread::MultiGzDecoder::new(&mut reader);
             pump(decoder, job, to_extract, to_hash, |d, b| {
@@ -159,7 +163,7 @@ fn pump<D>(
         if total > most {
             return Err(bad(format!(
                 "it unpacks to more than {most} bytes from {} compressed ones \
-                 (if that is meant, raise --max-layer-size)",
+                 (if that is meant: tare image import --max-layer-size SIZE)",
                 job.blob.size
             )));
         }

@@ -6,6 +6,7 @@
 //! STORE/blobs/ALGORITHM/HEX      manifests and configs
 //! STORE/layers/ALGORITHM/HEX/    diff/: the layer; layer.json: its facts
 //! STORE/refs/HEX.json            who else uses layers: bundles, containers
+//! STORE/empty/                   the layer of images that have none
 //! STORE/staging/…                imports under way, each directory locked
 //! ```
 //!
@@ -237,9 +238,12 @@ impl Store {
             "blobs/sha512",
             "layers/sha256",
             "layers/sha512",
-            "empty",
         ] {
             dirs.create(self.path.join(dir)).step(step)?;
+        }
+        match import::make_open_dir(&self.path.join("empty")) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).step(step),
+            _ => {}
         }
         self.lock(FlockArg::LockShared)
     }

@@ -13,6 +13,7 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::bundle::{RuntimeOverrides, spec_for};
+use super::import::make_open_dir;
 use super::overlay::{OverlayPlan, mount_detached};
 use super::store::{Image, Store};
 use super::{copy, manifest, tree};
@@ -82,9 +83,8 @@ fn fill(store: &Store, image: &Image, bundle: &Path, mark: &Mark) -> Result<()> 
     let dir = open_dir(bundle)?;
     write(&dir, MARK, &serde_json::to_vec(mark).map_err(json_error)?)?;
     store.hold(image, &bundle.join(MARK))?;
-    let mut dirs = DirBuilder::new();
     let rootfs = bundle.join("rootfs");
-    dirs.mode(0o755).create(&rootfs)?;
+    make_open_dir(&rootfs)?;
     let layers = store.layers_or_empty(image);
     let root = match mark.mode {
         RootfsForm::Copy => {
@@ -95,8 +95,8 @@ fn fill(store: &Store, image: &Image, bundle: &Path, mark: &Mark) -> Result<()> 
         }
         RootfsForm::Overlay => {
             let (upper, work) = (bundle.join("upper"), bundle.join("work"));
-            dirs.mode(0o755).create(&upper)?;
-            dirs.mode(0o700).create(&work)?;
+            make_open_dir(&upper)?;
+            DirBuilder::new().mode(0o700).create(&work)?;
             // a fresh upper directory would show its own attributes as the root's
             copy_root(&layers, &upper)?;
             mount_detached(&OverlayPlan { lower: layers, upper: Some(upper), work: Some(work) })

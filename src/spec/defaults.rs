@@ -5,7 +5,7 @@ use oci_spec::runtime::Spec;
 
 /// What it says, as a document: easier to hold against another runtime's than
 /// calls of builders.
-pub const DEFAULT: &str = include_str!("default.json");
+const DEFAULT: &str = include_str!("default.json");
 
 /// The same as text: `tare spec` writes it as it is, in an order that people
 /// know.

@@ -195,3 +195,26 @@ fn bytes_after_the_end_mark_count_for_the_digest() {
         scene.import(&simple(&scene.path(how), how, &[layer]));
     }
 }
+
+#[test]
+fn a_copy_keeps_attributes_and_links() {
+    let scene = Scene::new();
+    let layer = layer(&rich(), "gzip");
+    let path = simple(&scene.path("oci"), "x", std::slice::from_ref(&layer));
+    let bundle = scene.path("bundle");
+    let (path, to) = (path.to_str().unwrap(), bundle.to_str().unwrap());
+    // a mask that would take everything away
+    let mut unpack = scene.command(&["unpack", path, to, "--rootfs-mode", "copy"]);
+    let script = "umask 0777; exec \"$@\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh"]).arg(unpack.get_program()).args(unpack.get_args());
+    assert!(shell.status().unwrap().success());
+    let rootfs = bundle.join("rootfs");
+    assert_eq!(listing(&rootfs), listing(&scene.layer_dir(&layer)));
+    assert_eq!(xattr(&rootfs.join("etc/capable"), "security.capability").unwrap(), CAPABILITY);
+    let attr = rootfs.join("etc/attr");
+    assert_eq!(xattr(&attr, "user.key").unwrap(), b"value\nwith newline");
+    assert_eq!(xattr(&attr, "trusted.overlay.opaque").unwrap(), b"y");
+    unpack = scene.command(&["umount", to]);
+    assert!(unpack.status().unwrap().success());
+}

@@ -244,6 +244,16 @@ impl Scene {
         Scene { dir: tempfile::tempdir().unwrap() }
     }
 
+    /// A scene in memory, for tests with thousands of files: ext4 is slow to
+    /// make files in the minutes after many were removed.
+    pub fn in_memory() -> Self {
+        let memory = Path::new("/dev/shm");
+        match tempfile::tempdir_in(memory) {
+            Ok(dir) => Scene { dir },
+            Err(_) => Scene::new(),
+        }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -54,7 +54,7 @@ fn wait_for_files(staging: &Path, files: usize) {
 #[test]
 fn a_kill_leaves_whole_layers_or_none() {
     const COUNT: usize = 3000;
-    let scene = Scene::new();
+    let scene = Scene::in_memory();
     let layers = slow(COUNT);
     let path = simple(&scene.path("oci"), "slow", &layers);
     let staging = scene.path("store/staging");
@@ -77,7 +77,7 @@ fn a_kill_leaves_whole_layers_or_none() {
 
 #[test]
 fn imports_side_by_side_make_one_result() {
-    let scene = Scene::new();
+    let scene = Scene::in_memory();
     let layers = slow(1500);
     let path = simple(&scene.path("oci"), "slow", &layers);
     let spawn = |name: &str| {
