@@ -1,8 +1,9 @@
 //! `delete`: everything that `create` made goes.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::record::{InitProcess, Record};
@@ -115,20 +116,32 @@ pub(super) fn end_processes(record: &Record) -> Result<()> {
 fn end_init(init: InitProcess, deadline: Instant) -> Result<()> {
     let Some(pidfd) = init.open()? else { return Ok(()) };
     match pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+        Ok(()) | Err(Errno::ESRCH) => {}
         Err(e) => return Err(Error::from(e).step(format!("kill process {}", init.pid))),
     }
+    wait(init, pidfd.as_fd(), deadline)
+}
+
+/// Waits for the end of an init that ends by itself.
+pub(super) fn wait_for_end(init: InitProcess) -> Result<()> {
+    match init.open()? {
+        Some(pidfd) => wait(init, pidfd.as_fd(), Instant::now() + PATIENCE),
+        None => Ok(()),
+    }
+}
+
+fn wait(init: InitProcess, pidfd: BorrowedFd<'_>, deadline: Instant) -> Result<()> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], timeout) {
             Ok(0) if left.is_zero() => {
                 return Err(Error::new(
                     ErrorKind::System,
                     format!("process {} does not end", init.pid),
                 ));
             }
-            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(()),
             Err(e) => return Err(e.into()),
         }

@@ -63,7 +63,11 @@ pub fn start(entry: &Entry) -> Result<()> {
     }
     match Channel::from_socket(socket).receive()? {
         None => {}
-        Some((Message::Failed(error), _)) => return Err(error),
+        Some((Message::Failed(error), _)) => {
+            // it is about to exit: after this command it counts as stopped
+            super::delete::wait_for_end(init)?;
+            return Err(error);
+        }
         Some(_) => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
     }
     run_poststart(&record, init.pid)
