@@ -56,7 +56,7 @@ pub struct GlobalArgs {
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub rootless: String,
     /// Print the version and exit
-    #[arg(short = 'v', long, exclusive = true)]
+    #[arg(short = 'v', long)]
     pub version: bool,
 }
 

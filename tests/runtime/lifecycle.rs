@@ -360,8 +360,9 @@ fn spec_writes_a_config_that_runs() {
 #[test]
 fn version_names_the_runtime_and_the_specification() {
     let tare = Tare::new();
-    for flag in ["--version", "-v"] {
-        let output = tare.bare([flag]).run().ok().stdout;
+    // callers give their own options with every call
+    for words in [&["--version"][..], &["-v"], &["--root", "/nowhere", "--version"]] {
+        let output = tare.bare(words.iter().copied()).run().ok().stdout;
         assert!(output.starts_with("tare version "), "{output}");
         let spec = output.lines().find_map(|l| l.strip_prefix("spec: "));
         assert!(spec.is_some_and(|s| s.starts_with("1.")), "{output}");
