@@ -151,16 +151,35 @@ fn sysctl_namespace(name: &str) -> Option<CloneFlags> {
     }
 }
 
-pub(super) fn sysctls(linux: Option<&Linux>, ns: &NamespacePlan) -> Result<Vec<SysctlPlan>> {
+pub(super) fn sysctls(
+    linux: Option<&Linux>,
+    ns: &NamespacePlan,
+    has_domainname: bool,
+) -> Result<Vec<SysctlPlan>> {
     let Some(given) = linux.and_then(|l| l.sysctl().as_ref()) else {
         return Ok(Vec::new());
     };
     let mut plans = Vec::with_capacity(given.len());
     for (name, value) in given {
-        plans.push(sysctl(name, value, ns).map_err(|e| e.step(format!("linux.sysctl.{name}")))?);
+        let plan = sysctl(name, value, ns).and_then(|plan| {
+            no_second_name(&plan, has_domainname)?;
+            Ok(plan)
+        });
+        plans.push(plan.map_err(|e| e.step(format!("linux.sysctl.{name}")))?);
     }
     plans.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(plans)
+}
+
+/// Two fields for one name would leave open which wins. (runc and crun refuse
+/// kernel.hostname always.)
+fn no_second_name(plan: &SysctlPlan, has_domainname: bool) -> Result<()> {
+    let field = match plan.path.to_str() {
+        Some("kernel/hostname") => "hostname",
+        Some("kernel/domainname") if has_domainname => "domainname",
+        _ => return Ok(()),
+    };
+    Err(Error::invalid(format!("conflicts with the field {field}: give it there alone")))
 }
 
 fn sysctl(name: &str, value: &str, ns: &NamespacePlan) -> Result<SysctlPlan> {
@@ -236,6 +255,19 @@ mod tests {
         assert!(sysctl("kernel.core_pattern", "1", &ns).is_err());
         assert!(sysctl("kernel.shmmax", "1", &ns).is_err());
         assert!(sysctl("net.ipv4.ip_forward", "1", &namespaces(CloneFlags::empty())).is_err());
+    }
+
+    #[test]
+    fn a_name_has_one_field() {
+        let ns = namespaces(CloneFlags::CLONE_NEWUTS);
+        let error = |name: &str, has_domainname| {
+            let json = serde_json::json!({"sysctl": {name: "x"}});
+            let linux: Linux = serde_json::from_value(json).unwrap();
+            sysctls(Some(&linux), &ns, has_domainname).err().map(|e| e.to_string())
+        };
+        assert!(error("kernel.hostname", false).unwrap().contains("the field hostname"));
+        assert!(error("kernel/domainname", true).unwrap().contains("the field domainname"));
+        assert_eq!(error("kernel.domainname", false), None);
     }
 
     #[test]

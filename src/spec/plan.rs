@@ -122,6 +122,7 @@ impl Plan {
         };
         let hostname = uts_name("hostname", spec.hostname().as_deref(), &namespaces)?;
         let domainname = uts_name("domainname", spec.domainname().as_deref(), &namespaces)?;
+        let sysctls = linux::sysctls(linux, &namespaces, domainname.is_some())?;
         let mut mounts = Vec::new();
         for (index, mount) in spec.mounts().as_deref().unwrap_or_default().iter().enumerate() {
             mounts.push(MountPlan::resolve(index, mount, args.bundle)?);
@@ -141,7 +142,7 @@ impl Plan {
             devices: linux::devices(linux)?,
             hostname,
             domainname,
-            sysctls: linux::sysctls(linux, &namespaces)?,
+            sysctls,
             masked_paths: linux::paths("linux.maskedPaths", masked)?,
             readonly_paths: linux::paths("linux.readonlyPaths", readonly)?,
             process: ProcessPlan::resolve(process)?,
