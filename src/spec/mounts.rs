@@ -182,7 +182,10 @@ fn kind(mount: &Mount, words: &Words, bundle: &Path) -> Result<MountKind> {
     }
     match fstype {
         "" => Err(Error::invalid("type: is missing, and \"bind\" is not among the options")),
-        "cgroup" | "cgroup2" => Ok(MountKind::Cgroup),
+        "cgroup" | "cgroup2" => {
+            check_cgroup_options(&words.fs)?;
+            Ok(MountKind::Cgroup)
+        }
         _ => Ok(MountKind::Filesystem {
             fstype: fstype.to_owned(),
             source: mount
@@ -191,6 +194,25 @@ fn kind(mount: &Mount, words: &Words, bundle: &Path) -> Result<MountKind> {
                 .map_or_else(|| fstype.to_owned(), |s| s.to_string_lossy().into_owned()),
             options: words.fs.clone(),
         }),
+    }
+}
+
+/// Options of cgroup2 are the whole hierarchy's, and the host's to choose: the
+/// kernel ignores them in a cgroup namespace, and so do we.
+fn check_cgroup_options(options: &[FsOption]) -> Result<()> {
+    const KNOWN: [&str; 6] = [
+        "nsdelegate",
+        "favordynmods",
+        "memory_localevents",
+        "memory_recursiveprot",
+        "memory_hugetlb_accounting",
+        "pids_localevents",
+    ];
+    match options.iter().find(|option| !KNOWN.contains(&option.key.as_str())) {
+        None => Ok(()),
+        Some(option) => {
+            Err(Error::invalid(format!("options: {:?} is no option of cgroup2", option.key)))
+        }
     }
 }
 
@@ -344,6 +366,7 @@ mod tests {
             (r#"{"destination":"/a","options":["bind"]}"#, "a bind mount needs one"),
             (r#"{"destination":"/a","source":"/","options":["bind","size=1"]}"#, "\"size\""),
             (r#"{"destination":"/a","source":"/","options":["bind","idmap"]}"#, "not supported"),
+            (r#"{"destination":"/a","type":"cgroup","options":["ro","none"]}"#, "\"none\""),
         ] {
             let text = resolve(json).unwrap_err().to_string();
             assert!(text.contains(part), "{json}: {text}");
