@@ -154,7 +154,7 @@ fn sysctl_namespace(name: &str) -> Option<CloneFlags> {
 pub(super) fn sysctls(
     linux: Option<&Linux>,
     ns: &NamespacePlan,
-    has_domainname: bool,
+    domainname: Option<&str>,
 ) -> Result<Vec<SysctlPlan>> {
     let Some(given) = linux.and_then(|l| l.sysctl().as_ref()) else {
         return Ok(Vec::new());
@@ -162,7 +162,7 @@ pub(super) fn sysctls(
     let mut plans = Vec::with_capacity(given.len());
     for (name, value) in given {
         let plan = sysctl(name, value, ns).and_then(|plan| {
-            no_second_name(&plan, has_domainname)?;
+            no_second_name(&plan, domainname)?;
             Ok(plan)
         });
         plans.push(plan.map_err(|e| e.step(format!("linux.sysctl.{name}")))?);
@@ -171,12 +171,12 @@ pub(super) fn sysctls(
     Ok(plans)
 }
 
-/// Two fields for one name would leave open which wins. (runc and crun refuse
+/// Two values for one name would leave open which wins. (runc and crun refuse
 /// kernel.hostname always.)
-fn no_second_name(plan: &SysctlPlan, has_domainname: bool) -> Result<()> {
+fn no_second_name(plan: &SysctlPlan, domainname: Option<&str>) -> Result<()> {
     let field = match plan.path.to_str() {
         Some("kernel/hostname") => "hostname",
-        Some("kernel/domainname") if has_domainname => "domainname",
+        Some("kernel/domainname") if domainname.is_some_and(|d| d != plan.value) => "domainname",
         _ => return Ok(()),
     };
     Err(Error::invalid(format!("conflicts with the field {field}: give it there alone")))
@@ -260,14 +260,15 @@ mod tests {
     #[test]
     fn a_name_has_one_field() {
         let ns = namespaces(CloneFlags::CLONE_NEWUTS);
-        let error = |name: &str, has_domainname| {
+        let error = |name: &str, domainname| {
             let json = serde_json::json!({"sysctl": {name: "x"}});
             let linux: Linux = serde_json::from_value(json).unwrap();
-            sysctls(Some(&linux), &ns, has_domainname).err().map(|e| e.to_string())
+            sysctls(Some(&linux), &ns, domainname).err().map(|e| e.to_string())
         };
-        assert!(error("kernel.hostname", false).unwrap().contains("the field hostname"));
-        assert!(error("kernel/domainname", true).unwrap().contains("the field domainname"));
-        assert_eq!(error("kernel.domainname", false), None);
+        assert!(error("kernel.hostname", None).unwrap().contains("the field hostname"));
+        assert!(error("kernel/domainname", Some("y")).unwrap().contains("field domainname"));
+        assert_eq!(error("kernel.domainname", Some("x")), None);
+        assert_eq!(error("kernel.domainname", None), None);
     }
 
     #[test]

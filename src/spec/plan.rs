@@ -122,7 +122,7 @@ impl Plan {
         };
         let hostname = uts_name("hostname", spec.hostname().as_deref(), &namespaces)?;
         let domainname = uts_name("domainname", spec.domainname().as_deref(), &namespaces)?;
-        let sysctls = linux::sysctls(linux, &namespaces, domainname.is_some())?;
+        let sysctls = linux::sysctls(linux, &namespaces, domainname.as_deref())?;
         let mut mounts = Vec::new();
         for (index, mount) in spec.mounts().as_deref().unwrap_or_default().iter().enumerate() {
             mounts.push(MountPlan::resolve(index, mount, args.bundle)?);
