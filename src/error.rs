@@ -89,6 +89,20 @@ impl Error {
         self
     }
 
+    /// The same error with the middle of a line over `most` bytes left out: both
+    /// its steps and its cause stay.
+    #[must_use]
+    pub fn shortened(mut self, most: usize) -> Self {
+        let whole = self.message.len();
+        if whole > most {
+            let head: String = self.message.chars().take(most / 8).collect();
+            let tail: Vec<char> = self.message.chars().rev().take(most / 8).collect();
+            let tail: String = tail.into_iter().rev().collect();
+            self.message = format!("{head} […] {tail}");
+        }
+        self
+    }
+
     /// The same error as another kind.
     #[must_use]
     pub fn of_kind(mut self, kind: ErrorKind) -> Self {

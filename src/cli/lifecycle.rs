@@ -20,6 +20,7 @@ pub struct CreateArgs {
     pub console_socket: Option<PathBuf>,
     /// Pass this many file descriptors, from 3 on, to the container's program
     #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=65536))]
     pub preserve_fds: u32,
     /// Move the root file system with MS_MOVE and chroot, where pivot_root can't
     /// work (on the initial ramfs)
@@ -28,7 +29,7 @@ pub struct CreateArgs {
     /// Keep the caller's session keyring
     #[arg(long)]
     pub no_new_keyring: bool,
-    /// Name of the container: letters, digits and _ + - .
+    /// Name of the container: letters, digits and . _ + -
     #[arg(value_name = "ID")]
     pub id: String,
 }

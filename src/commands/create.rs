@@ -8,8 +8,9 @@ use crate::spec;
 
 pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> {
     super::refuse_systemd(global)?;
-    crate::sys::exe::protect()?;
     let id = ContainerId::parse(&args.id)?;
+    super::refuse_ordinary_users()?;
+    crate::sys::exe::protect()?;
     let bundle = bundle(args)?;
     let spec = spec::load(&bundle)?;
     let created = container::create(container::CreateArgs {

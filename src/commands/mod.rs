@@ -35,6 +35,8 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
     let Some(command) = cli.command else {
         anyhow::bail!("no command: see tare --help");
     };
+    // a caller that ignores it would take the exit codes of our children away
+    crate::sys::process::default_signal(libc::SIGCHLD).map_err(Error::from)?;
     let json = global.log_format == LogFormat::Json;
     crate::logging::open(global.log.as_deref(), json, global.debug)?;
     let result = dispatch(global, command);
@@ -85,6 +87,14 @@ fn refuse_systemd(global: &GlobalArgs) -> Result<()> {
         true => Err(Error::unsupported("--systemd-cgroup: not supported yet")),
         false => Ok(()),
     }
+}
+
+fn refuse_ordinary_users() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::unsupported("containers of an ordinary user are not supported yet")
+        .hint("run tare as root"))
 }
 
 fn store(global: &GlobalArgs) -> Result<Store> {

@@ -8,8 +8,9 @@ use crate::spec;
 
 pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
     super::refuse_systemd(global)?;
-    crate::sys::exe::protect()?;
     let id = ContainerId::parse(&args.create.id)?;
+    super::refuse_ordinary_users()?;
+    crate::sys::exe::protect()?;
     let prepared = prepare(global, args, &id)?;
     let signals = (!args.detach).then(Signals::block).transpose()?;
     let mut options = super::create::options(&args.create);
@@ -40,7 +41,7 @@ fn prepare(global: &GlobalArgs, args: &RunArgs, id: &ContainerId) -> Result<Prep
         return from_image::prepare(global, args, name, id);
     }
     if let Some(option) = first_for_images(args) {
-        return Err(Error::invalid(format!("{option} goes with --image: a bundle says it itself")));
+        return Err(Error::invalid(format!("without --image: {option}: a bundle says it itself")));
     }
     let bundle = super::create::bundle(&args.create)?;
     let spec = spec::load(&bundle)?;
@@ -92,7 +93,10 @@ fn follow(mut created: Created, signals: Option<&Signals>, keep: bool) -> Result
     }
     let Some(signals) = signals else { return Ok(0) };
     let running = created.unlock();
-    let code = container::wait(running.spawned(), signals, console)?;
-    running.finish(keep)?;
+    let waited = container::wait(running.spawned(), signals, console);
+    // whatever the wait failed with: nobody watches the container any more
+    let finished = running.finish(keep);
+    let code = waited?;
+    finished?;
     Ok(code)
 }

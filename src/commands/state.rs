@@ -1,10 +1,12 @@
 //! `tare state`.
 
+use std::io::Write;
+
 use crate::cli::{GlobalArgs, StateArgs};
 use crate::container::State;
 
 pub(super) fn run(global: &GlobalArgs, args: &StateArgs) -> anyhow::Result<()> {
     let state = State::of(&super::find(global, &args.id)?)?;
-    println!("{}", serde_json::to_string_pretty(&state)?);
+    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&state)?)?;
     Ok(())
 }

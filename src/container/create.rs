@@ -130,10 +130,6 @@ impl Undo<'_> {
 
 /// Checks that need the file system or the command line as well.
 fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
-    if !geteuid().is_root() {
-        return Err(Error::unsupported("containers of an ordinary user are not supported yet")
-            .hint("run tare as root"));
-    }
     match (&args.console, plan.process.terminal) {
         (Console::None, true) => {
             return Err(Error::invalid(
@@ -236,8 +232,6 @@ fn new_record(args: &CreateArgs<'_>, plan: &Plan) -> Record {
 }
 
 fn run_hooks(plan: &Plan, pid: Pid) -> Result<()> {
-    // what the caller left open is for the program at most
-    crate::sys::process::close_range_on_exec(3).step(|| "keep descriptors from hooks")?;
     let state = HookState {
         oci_version: crate::spec::OCI_VERSION,
         id: &plan.id,

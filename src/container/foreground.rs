@@ -27,8 +27,6 @@ pub struct Signals(SignalFd);
 impl Signals {
     /// Blocks all signals and opens the descriptor that tells of them.
     pub fn block() -> Result<Self> {
-        // a caller that ignores SIGCHLD would make the exit code disappear
-        process::default_signal(libc::SIGCHLD).step(|| "reset SIGCHLD")?;
         let mut set = SigSet::all();
         // what a bug of our own raises must still end us
         for signal in [SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP] {
@@ -189,6 +187,8 @@ impl Relay {
                 Ok(n) => drop(self.pending.drain(..n)),
                 Err(e) if e.kind() == IoKind::Interrupted => {}
                 Err(e) if e.kind() == IoKind::WouldBlock => break,
+                // the last process with the terminal open has gone
+                Err(e) if e.raw_os_error() == Some(libc::EIO) => self.pending.clear(),
                 Err(e) => return Err(Error::from(e).step("write to the pty")),
             }
         }

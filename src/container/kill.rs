@@ -76,7 +76,8 @@ fn kill_all(record: &Record, signal: i32) -> Result<()> {
     if signal == libc::SIGKILL {
         return cgroup.kill();
     }
-    for pid in cgroup.procs(true)? {
+    // a process that our pid namespace does not have is 0, which would be us
+    for pid in cgroup.procs(true)?.into_iter().filter(|pid| pid.as_raw() > 0) {
         match process::kill(pid, signal) {
             // it has ended meanwhile
             Ok(()) | Err(Errno::ESRCH) => {}

@@ -13,8 +13,8 @@ use super::record::Record;
 use super::state::Status;
 use super::store::{Entry, START_SOCKET};
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sandbox::Channel;
 use crate::sandbox::hooks::{self, HookState};
-use crate::sandbox::{Channel, Message};
 
 fn seqpacket() -> Result<OwnedFd> {
     socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
@@ -61,14 +61,10 @@ pub fn start(entry: &Entry) -> Result<()> {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(e) => return Err(Error::from(e).step("remove the start socket")),
     }
-    match Channel::from_socket(socket).receive()? {
-        None => {}
-        Some((Message::Failed(error), _)) => {
-            // it is about to exit: after this command it counts as stopped
-            super::delete::wait_for_end(init)?;
-            return Err(error);
-        }
-        Some(_) => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
+    if let Err(error) = Channel::from_socket(socket).await_execve() {
+        // it is about to exit: after this command it counts as stopped
+        super::delete::wait_for_end(init)?;
+        return Err(error);
     }
     run_poststart(&record, init.pid)
 }

@@ -1,12 +1,12 @@
 //! Device nodes and the fixed links of /dev.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, major, minor, mknodat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat, major, minor, mknodat};
 use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, symlinkat};
 
 use super::path::{Missing, ensure, ensure_parent};
@@ -63,7 +63,7 @@ fn node(dir: BorrowedFd<'_>, name: &OsStr, plan: &DevicePlan) -> Result<()> {
                     .step("mknod")
                     .hint("the image has something else there"));
             }
-            fchmodat(dir, name, mode, FchmodatFlags::FollowSymlink).step(|| "chmod")?;
+            chmod_node(dir, name, found.st_ino, mode).step(|| "chmod")?;
         }
         Err(e) => return Err(Error::from(e).step("mknod")),
     }
@@ -72,6 +72,18 @@ fn node(dir: BorrowedFd<'_>, name: &OsStr, plan: &DevicePlan) -> Result<()> {
         .step(|| "chown")?;
     // chown takes setuid and setgid away, but a device has none that matter
     Ok(())
+}
+
+/// Changes the mode of the very node that was looked at: who shares the
+/// directory could have put a link to a file of the host in its place.
+fn chmod_node(dir: BorrowedFd<'_>, name: &OsStr, inode: u64, mode: Mode) -> Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let node = openat(dir, name, flags, Mode::empty())?;
+    if fstat(&node)?.st_ino != inode {
+        return Err(Errno::EAGAIN.into());
+    }
+    let path = format!("/proc/self/fd/{}", node.as_raw_fd());
+    Ok(fchmodat(AT_FDCWD, path.as_str(), mode, FchmodatFlags::FollowSymlink)?)
 }
 
 fn bind(root: BorrowedFd<'_>, plan: &DevicePlan) -> Result<()> {

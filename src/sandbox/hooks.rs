@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::HookPlan;
-use crate::sys::process::pidfd_open;
+use crate::sys::process::{close_range_on_exec, pidfd_open};
 
 /// The state of a container, as hooks and `state` get it (runtime.md, State).
 #[derive(Debug, Serialize)]
@@ -38,6 +38,8 @@ pub(crate) fn run(kind: &str, hooks: &[HookPlan], state: &HookState<'_>) -> Resu
     if hooks.is_empty() {
         return Ok(());
     }
+    // what the caller left open is for the program at most
+    close_range_on_exec(3).step(|| "keep descriptors from hooks")?;
     let json = serde_json::to_vec(state)
         .map_err(|e| Error::new(ErrorKind::System, format!("{kind} hook: encode state: {e}")))?;
     for (index, hook) in hooks.iter().enumerate() {

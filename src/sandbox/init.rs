@@ -54,9 +54,12 @@ pub(super) fn main(mut init: Init<'_>) -> Infallible {
 }
 
 fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> {
+    // a process of a joined namespace must not look into this copy of the
+    // runtime, whose root is still the host's; execve sets it back
+    nix::sys::prctl::set_dumpable(false).step(|| "close init to other processes")?;
     close_what_is_not_ours(init)?;
     process::reset_signals().step(|| "reset signals")?;
-    umask(Mode::empty());
+    let inherited = umask(Mode::empty());
     let plan = init.plan;
     if plan.namespaces.makes(CloneFlags::CLONE_NEWUSER) {
         init.channel.ask(&Message::MapIds)?;
@@ -72,7 +75,9 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     } else {
         None
     };
+    umask(inherited);
     run_create_hooks(init)?;
+    umask(Mode::empty());
     seal_root(init, root.as_fd())?;
     drop(root);
     let program = become_user(init, terminal)?;
@@ -85,9 +90,11 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     for fd in 3..3 + init.options.preserve_fds {
         process::pass_on(RawFd::try_from(fd).unwrap_or(-1)).step(|| "--preserve-fds")?;
     }
+    let channel = report.as_ref().unwrap_or(&init.channel);
+    // the end of the stream means success only after this
+    channel.send(&Message::Executing)?;
     let execute = || program::execute(&program, &plan.process.args, &env);
     if init.options.init {
-        let channel = report.as_ref().unwrap_or(&init.channel);
         return reaper::supervise(channel, plan.process.terminal, execute);
     }
     Err(execute())
@@ -102,7 +109,7 @@ fn close_what_is_not_ours(init: &Init<'_>) -> Result<()> {
     keep.extend(init.listener.iter().chain(&init.rootfs).map(AsRawFd::as_raw_fd));
     let first = RawFd::try_from(3 + init.options.preserve_fds).unwrap_or(RawFd::MAX);
     process::close_all_but(first, &keep).step(|| "close the runtime's descriptors")?;
-    // what is preserved is for the program, and not for hooks
+    // what is preserved is opened up again right before execve
     process::close_range_on_exec(3).step(|| "keep descriptors from hooks")
 }
 

@@ -17,5 +17,5 @@ mod reaper;
 mod rootfs;
 mod spawn;
 
-pub(crate) use protocol::{Channel, Message};
+pub(crate) use protocol::Channel;
 pub use spawn::{Options, SpawnArgs, Spawned, spawn};

@@ -1,18 +1,17 @@
 //! Becoming the user: ids, capabilities, no_new_privs.
 
-use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
 use caps::CapSet;
 use nix::errno::Errno;
-use nix::sys::stat::{fstat, major, minor};
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Gid, Uid, fchown};
 
 use crate::error::{Error, Result, Step};
 use crate::spec::{Capabilities, ProcessPlan, RlimitPlan};
 use crate::sys::process;
 
-/// Gives stdin, stdout and stderr to the container's user, so that it may open
+/// Gives stdin, stdout and stderr, if they are pipes, to the container's user, so that it may open
 /// /dev/stdout again. Best effort by nature: the other end may not allow it.
 pub(super) fn own_stdio(plan: &ProcessPlan) {
     if plan.uid == 0 {
@@ -20,8 +19,11 @@ pub(super) fn own_stdio(plan: &ProcessPlan) {
     }
     for stream in [std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
         let Ok(found) = fstat(stream) else { continue };
-        let is_null = (major(found.st_rdev), minor(found.st_rdev)) == (1, 3);
-        if !is_null && found.st_uid != plan.uid && !stream.is_terminal() {
+        // a file or a device of the host stays its owner's: the descriptor alone
+        // was given to the container
+        let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+        let is_pipe = kind == SFlag::S_IFIFO || kind == SFlag::S_IFSOCK;
+        if is_pipe && found.st_uid != plan.uid {
             // EINVAL (the owner has no id here), EPERM and EROFS are all fine
             fchown(stream, Some(Uid::from_raw(plan.uid)), None::<Gid>).unwrap_or_default();
         }
@@ -81,7 +83,8 @@ fn set_capabilities(sets: &Capabilities) -> Result<()> {
     // effective first: it has to be within permitted before and after
     set(CapSet::Effective, "effective", &sets.effective)?;
     set(CapSet::Permitted, "permitted", &sets.permitted)?;
-    // setuid has emptied the ambient set; raising is all there is to do
+    // without a change of user the caller's ambient set is still there
+    caps::clear(None, CapSet::Ambient).map_err(|e| cause("ambient", &e))?;
     for cap in &sets.ambient {
         caps::raise(None, CapSet::Ambient, *cap).map_err(|e| cause("ambient", &e))?;
     }

@@ -10,14 +10,15 @@
 //! | `RaiseLimits` | `Go` | a hard limit is to be raised, and init may not |
 //! | `Console` + fd | none | the master of the new pty |
 //! | `Ready` | `Go` | everything but the program's start is done |
+//! | `Executing` | none | started: execve is the next thing it does |
 //! | `Failed` | none | a step failed; init is about to exit |
 //!
 //! Where a second fork makes the init, the helper in between has a socket pair
 //! of its own and says one thing on it: `Moved` (init's pid, with its pidfd) or
 //! `Failed`.
 //!
-//! The end of the stream without `Failed` means: after the last `Go`, that
-//! execve succeeded (the socket is close-on-exec); before it, that init died.
+//! The end of the stream right after `Executing` means that execve succeeded
+//! (the socket is close-on-exec); anywhere else, that init died.
 //! Init takes an end of the stream for the death of the runtime and exits.
 
 use std::io::{IoSlice, IoSliceMut};
@@ -33,10 +34,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most bytes of a packet: an error's line and its frame.
-const MAX_PACKET: usize = 16 << 10;
+const MAX_PACKET: usize = 32 << 10;
+
+/// Most bytes of an error's line on its way; escaped, it may be six times that.
+const MAX_ERROR: usize = 4 << 10;
 
 /// One message.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Message {
     MapIds,
     RunHooks,
@@ -44,8 +48,22 @@ pub(crate) enum Message {
     Console,
     Moved(i32),
     Ready,
+    Executing,
     Go,
     Failed(Error),
+}
+
+impl Message {
+    /// The same message, short enough for a packet: names in an error may be
+    /// as long as the config likes.
+    fn bounded(&self) -> std::borrow::Cow<'_, Message> {
+        match self {
+            Message::Failed(error) if error.to_string().len() > MAX_ERROR => {
+                std::borrow::Cow::Owned(Message::Failed(error.clone().shortened(MAX_ERROR)))
+            }
+            other => std::borrow::Cow::Borrowed(other),
+        }
+    }
 }
 
 /// One end of the conversation.
@@ -74,7 +92,7 @@ impl Channel {
 
     /// Sends a message, and a descriptor with it.
     pub(crate) fn send_with(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        let bytes = serde_json::to_vec(message).map_err(|e| {
+        let bytes = serde_json::to_vec(&message.bounded()).map_err(|e| {
             Error::new(ErrorKind::System, format!("encode a message to the other side: {e}"))
         })?;
         let raw = fd.map(|fd| [fd.as_raw_fd()]);
@@ -108,6 +126,28 @@ impl Channel {
             Error::new(ErrorKind::System, format!("a message from the other side: {e}"))
         })?;
         Ok(Some((message, fd)))
+    }
+
+    /// The runtime's side, after the start: waits until init runs its program.
+    ///
+    /// # Errors
+    /// What failed in init; that it died before its program ran.
+    pub(crate) fn await_execve(&self) -> Result<()> {
+        let mut executing = false;
+        loop {
+            match self.receive()? {
+                None if executing => return Ok(()),
+                None => {
+                    return Err(Error::new(
+                        ErrorKind::State,
+                        "the container's init died before its program ran",
+                    ));
+                }
+                Some((Message::Executing, _)) => executing = true,
+                Some((Message::Failed(error), _)) => return Err(error),
+                Some(_) => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
+            }
+        }
     }
 
     /// Init's side: sends a message and waits for `Go`.

@@ -1,6 +1,6 @@
 //! The container's root: put in place, sealed, and made `/`.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -37,7 +37,11 @@ pub(super) fn cut_off(plan: &RootfsPlan) -> Result<()> {
         .step(|| "set the propagation of /")?;
     if wanted.kind == MsFlags::MS_SHARED || !wanted.recursive {
         // what is mounted on a shared mount shows up at its peers: at the host
-        let parent = mount_point_of(&plan.path)?;
+        // by the directory's real path: a link on the way would name another mount
+        let place = open_dir(&plan.path).step(|| format!("rootfs {}", plan.path.display()))?;
+        let real = std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd()))
+            .step(|| "path of the rootfs")?;
+        let parent = mount_point_of(&real)?;
         mount(None::<&str>, parent.as_str(), None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
             .step(|| format!("make {parent} private"))?;
     }

@@ -146,7 +146,10 @@ fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
     let helper_how = CloneHow { namespaces: CloneFlags::empty(), ..how };
     let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
     let helper = clone_child(helper_how, move || {
-        let moved = join_all(how.namespaces, &mut init.joins).and_then(|()| {
+        // as in init: it is about to be seen from inside
+        let closed = nix::sys::prctl::set_dumpable(false).step(|| "close the helper to others");
+        let joined = closed.and_then(|()| join_all(how.namespaces, &mut init.joins));
+        let moved = joined.and_then(|()| {
             let how = CloneHow { namespaces: how.namespaces, cgroup: None, sibling: true };
             let child =
                 clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))?;
@@ -235,7 +238,7 @@ impl Spawned {
                 Message::Console => self.console = fd,
                 Message::Ready => return self.apply_outside(plan),
                 Message::Failed(error) => return Err(error),
-                Message::Go | Message::Moved(_) => {
+                Message::Go | Message::Moved(_) | Message::Executing => {
                     return Err(Error::new(ErrorKind::System, "init spoke out of turn"));
                 }
             }
@@ -285,13 +288,7 @@ impl Spawned {
     /// Why the program could not be executed, in init's words.
     pub fn start(&self) -> Result<()> {
         self.release()?;
-        match self.channel.receive()? {
-            None => Ok(()),
-            Some((Message::Failed(error), _)) => Err(error),
-            Some((other, _)) => {
-                Err(Error::new(ErrorKind::System, format!("init said {other:?} after its start")))
-            }
-        }
+        self.channel.await_execve()
     }
 
     /// Init's pid, as the runtime sees it.

@@ -107,6 +107,12 @@ impl NamespacePlan {
                 "linux.uidMappings: there is no user namespace in linux.namespaces to map",
             ));
         }
+        if self.makes(CloneFlags::CLONE_NEWUSER) && self.joins(CloneFlags::CLONE_NEWNS).is_some() {
+            return Err(Error::unsupported(
+                "linux.namespaces: a new user namespace with a joined mount namespace is not \
+                 supported",
+            ));
+        }
         if !self.separates(CloneFlags::CLONE_NEWNS) {
             return Err(Error::unsupported(
                 "linux.namespaces: a container without a mount namespace is not supported",

@@ -223,11 +223,15 @@ fn hook_list(kind: &str, list: Option<&[Hook]>) -> Result<Vec<HookPlan>> {
                 }
             },
         };
+        let env = hook.env().clone().unwrap_or_default();
+        if let Some(entry) = env.iter().find(|entry| !entry.contains('=')) {
+            return Err(Error::invalid(format!("{field}.env: {entry:?} is not NAME=VALUE")));
+        }
         let mut args = hook.args().clone().unwrap_or_default();
         if args.is_empty() {
             args.push(path.to_string_lossy().into_owned());
         }
-        plans.push(HookPlan { path, args, env: hook.env().clone().unwrap_or_default(), timeout });
+        plans.push(HookPlan { path, args, env, timeout });
     }
     Ok(plans)
 }

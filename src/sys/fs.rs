@@ -10,6 +10,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::SysResult;
 
@@ -84,8 +85,16 @@ pub fn replace_file(
     sync: bool,
 ) -> std::io::Result<()> {
     let temporary = format!(".{name}.{}", std::process::id());
-    let flags = OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let fd = openat(&dir, temporary.as_str(), flags | OFlag::O_NOFOLLOW, mode)?;
+    // exclusive: whatever somebody has put there is not written to
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let fd = match openat(&dir, temporary.as_str(), flags, mode) {
+        // of a process with this id that was killed
+        Err(Errno::EEXIST) => {
+            unlinkat(&dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir)?;
+            openat(&dir, temporary.as_str(), flags, mode)?
+        }
+        other => other?,
+    };
     let mut file = File::from(fd);
     file.write_all(bytes)?;
     if sync {
