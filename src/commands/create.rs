@@ -22,7 +22,7 @@ pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> 
         options: options(args),
         pid_file: args.pid_file.as_deref(),
         rootfs: None,
-        scratch: None,
+        reserved: None,
         starts_later: true,
     })?;
     Ok(created.release()?)

@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 
 use crate::cli::{GlobalArgs, ImageRunArgs, NetMode, RunArgs};
-use crate::container::ContainerId;
+use crate::container::{ContainerId, Reserved};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::bundle::{Network, RuntimeOverrides, spec_for};
 use crate::image::limits::size;
@@ -25,31 +25,7 @@ pub(super) struct Prepared {
     pub(super) spec: Spec,
     /// The overlay of the image, in no mount table.
     pub(super) rootfs: Option<OwnedFd>,
-    pub(super) scratch: Option<Scratch>,
-}
-
-/// A directory for what the container writes; it is removed again unless the
-/// container takes it over.
-pub(super) struct Scratch(Option<PathBuf>);
-
-impl Scratch {
-    pub(super) fn path(&self) -> &Path {
-        self.0.as_deref().unwrap_or(Path::new(""))
-    }
-
-    pub(super) fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0
-            && let Err(e) = std::fs::remove_dir_all(path)
-        {
-            crate::logging::warn(&format!("{} is left behind: {e}", path.display()));
-        }
-    }
+    pub(super) reserved: Option<Reserved>,
 }
 
 /// Imports the image if it is a path, mounts its overlay without a place for
@@ -63,8 +39,11 @@ pub(super) fn prepare(
     let overrides = overrides(&args.image, &args.args, id)?;
     let store = Store::open(global.store.as_deref())?;
     let image = store.resolve(name, &super::image::selector(&args.image.select)?)?;
-    let scratch = make_scratch(&store, id)?;
-    let bundle = scratch.path().to_owned();
+    // two state roots may share a store, and each may have this id
+    let bundle = store.path().join("containers").join(format!("{id}.{}", std::process::id()));
+    let scratch = vec![bundle.clone(), store.reference_path(&bundle)?];
+    let reserved = Reserved::new(&super::store(global)?, id, scratch)?;
+    make_directories(&bundle)?;
     let step = || bundle.display().to_string();
     let rootfs = overlay(&store, &image, &bundle)?;
     // as long as the directory is there, the image's layers stay
@@ -75,25 +54,23 @@ pub(super) fn prepare(
     let dir = open_dir(&bundle).step(step)?;
     let mode = Mode::from_bits_truncate(0o600);
     replace_file(&dir, "config.json", &json, mode, false).step(step)?;
-    Ok(Prepared { bundle, spec, rootfs: Some(rootfs), scratch: Some(scratch) })
+    Ok(Prepared { bundle, spec, rootfs: Some(rootfs), reserved: Some(reserved) })
 }
 
-fn make_scratch(store: &Store, id: &ContainerId) -> Result<Scratch> {
-    let parent = store.path().join("containers");
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&parent)
-        .step(|| format!("mkdir {}", parent.display()))?;
-    // two state roots may share a store, and each may have this id
-    let path = parent.join(format!("{id}.{}", std::process::id()));
-    let step = || format!("mkdir {}", path.display());
-    DirBuilder::new().mode(0o700).create(&path).step(step)?;
-    let scratch = Scratch(Some(path.clone()));
-    for (name, mode) in [("upper", 0o755), ("work", 0o700), ("rootfs", 0o755)] {
-        DirBuilder::new().mode(mode).create(path.join(name)).step(step)?;
+fn make_directories(bundle: &Path) -> Result<()> {
+    let mkdir = |path: &Path, mode| {
+        let mut builder = DirBuilder::new();
+        builder.mode(mode).create(path).step(|| format!("mkdir {}", path.display()))
+    };
+    if let Some(parent) = bundle.parent() {
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(true).mode(0o700).create(parent);
+        made.step(|| format!("mkdir {}", parent.display()))?;
     }
-    Ok(scratch)
+    mkdir(bundle, 0o700)?;
+    mkdir(&bundle.join("upper"), 0o755)?;
+    mkdir(&bundle.join("work"), 0o700)?;
+    mkdir(&bundle.join("rootfs"), 0o755)
 }
 
 fn overlay(store: &Store, image: &Image, bundle: &Path) -> Result<OwnedFd> {

@@ -26,13 +26,9 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
         options,
         pid_file: args.create.pid_file.as_deref(),
         rootfs: prepared.rootfs,
-        scratch: prepared.scratch.as_ref().map(|scratch| scratch.path().to_owned()),
+        reserved: prepared.reserved,
         starts_later: false,
     })?;
-    // from here on the directory belongs to the container
-    if let Some(scratch) = prepared.scratch {
-        scratch.keep();
-    }
     Ok(follow(created, signals.as_ref(), args.keep)?)
 }
 
@@ -45,7 +41,7 @@ fn prepare(global: &GlobalArgs, args: &RunArgs, id: &ContainerId) -> Result<Prep
     }
     let bundle = super::create::bundle(&args.create)?;
     let spec = spec::load(&bundle)?;
-    Ok(Prepared { bundle, spec, rootfs: None, scratch: None })
+    Ok(Prepared { bundle, spec, rootfs: None, reserved: None })
 }
 
 /// What was given that has a meaning for images only.

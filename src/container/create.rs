@@ -13,6 +13,7 @@ use oci_spec::runtime::Spec;
 
 use super::id::ContainerId;
 use super::record::{InitProcess, Record};
+use super::reserve::{Reserved, remove_scratch};
 use super::store::{Entry, Lock, Store};
 use super::{start, terminal};
 use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy};
@@ -54,8 +55,8 @@ pub struct CreateArgs<'a> {
     pub pid_file: Option<&'a Path>,
     /// A detached mount in place of the rootfs directory.
     pub rootfs: Option<OwnedFd>,
-    /// A directory that goes with the container.
-    pub scratch: Option<PathBuf>,
+    /// The id, if it is taken already.
+    pub reserved: Option<Reserved>,
     /// True: init waits for a later `start`; false: for [`Created::start`].
     pub starts_later: bool,
 }
@@ -75,13 +76,28 @@ pub struct Created {
 /// Bad input is refused before the host is touched; after that, a failure is
 /// undone. What could not be undone is part of the error.
 pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
-    let plan = Plan::resolve(args.spec, ResolveArgs { id: args.id.as_str(), bundle: args.bundle })?;
+    let mut plan =
+        Plan::resolve(args.spec, ResolveArgs { id: args.id.as_str(), bundle: args.bundle })?;
     check(&args, &plan)?;
+    if !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
+        // in a user namespace of its own, init has them all
+        for cap in plan.process.capabilities.limit_to_own()? {
+            crate::logging::warn(&format!(
+                "process.capabilities: {cap} left out: tare does not have it itself"
+            ));
+        }
+    }
+    plan.limits.warnings.iter().for_each(|text| crate::logging::warn(text));
     let hierarchy = Hierarchy::discover()?;
     let path = hierarchy.cgroup_path(plan.cgroups_path.as_deref(), &plan.id)?;
-    let (entry, lock) = args.store.reserve(args.id)?;
+    let scratch = args.reserved.as_ref().map(|r| r.scratch().to_owned()).unwrap_or_default();
+    let (entry, lock) = match args.reserved.take().and_then(Reserved::into_parts) {
+        Some(parts) => parts,
+        None => args.store.reserve(args.id)?,
+    };
     let mut undo = Undo { entry: &entry, cgroup: None, spawned: None, poststop: None };
-    match steps(&mut args, &plan, (&hierarchy, &path), &mut undo) {
+    let record = new_record(&plan, scratch.clone());
+    match steps(&mut args, record, &plan, (&hierarchy, &path), &mut undo) {
         Ok(record) => {
             let Some(spawned) = undo.spawned.take() else {
                 return Err(Error::new(ErrorKind::System, "no init was made"));
@@ -89,8 +105,12 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
             Ok(Created { spawned, entry, lock, record })
         }
         Err(e) => {
-            let left = undo.run().err();
-            let left = entry.remove(lock).err().or(left);
+            let left = undo.run().and_then(|()| remove_scratch(&scratch)).err();
+            // what could not be undone stays known by its record
+            let left = match left {
+                None => entry.remove(lock).err(),
+                some => some,
+            };
             Err(match left {
                 None => e,
                 Some(left) => e.hint(format!("and its undoing failed: {left}")),
@@ -170,12 +190,13 @@ fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
 
 fn steps(
     args: &mut CreateArgs<'_>,
+    mut record: Record,
     plan: &Plan,
     (hierarchy, path): (&Hierarchy, &Path),
     undo: &mut Undo<'_>,
 ) -> Result<Record> {
-    let mut record = new_record(args, plan);
     record.cgroup.path = hierarchy.mount_point().join(path);
+    record.cgroup_was_there = std::fs::symlink_metadata(&record.cgroup.path).is_ok();
     // before anything else exists: whatever is killed from here on, `delete
     // --force` knows what there may be
     undo.entry.save(&record)?;
@@ -213,7 +234,7 @@ fn steps(
     Ok(record)
 }
 
-fn new_record(args: &CreateArgs<'_>, plan: &Plan) -> Record {
+fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {
     Record {
         id: plan.id.clone(),
         oci_version: plan.oci_version.clone(),
@@ -227,7 +248,8 @@ fn new_record(args: &CreateArgs<'_>, plan: &Plan) -> Record {
         own_pid_namespace: plan.namespaces.makes(CloneFlags::CLONE_NEWPID),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
-        scratch: args.scratch.clone(),
+        scratch,
+        cgroup_was_there: false,
     }
 }
 

@@ -7,11 +7,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::record::{InitProcess, Record};
+use super::reserve::remove_scratch;
 use super::start::hook_state;
 use super::state::Status;
 use super::store::{Entry, Lock};
 use crate::cgroup::Cgroup;
-use crate::error::{Error, ErrorKind, Result, Step};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sandbox::hooks;
 use crate::sys::process::pidfd_send_signal;
 
@@ -19,13 +20,20 @@ use crate::sys::process::pidfd_send_signal;
 /// the kernel.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long the last of a pid namespace's processes may take to leave the
+/// cgroup when init has ended.
+const OTHERS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long another command may go on undisturbed.
+const FAIR_CHANCE: Duration = Duration::from_secs(2);
+
 /// Removes a container: one that has ended, or whose program was never
 /// started; with `force`, any.
 ///
 /// # Errors
 /// It runs; something can't be removed (and what).
 pub fn delete(entry: Entry, force: bool) -> Result<()> {
-    let lock = entry.lock()?;
+    let lock = if force { lock_by_force(&entry)? } else { entry.lock()? };
     let record = match entry.load() {
         // with force even a damaged record goes: what it told of can't be found
         Err(_) if force => None,
@@ -54,16 +62,40 @@ pub fn delete(entry: Entry, force: bool) -> Result<()> {
     destroy(entry, lock, Some(record))
 }
 
+/// Takes the lock; from a command that hangs with it (in a hook, most likely),
+/// by killing the container under its hands.
+fn lock_by_force(entry: &Entry) -> Result<Lock> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut killed = false;
+    loop {
+        if let Some(lock) = entry.try_lock()? {
+            return Ok(lock);
+        }
+        if Instant::now() > deadline {
+            return Err(Error::new(
+                ErrorKind::State,
+                "another command holds the container and does not end (is a hook hanging?)",
+            ));
+        }
+        if !killed && Instant::now() + PATIENCE > deadline + FAIR_CHANCE {
+            killed = true;
+            if let Some(record) = entry.load()?
+                && !record.cgroup_was_there
+                && let Ok(cgroup) = Cgroup::open(record.cgroup)
+            {
+                cgroup.kill()?;
+            }
+        }
+        // a lock tells nobody that it is free: look again
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Ends what lives and removes what there is.
 pub(super) fn destroy(entry: Entry, lock: Lock, record: Option<Record>) -> Result<()> {
     if let Some(record) = &record {
         remove_processes(record)?;
-        if let Some(scratch) = &record.scratch {
-            match std::fs::remove_dir_all(scratch) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                other => other.step(|| format!("remove {}", scratch.display()))?,
-            }
-        }
+        remove_scratch(&record.scratch)?;
     }
     entry.remove(lock)?;
     match &record {
@@ -75,15 +107,22 @@ pub(super) fn destroy(entry: Entry, lock: Lock, record: Option<Record>) -> Resul
 /// Ends all processes and removes the cgroup.
 fn remove_processes(record: &Record) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    if record.own_pid_namespace {
+    if record.init.is_none()
+        && (record.cgroup_was_there || record.cgroup.path.as_os_str().is_empty())
+    {
+        // no process of this container was ever in it
+        return Ok(());
+    }
+    if let (true, Some(init)) = (record.own_pid_namespace, record.init) {
         // the end of init was the end of all: the cgroup is empty, and one call
         // removes it
-        if let Some(init) = record.init {
-            end_init(init, deadline)?;
+        end_init(init, deadline)?;
+        if let Err(e) = record.cgroup.remove(Instant::now() + OTHERS_PATIENCE) {
+            // a later container may have taken the same cgroup: who is in there
+            // now is none of ours
+            crate::logging::warn(&format!("the cgroup is left: {e}"));
         }
-        if record.cgroup.remove(Instant::now()).is_ok() {
-            return Ok(());
-        }
+        return Ok(());
     }
     end_processes(record)?;
     record.cgroup.remove(deadline)
@@ -95,6 +134,9 @@ pub(super) fn end_processes(record: &Record) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     if let Some(init) = record.init {
         end_init(init, deadline)?;
+        if record.own_pid_namespace {
+            return Ok(());
+        }
     }
     let cgroup = match Cgroup::open(record.cgroup.clone()) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),

@@ -51,9 +51,12 @@ pub struct Record {
     pub poststart: Vec<HookPlan>,
     /// Hooks for after `delete`.
     pub poststop: Vec<HookPlan>,
-    /// A directory that goes with the container (the upper directory of an
-    /// image's overlay).
-    pub scratch: Option<PathBuf>,
+    /// Directories and files that go with the container (the upper directory of
+    /// an image's overlay, the note that the image is in use).
+    pub scratch: Vec<PathBuf>,
+    /// The cgroup was there before: until init is in it, its processes are
+    /// somebody else's.
+    pub cgroup_was_there: bool,
 }
 
 impl InitProcess {

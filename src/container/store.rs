@@ -165,13 +165,32 @@ impl Entry {
                 Err((_, e)) => return Err(Error::from(e).step("lock the container")),
             }
         };
+        self.still_there()?;
+        Ok(Lock(flock))
+    }
+
+    fn still_there(&self) -> Result<()> {
         if fstat(&self.dir)?.st_nlink == 0 {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!("container {} {}", self.id, phrase::DOES_NOT_EXIST),
             ));
         }
-        Ok(Lock(flock))
+        Ok(())
+    }
+
+    /// The container's lock, if nobody holds it.
+    ///
+    /// # Errors
+    /// As for [`Entry::lock`].
+    pub fn try_lock(&self) -> Result<Option<Lock>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fd = openat(&self.dir, ".", flags, Mode::empty())?;
+        match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
+            Ok(flock) => self.still_there().map(|()| Some(Lock(flock))),
+            Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => Ok(None),
+            Err((_, e)) => Err(Error::from(e).step("lock the container")),
+        }
     }
 
     /// The record; `None` when its writer was killed before it was there.

@@ -213,6 +213,12 @@ impl Store {
         write_json(&self.path.join("refs"), &file, &reference).step(|| "note the image's use")
     }
 
+    /// The file in which [`Store::hold`] notes the use by `owner`.
+    pub fn reference_path(&self, owner: &Path) -> Result<PathBuf> {
+        let owner = std::path::absolute(owner)?;
+        Ok(self.path.join("refs").join(reference_file(&owner)))
+    }
+
     /// Takes back [`Store::hold`]. It is no error if there was none.
     ///
     /// # Errors

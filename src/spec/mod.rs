@@ -72,9 +72,37 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// As for [`load`].
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
-    let spec: Spec = crate::json::parse(bytes)?;
+    let spec: Spec = match crate::json::parse(bytes) {
+        Ok(spec) => spec,
+        Err(e) => match without_unknown_capabilities(bytes) {
+            Some(bytes) => crate::json::parse(&bytes)?,
+            None => return Err(e),
+        },
+    };
     check_version(spec.version())?;
     Ok(spec)
+}
+
+/// The same text without the capabilities that nobody here knows: they are
+/// worth a warning, and no failure (config.md, process.capabilities). `None`
+/// if there are none: then something else is wrong.
+fn without_unknown_capabilities(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let sets = value.pointer_mut("/process/capabilities")?.as_object_mut()?;
+    let mut unknown = std::collections::BTreeSet::new();
+    for set in sets.values_mut().filter_map(serde_json::Value::as_array_mut) {
+        set.retain(|name| match name.as_str() {
+            Some(text) if process::capability(text).is_none() => {
+                unknown.insert(text.to_owned());
+                false
+            }
+            _ => true,
+        });
+    }
+    for name in &unknown {
+        crate::logging::warn(&format!("process.capabilities: {name} left out: it is not known"));
+    }
+    (!unknown.is_empty()).then(|| value.to_string().into_bytes())
 }
 
 fn check_version(version: &str) -> Result<()> {

@@ -25,6 +25,29 @@ pub struct Capabilities {
     pub ambient: caps::CapsHashSet,
 }
 
+impl Capabilities {
+    /// Takes out what this process does not have itself and so can't pass on;
+    /// the answer is what that was. The specification wants a warning and no
+    /// failure (config.md, process.capabilities).
+    ///
+    /// # Errors
+    /// The kernel does not tell what this process has.
+    pub fn limit_to_own(&mut self) -> Result<Vec<caps::Capability>> {
+        let own = caps::read(None, caps::CapSet::Permitted)
+            .map_err(|e| Error::new(crate::ErrorKind::System, format!("capget: {e}")))?;
+        let sets =
+            [&mut self.effective, &mut self.permitted, &mut self.inheritable, &mut self.ambient];
+        let mut missing: Vec<caps::Capability> = Vec::new();
+        for set in sets {
+            missing.extend(set.iter().filter(|cap| !own.contains(cap)));
+            set.retain(|cap| own.contains(cap));
+        }
+        missing.sort_unstable_by_key(caps::Capability::index);
+        missing.dedup();
+        Ok(missing)
+    }
+}
+
 /// One resource limit (setrlimit(2)).
 #[derive(Debug, Clone, Copy)]
 pub struct RlimitPlan {
@@ -205,6 +228,13 @@ fn capability_set(
         set.insert(known);
     }
     Ok(set)
+}
+
+/// A capability by the name that a configuration gives it.
+pub(super) fn capability(name: &str) -> Option<caps::Capability> {
+    // by the parser of the configuration, so that both agree on what is known
+    let known: Capability = serde_json::from_value(serde_json::Value::from(name)).ok()?;
+    format!("CAP_{known}").parse().ok()
 }
 
 fn rlimits(process: &Process) -> Result<Vec<RlimitPlan>> {

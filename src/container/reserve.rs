@@ -1,0 +1,85 @@
+//! Taking an id before there is anything to create: what is made for the
+//! container from then on is known to its record, whoever is killed when.
+
+use std::path::PathBuf;
+
+use nix::unistd::geteuid;
+
+use super::id::ContainerId;
+use super::record::Record;
+use super::store::{Entry, Lock, Store};
+use crate::cgroup::CgroupRecord;
+use crate::error::{Result, Step};
+
+/// An id that is taken; dropping it gives it back and removes its scratch.
+#[derive(Debug)]
+pub struct Reserved {
+    parts: Option<(Entry, Lock)>,
+    scratch: Vec<PathBuf>,
+}
+
+impl Reserved {
+    /// Takes an id. `scratch` names directories and files that will be made for
+    /// the container and go with it.
+    ///
+    /// # Errors
+    /// The id is in use; the state directory can't be written.
+    pub fn new(store: &Store, id: &ContainerId, scratch: Vec<PathBuf>) -> Result<Self> {
+        let reserved = Reserved { parts: Some(store.reserve(id)?), scratch: scratch.clone() };
+        if let Some((entry, _)) = &reserved.parts {
+            entry.save(&Record {
+                id: id.as_str().to_owned(),
+                oci_version: crate::spec::OCI_VERSION.to_owned(),
+                bundle: PathBuf::new(),
+                rootfs: PathBuf::new(),
+                created: crate::logging::now(),
+                annotations: std::collections::BTreeMap::new(),
+                owner: geteuid().as_raw(),
+                init: None,
+                cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
+                own_pid_namespace: false,
+                poststart: Vec::new(),
+                poststop: Vec::new(),
+                scratch,
+                cgroup_was_there: false,
+            })?;
+        }
+        Ok(reserved)
+    }
+
+    /// What goes with the container.
+    pub fn scratch(&self) -> &[PathBuf] {
+        &self.scratch
+    }
+
+    /// For `create`, which undoes for itself.
+    pub(super) fn into_parts(mut self) -> Option<(Entry, Lock)> {
+        self.scratch.clear();
+        self.parts.take()
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let Some((entry, lock)) = self.parts.take() else { return };
+        if let Err(e) = remove_scratch(&self.scratch).and_then(|()| entry.remove(lock)) {
+            crate::logging::warn(&format!("{e} (tare delete --force removes it)"));
+        }
+    }
+}
+
+/// Removes directories and files that go with a container.
+pub(super) fn remove_scratch(paths: &[PathBuf]) -> Result<()> {
+    for path in paths {
+        let removed = match std::fs::symlink_metadata(path) {
+            Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
+            Ok(_) => std::fs::remove_file(path),
+            Err(e) => Err(e),
+        };
+        match removed {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.step(|| format!("remove {}", path.display()))?,
+        }
+    }
+    Ok(())
+}
