@@ -285,8 +285,16 @@ fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
 
 impl Created {
     /// Lets init go on, and gives the lock back: it waits for `start`.
+    ///
+    /// # Errors
+    /// Init has died. The container is removed then.
     pub fn release(self) -> Result<()> {
-        self.spawned.release()
+        let Err(e) = self.spawned.release() else { return Ok(()) };
+        let e = e.step("the container's init has died");
+        Err(match self.destroy() {
+            Ok(()) => e,
+            Err(left) => e.hint(format!("and its undoing failed: {left}")),
+        })
     }
 
     /// Lets the program run, and runs the poststart hooks.

@@ -279,7 +279,7 @@ fn an_ordinary_user_without_rights_is_told_so() {
         let output = command.run();
         assert_eq!(output.code, 1, "{output:?}");
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
-        assert!(output.stderr.to_lowercase().contains("permi"), "{output:?}");
+        assert!(output.stderr.contains("run tare as root"), "{output:?}");
         c.assert_gone();
     }
 }

@@ -369,3 +369,43 @@ fn version_names_the_runtime_and_the_specification() {
         assert!(output.lines().any(|l| l.starts_with("commit: ")), "{output}");
     }
 }
+
+#[test]
+fn delete_leaves_a_later_container_in_the_same_cgroup_alone() {
+    let tare = Tare::new();
+    let path = format!("/{}", crate::support::unique_id());
+    let first = Container::under(&tare, |config| {
+        config["linux"]["cgroupsPath"] = serde_json::json!(path);
+        args(config, &["exit", "0"]);
+    });
+    first.on_bundle("run", &["--keep"]).run().ok();
+    let second = Container::under(&tare, |config| {
+        config["linux"]["cgroupsPath"] = serde_json::json!(path);
+        args(config, &["wait"]);
+    });
+    let _output = second.started();
+    first.delete().ok();
+    assert_eq!(second.status(), "running");
+    second.delete_by_force().ok();
+    assert!(!crate::support::cgroup2_mount().join(&path[1..]).exists());
+}
+
+#[test]
+fn start_fails_when_init_dies_before_its_program() {
+    let c = Container::new(|config| {
+        args(config, &["exit", "0"]);
+        config["hooks"]["startContainer"] = serde_json::json!([{
+            "path": "/probe",
+            "args": ["probe", "sleep-forever"],
+        }]);
+    });
+    let _output = c.create();
+    let starting = c.on_id("start", &[], &[]).spawn();
+    crate::support::wait_gone("the status created", || c.status() == "running");
+    c.kill("KILL").ok();
+    let started = starting.wait();
+    assert_eq!(started.code, 1, "{started:?}");
+    assert_eq!(c.status(), "stopped");
+    c.delete().ok();
+    c.assert_gone();
+}

@@ -335,3 +335,37 @@ fn a_mount_over_a_file_by_a_directory_is_refused() {
     Container::new(|c| add_mount(c, bind(outside.path(), "/probe", &["bind"])))
         .assert_refused(&["/probe"]);
 }
+
+#[test]
+fn a_link_on_the_way_to_a_shared_root_leaves_no_mount_on_the_host() {
+    let dir = crate::support::temp_dir();
+    let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let none = None::<&str>;
+    let shared = nix::mount::MsFlags::MS_SHARED;
+    nix::mount::mount(Some("tmpfs"), &real, Some("tmpfs"), nix::mount::MsFlags::empty(), none)
+        .unwrap();
+    nix::mount::mount(none, &real, none, shared, none).unwrap();
+    for propagation in ["shared", "rshared", "slave", "private"] {
+        let c = Container::new(|config| {
+            config["root"]["path"] = serde_json::json!(link.join("rootfs"));
+            config["linux"]["rootfsPropagation"] = serde_json::json!(propagation);
+            args(config, &["exit", "0"]);
+        });
+        let copied = std::process::Command::new("cp")
+            .args(["-a", "-T"])
+            .args([c.bundle.rootfs(), real.join("rootfs")])
+            .status();
+        assert!(copied.unwrap().success());
+        let output = c.run();
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let left = table.lines().filter(|l| l.contains(real.to_str().unwrap())).count();
+        if left != 1 {
+            // not to leave them to the next
+            while nix::mount::umount(&real.join("rootfs")).is_ok() {}
+        }
+        assert_eq!((output.code, left), (0, 1), "{propagation}: {output:?}");
+    }
+    nix::mount::umount(&real).unwrap();
+}

@@ -147,9 +147,16 @@ fn no_capabilities_are_none() {
 }
 
 #[test]
-fn an_unknown_capability_is_refused() {
-    Container::new(|c| c["process"]["capabilities"]["bounding"] = json!(["CAP_FLY"]))
-        .assert_refused(&["process.capabilities.bounding", "CAP_FLY"]);
+fn an_unknown_capability_is_warned_about_and_left_out() {
+    let c = Container::new(|c| {
+        c["process"]["capabilities"]["bounding"] = json!(["CAP_FLY", "CAP_KILL"]);
+        c["process"]["capabilities"]["effective"] = json!(["CAP_KILL"]);
+        c["process"]["capabilities"]["permitted"] = json!(["CAP_KILL"]);
+    });
+    let output = c.run().ok();
+    assert!(output.stderr.contains("CAP_FLY"), "{output:?}");
+    let report: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(report["capabilities"]["bounding"], json!(["CAP_KILL"]));
 }
 
 #[test]

@@ -175,3 +175,16 @@ fn a_terminal_stays_usable_without_a_terminal_outside() {
     let output = c.run().ok();
     assert_eq!(output.stdout.trim_end(), "ok");
 }
+
+#[test]
+fn output_that_nobody_takes_leaves_no_container() {
+    let c = Container::new(|config| {
+        config["process"]["terminal"] = serde_json::json!(true);
+        args(config, &["report"]);
+    });
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = c.on_bundle("run", &[]).stdout(full).run();
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("no space left"), "{output:?}");
+    c.assert_gone();
+}
