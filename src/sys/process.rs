@@ -362,3 +362,27 @@ pub fn pass_on(fd: RawFd) -> SysResult<()> {
     // SAFETY: flags of a number; what is not open is an error.
     check(libc::c_long::from(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })).map(drop)
 }
+
+/// Puts `title` where /proc/PID/cmdline reads this process' arguments.
+///
+/// For a process that lives on in a container, where everybody can read the
+/// command line that made it. It must not look at its arguments afterwards.
+///
+/// # Errors
+/// No /proc, or none that tells where the arguments are.
+pub fn set_title(title: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // fields 48 and 49 of proc_pid_stat(5); the first after the name is the third
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+    let mut fields = fields.split_ascii_whitespace().skip(45).map(|field| field.parse::<u64>());
+    let (Some(Ok(start)), Some(Ok(end))) = (fields.next(), fields.next()) else {
+        return Err(Errno::ENOTSUP.into());
+    };
+    let mut text = vec![0u8; usize::try_from(end.saturating_sub(start)).unwrap_or_default()];
+    for (slot, byte) in text.iter_mut().zip(title) {
+        *slot = *byte;
+    }
+    let memory = std::fs::File::options().write(true).open("/proc/self/mem")?;
+    memory.write_all_at(&text, start)
+}

@@ -186,3 +186,11 @@ fn our_init_reports_a_program_that_is_not_there() {
         .fails_with(&["/no/such/program", "no such file or directory"]);
     c.assert_gone();
 }
+
+#[test]
+fn the_tiny_init_does_not_show_the_command_line_that_made_it() {
+    let c = Container::new(|config| args(config, &["read", "/proc/1/cmdline"]));
+    let output = c.on_bundle("run", &["--init"]).run().ok();
+    assert!(output.stdout.starts_with("tare-init\0"), "{output:?}");
+    assert!(!output.stdout.contains(&c.id), "{output:?}");
+}
