@@ -5,6 +5,7 @@ use std::env::var;
 
 fn main() {
     println!("cargo:rerun-if-changed=link-order.txt");
+    println!("cargo:rerun-if-env-changed=TARE_KEEP_SYMBOLS");
     let is = |name: &str, value: &str| var(name).is_ok_and(|v| v == value);
     // lld knows the option, and is what rustc links with on this target
     let known = is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_ENV", "gnu");
@@ -15,5 +16,10 @@ fn main() {
         println!("cargo:rustc-link-arg-bin=tare=-Wl,--symbol-ordering-file={root}/link-order.txt");
         // a name that is gone costs nothing
         println!("cargo:rustc-link-arg-bin=tare=-Wl,--no-warn-symbol-ordering");
+    }
+    // not by the profile: cargo makes the names of functions depend on that, and
+    // the order is by name
+    if is("PROFILE", "release") && var("TARE_KEEP_SYMBOLS").is_err() {
+        println!("cargo:rustc-link-arg-bin=tare=-Wl,--strip-all");
     }
 }
