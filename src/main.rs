@@ -7,6 +7,12 @@ use tare::error::one_line;
 use tare::{cli, commands};
 
 fn main() -> ExitCode {
+    // engines ask for it at every start of theirs: the command line need not be
+    // built for that
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "--version") && words.next().is_none() {
+        return ExitCode::from(u8::from(commands::print_version().is_err()));
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

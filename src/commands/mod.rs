@@ -14,6 +14,7 @@ mod state;
 mod umount;
 mod unpack;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -29,7 +30,7 @@ use crate::error::{Error, Result, one_line};
 pub fn run(cli: Cli) -> anyhow::Result<i32> {
     let global = &cli.global;
     if global.version {
-        version();
+        print_version()?;
         return Ok(0);
     }
     let Some(command) = cli.command else {
@@ -46,12 +47,16 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
     result
 }
 
-/// What callers parse: the name, the word `version` and the version, then the
-/// specification's.
-fn version() {
-    println!("tare version {}", env!("CARGO_PKG_VERSION"));
-    println!("commit: {}", option_env!("TARE_COMMIT").unwrap_or("unknown"));
-    println!("spec: {}", crate::spec::OCI_VERSION);
+/// Prints what callers parse: the name, the word `version` and the version, then
+/// the specification's.
+///
+/// # Errors
+/// stdout is closed or full.
+pub fn print_version() -> std::io::Result<()> {
+    let text = concat!("tare version ", env!("CARGO_PKG_VERSION"), "\ncommit: ");
+    let commit = option_env!("TARE_COMMIT").unwrap_or("unknown");
+    let spec = crate::spec::OCI_VERSION;
+    std::io::stdout().write_all(format!("{text}{commit}\nspec: {spec}\n").as_bytes())
 }
 
 fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
