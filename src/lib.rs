@@ -27,7 +27,7 @@
 //! overlay is mounted as a file descriptor; [`container::create()`] takes that
 //! in place of a directory.
 //!
-//! `unsafe` and raw system calls are in [`sys`] alone.
+//! Raw system calls are in [`sys`] alone.
 
 pub mod cgroup;
 pub mod cli;

@@ -106,11 +106,7 @@ impl BufRead for BlobReader<'_> {
 
 impl Read for BlobReader<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let piece = self.fill_buf()?;
-        let n = piece.len().min(into.len());
-        if let (Some(to), Some(from)) = (into.get_mut(..n), piece.get(..n)) {
-            to.copy_from_slice(from);
-        }
+        let n = self.fill_buf()?.read(into)?;
         self.consume(n);
         Ok(n)
     }

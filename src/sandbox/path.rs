@@ -10,6 +10,7 @@ use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, mkdirat};
 
 use crate::error::{Error, Result, Step};
+use crate::spec::lexical;
 use crate::sys::fs::open_in_root;
 
 /// Most symbolic links on one way, as in the kernel.
@@ -88,21 +89,6 @@ fn make_one(dir: BorrowedFd<'_>, name: &OsStr, kind: Missing) -> nix::Result<Own
     };
     let mode = Mode::from_bits_truncate(0o644);
     openat(dir, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, mode)
-}
-
-/// Takes `.` and `..` out of an absolute path, without leaving the root.
-fn lexical(path: &Path) -> PathBuf {
-    let mut clean = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => {
-                clean.pop();
-            }
-            _ => {}
-        }
-    }
-    clean
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use oci_spec::runtime::Spec;
 use crate::error::{Error, ErrorKind, Result, Step};
 
 pub use linux::{DevicePlan, SysctlPlan};
+pub(crate) use mounts::lexical;
 pub use mounts::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
 pub(crate) use namespaces::kind_name as namespace_name;
 pub use namespaces::{IdMapping, JoinPlan, NamespacePlan};

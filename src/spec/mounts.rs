@@ -143,15 +143,9 @@ impl MountPlan {
     }
 }
 
-fn destination(path: &Path) -> Result<PathBuf> {
-    if path.as_os_str().is_empty() {
-        return Err(Error::invalid("is empty"));
-    }
-    if path.as_os_str().as_encoded_bytes().contains(&0) {
-        return Err(Error::invalid("has a NUL byte inside"));
-    }
-    // a relative path is below / (since runtime-spec 1.0 for other systems, and
-    // what runc and crun do on Linux)
+/// Takes `.` and `..` out of a path, as if it began at `/` and could not leave
+/// it.
+pub(crate) fn lexical(path: &Path) -> PathBuf {
     let mut clean = PathBuf::from("/");
     for part in path.components() {
         match part {
@@ -162,6 +156,19 @@ fn destination(path: &Path) -> Result<PathBuf> {
             _ => {}
         }
     }
+    clean
+}
+
+fn destination(path: &Path) -> Result<PathBuf> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::invalid("is empty"));
+    }
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(Error::invalid("has a NUL byte inside"));
+    }
+    // a relative path is below / (since runtime-spec 1.0 for other systems, and
+    // what runc and crun do on Linux)
+    let clean = lexical(path);
     if clean == Path::new("/") {
         return Err(Error::invalid("is the root itself: give it as root.path"));
     }
