@@ -98,6 +98,9 @@ fn explain_clone(e: Error) -> Error {
         Some(Errno::EPERM) => Some("new namespaces need root"),
         Some(Errno::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
         Some(Errno::EBUSY) => Some("the cgroup has controllers enabled for its children"),
+        Some(Errno::EOPNOTSUPP) => {
+            Some("the cgroup is threaded or below such a one (cgroup.type), and takes no process")
+        }
         Some(Errno::EUSERS) => Some("user namespaces are nested too deep"),
         _ => None,
     };
