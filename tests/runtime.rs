@@ -37,5 +37,7 @@ mod process;
 mod rootfs;
 #[path = "runtime/run.rs"]
 mod run;
+#[path = "runtime/scheduling.rs"]
+mod scheduling;
 #[path = "runtime/terminal.rs"]
 mod terminal;

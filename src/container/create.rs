@@ -167,6 +167,7 @@ fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
         }
         _ => {}
     }
+    check_forks(args.options, plan)?;
     if args.rootfs.is_none() {
         let path = &plan.rootfs.path;
         let found = std::fs::metadata(path).map_err(|e| {
@@ -188,6 +189,20 @@ fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
                 args.options.preserve_fds
             )));
         }
+    }
+    Ok(())
+}
+
+/// A scheduling policy that a child does not inherit, or that forbids children.
+fn check_forks(options: Options, plan: &Plan) -> Result<()> {
+    let Some(reason) = plan.scheduling.forbids_fork() else { return Ok(()) };
+    if options.init {
+        return Err(Error::invalid(format!(
+            "--init: would run the program as a child: {reason} (process.scheduler)"
+        )));
+    }
+    if plan.scheduling.is_alone() && !plan.hooks.start_container.is_empty() {
+        return Err(Error::invalid(format!("hooks.startContainer: {reason} (process.scheduler)")));
     }
     Ok(())
 }
@@ -254,6 +269,7 @@ fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         poststop: plan.hooks.poststop.clone(),
         scratch,
         cgroup_was_there: false,
+        exec_affinity: plan.scheduling.exec_affinity.clone(),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::CgroupRecord;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spec::HookPlan;
+use crate::spec::{ExecAffinity, HookPlan};
 use crate::sys::process::pidfd_open;
 
 /// A process, told apart from a later one with the same id.
@@ -57,6 +57,9 @@ pub struct Record {
     /// The cgroup was there before: until init is in it, its processes are
     /// somebody else's.
     pub cgroup_was_there: bool,
+    /// Processors for processes of `exec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec_affinity: Option<ExecAffinity>,
 }
 
 impl InitProcess {

@@ -42,6 +42,7 @@ impl Reserved {
                 poststop: Vec::new(),
                 scratch,
                 cgroup_was_there: false,
+                exec_affinity: None,
             })?;
         }
         Ok(reserved)

@@ -16,10 +16,10 @@ use super::hooks::{self, HookState};
 use super::path::{Missing, ensure};
 use super::protocol::{Channel, Message};
 use super::rootfs::Leave;
-use super::{Options, console, devices, mounts, privileges, program, reaper, rootfs};
+use super::{Options, console, devices, mounts, privileges, program, reaper, rootfs, scheduling};
 use crate::error::{Error, Result, Step};
 use crate::spec::{IdMapping, Plan};
-use crate::sys::{net, process};
+use crate::sys::{net, process, sched};
 
 /// A namespace to join, open.
 #[derive(Debug)]
@@ -59,6 +59,8 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     nix::sys::prctl::set_dumpable(false).step(|| "close init to other processes")?;
     close_what_is_not_ours(init)?;
     process::reset_signals().step(|| "reset signals")?;
+    // the runtime may be pinned: that is none of the container's
+    sched::use_all_processors().step(|| "use all processors")?;
     let inherited = umask(Mode::empty());
     let plan = init.plan;
     if plan.namespaces.makes(CloneFlags::CLONE_NEWUSER) {
@@ -245,6 +247,7 @@ fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
     if !privileges::set_limits(process)? {
         init.channel.ask(&Message::RaiseLimits)?;
     }
+    scheduling::set_own(&init.plan.scheduling)?;
     privileges::drop_to(process)?;
     umask(Mode::from_bits_truncate(process.umask));
     let program = program::find(process)?;

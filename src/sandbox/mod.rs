@@ -15,6 +15,7 @@ mod program;
 mod protocol;
 mod reaper;
 mod rootfs;
+mod scheduling;
 mod spawn;
 
 pub(crate) use protocol::Channel;

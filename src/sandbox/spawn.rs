@@ -277,7 +277,7 @@ impl Spawned {
                 if lowers { e.hint("lowering it needs CAP_SYS_RESOURCE") } else { e }
             })?;
         }
-        Ok(())
+        super::scheduling::set_outside(&plan.scheduling, pid)
     }
 
     /// Lets a ready init go on: it waits for `start`, if it has a listener.

@@ -8,9 +8,12 @@ pub mod defaults;
 mod linux;
 mod mounts;
 mod namespaces;
+mod numbers;
 mod plan;
 mod process;
 mod refuse;
+mod scheduling;
+mod spelling;
 
 use std::fs::File;
 use std::io::Read;
@@ -28,6 +31,7 @@ pub(crate) use namespaces::kind_name as namespace_name;
 pub use namespaces::{IdMapping, JoinPlan, NamespacePlan};
 pub use plan::{HookPlan, Hooks, Plan, ResolveArgs, RootfsPlan};
 pub use process::{Capabilities, ProcessPlan, RlimitPlan};
+pub use scheduling::{ExecAffinity, IoPriorityPlan, MemoryPolicyPlan, SchedulingPlan};
 
 /// The newest version of the runtime specification that tare knows.
 pub const OCI_VERSION: &str = "1.3.0";
@@ -75,35 +79,13 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
     let spec: Spec = match crate::json::parse(bytes) {
         Ok(spec) => spec,
-        Err(e) => match without_unknown_capabilities(bytes) {
+        Err(e) => match spelling::corrected(bytes) {
             Some(bytes) => crate::json::parse(&bytes)?,
             None => return Err(e),
         },
     };
     check_version(spec.version())?;
     Ok(spec)
-}
-
-/// The same text without the capabilities that nobody here knows: they are
-/// worth a warning, and no failure (config.md, process.capabilities). `None`
-/// if there are none: then something else is wrong.
-fn without_unknown_capabilities(bytes: &[u8]) -> Option<Vec<u8>> {
-    let mut value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let sets = value.pointer_mut("/process/capabilities")?.as_object_mut()?;
-    let mut unknown = std::collections::BTreeSet::new();
-    for set in sets.values_mut().filter_map(serde_json::Value::as_array_mut) {
-        set.retain(|name| match name.as_str() {
-            Some(text) if process::capability(text).is_none() => {
-                unknown.insert(text.to_owned());
-                false
-            }
-            _ => true,
-        });
-    }
-    for name in &unknown {
-        crate::logging::warn(&format!("process.capabilities: {name} left out: it is not known"));
-    }
-    (!unknown.is_empty()).then(|| value.to_string().into_bytes())
 }
 
 fn check_version(version: &str) -> Result<()> {

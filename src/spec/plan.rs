@@ -12,6 +12,7 @@ use super::mounts::{MountPlan, Propagation};
 use super::namespaces::NamespacePlan;
 use super::process::ProcessPlan;
 use super::refuse;
+use super::scheduling::SchedulingPlan;
 use crate::cgroup;
 use crate::cgroup::devices::DeviceProgram;
 use crate::cgroup::limits::LimitsPlan;
@@ -98,6 +99,8 @@ pub struct Plan {
     pub readonly_paths: Vec<PathBuf>,
     /// The program.
     pub process: ProcessPlan,
+    /// How the kernel schedules it.
+    pub scheduling: SchedulingPlan,
     /// Where the config wants the cgroup.
     pub cgroups_path: Option<PathBuf>,
     /// Limits, as writes to files of the cgroup.
@@ -146,6 +149,7 @@ impl Plan {
             masked_paths: linux::paths("linux.maskedPaths", masked)?,
             readonly_paths: linux::paths("linux.readonlyPaths", readonly)?,
             process: ProcessPlan::resolve(process)?,
+            scheduling: SchedulingPlan::resolve(process, linux)?,
             cgroups_path: linux.and_then(|l| l.cgroups_path().clone()),
             limits: cgroup::limits::plan(resources.unwrap_or(&empty))?,
             device_program: cgroup::devices::plan(rules.unwrap_or_default())?,

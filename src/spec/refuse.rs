@@ -34,9 +34,6 @@ fn process_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
         ("process.commandLine", set(process.command_line())),
         ("process.apparmorProfile", set(process.apparmor_profile())),
         ("process.selinuxLabel", set(process.selinux_label())),
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
     ]
 }
 
@@ -48,8 +45,6 @@ fn linux_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
         ("linux.seccomp", linux.seccomp().is_some()),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty())),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
     ]

@@ -11,6 +11,7 @@ pub mod fs;
 pub mod mount;
 pub mod net;
 pub mod process;
+pub mod sched;
 
 use nix::errno::Errno;
 

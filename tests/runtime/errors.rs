@@ -123,15 +123,10 @@ fn fields_that_are_not_supported_yet_are_named() {
     let table = [
         ("/linux/seccomp", action, "linux.seccomp"),
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
-        ("/linux/memoryPolicy", json!({"mode": "MPOL_LOCAL"}), "linux.memoryPolicy"),
         ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices"),
-        ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality"),
         ("/linux/mountLabel", json!("system_u:object_r:x:s0"), "linux.mountLabel"),
         ("/process/apparmorProfile", json!("profile"), "process.apparmorProfile"),
         ("/process/selinuxLabel", json!("system_u:x:y:s0"), "process.selinuxLabel"),
-        ("/process/scheduler", json!({"policy": "SCHED_BATCH"}), "process.scheduler"),
-        ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_IDLE"}), "process.ioPriority"),
-        ("/process/execCPUAffinity", json!({"initial": "0"}), "process.execCPUAffinity"),
         ("/mounts/3/uidMappings", map, "mounts[3].uidMappings"),
     ];
     for (pointer, value, name) in table {

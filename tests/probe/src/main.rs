@@ -13,6 +13,7 @@ mod actions;
 mod mounts;
 mod process;
 mod report;
+mod scheduling;
 mod sys;
 mod usage;
 mod waiting;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use crate::{mounts, process};
+use crate::{mounts, process, scheduling};
 
 const SYSCTLS: [&str; 9] = [
     "net.ipv4.ip_forward",
@@ -25,7 +25,7 @@ pub(crate) fn report() -> Value {
     // before anything else is opened
     let fds = fds();
     let status = status();
-    json!({
+    let mut report = json!({
         "fds": fds,
         "namespaces": namespaces(),
         "pid": std::process::id(),
@@ -69,7 +69,11 @@ pub(crate) fn report() -> Value {
         "signals": process::signals(),
         "processes": processes(),
         "root": stat(Path::new("/")),
-    })
+    });
+    // a second part: the macro goes only so deep
+    report["machine"] = json!(uname().2);
+    scheduling::report(&mut report);
+    report
 }
 
 fn is_tty(fd: i32) -> bool {
@@ -121,7 +125,7 @@ fn fds() -> Value {
     Value::Object(out)
 }
 
-fn uname() -> (String, String) {
+fn uname() -> (String, String, String) {
     // SAFETY: a zeroed utsname is valid, and uname fills it with strings.
     unsafe {
         let mut name: libc::utsname = std::mem::zeroed();
@@ -129,7 +133,7 @@ fn uname() -> (String, String) {
         let text = |field: &[libc::c_char]| {
             std::ffi::CStr::from_ptr(field.as_ptr()).to_string_lossy().into_owned()
         };
-        (text(&name.nodename), text(&name.domainname))
+        (text(&name.nodename), text(&name.domainname), text(&name.machine))
     }
 }
 
