@@ -41,3 +41,5 @@ mod run;
 mod scheduling;
 #[path = "runtime/terminal.rs"]
 mod terminal;
+#[path = "runtime/time.rs"]
+mod time;

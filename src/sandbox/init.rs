@@ -16,7 +16,9 @@ use super::hooks::{self, HookState};
 use super::path::{Missing, ensure};
 use super::protocol::{Channel, Message};
 use super::rootfs::Leave;
-use super::{Options, console, devices, mounts, privileges, program, reaper, rootfs, scheduling};
+use super::{
+    Options, clocks, console, devices, mounts, privileges, program, reaper, rootfs, scheduling,
+};
 use crate::error::{Error, Result, Step};
 use crate::spec::{IdMapping, Plan};
 use crate::sys::{net, process, sched};
@@ -130,6 +132,9 @@ fn isolate(init: &Init<'_>) -> Result<()> {
         // not at the clone: the new namespace's root is the cgroup that the
         // process is in when it is made
         unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "make a cgroup namespace")?;
+    }
+    if plan.namespaces.makes(process::CLONE_NEWTIME) {
+        clocks::enter_new(&plan.time_offsets)?;
     }
     setsid().step(|| "make a session")?;
     if !init.options.no_new_keyring {

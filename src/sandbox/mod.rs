@@ -4,6 +4,7 @@
 //! container's side is `init`, a list of named steps. What they say to each
 //! other is in `protocol`.
 
+mod clocks;
 mod console;
 mod devices;
 pub(crate) mod hooks;

@@ -66,7 +66,8 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
     let namespaces = &args.plan.namespaces;
     let mut joins = open_joins(args.plan)?;
     let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
-    let new = namespaces.new_flags() - CloneFlags::CLONE_NEWCGROUP;
+    // init makes these two itself
+    let new = namespaces.new_flags() - CloneFlags::CLONE_NEWCGROUP - process::CLONE_NEWTIME;
     let in_userns = namespaces.separates(CloneFlags::CLONE_NEWUSER);
     let with_helper = !joins.is_empty() && in_userns;
     let pid_namespace = match joins.iter().position(|j| j.kind == CloneFlags::CLONE_NEWPID) {

@@ -4,6 +4,7 @@
 //! input, ends here: a plan has no "maybe" left, and nothing on the host was
 //! touched to make it.
 
+mod clocks;
 pub mod defaults;
 mod linux;
 mod mounts;

@@ -6,6 +6,7 @@ use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 
 use crate::error::{Error, Result};
+use crate::sys::process::CLONE_NEWTIME;
 
 /// A namespace to join.
 #[derive(Debug, Clone)]
@@ -68,7 +69,7 @@ impl NamespacePlan {
         let mut new = CloneFlags::empty();
         let mut seen = CloneFlags::empty();
         for namespace in linux.namespaces().as_deref().unwrap_or_default() {
-            let (name, kind) = kind_of(namespace.typ())?;
+            let (name, kind) = kind_of(namespace.typ());
             if seen.contains(kind) {
                 return Err(Error::invalid(format!("linux.namespaces: {name} is there twice")));
             }
@@ -122,8 +123,8 @@ impl NamespacePlan {
     }
 }
 
-fn kind_of(kind: LinuxNamespaceType) -> Result<(&'static str, CloneFlags)> {
-    Ok(match kind {
+fn kind_of(kind: LinuxNamespaceType) -> (&'static str, CloneFlags) {
+    match kind {
         LinuxNamespaceType::Mount => ("mount", CloneFlags::CLONE_NEWNS),
         LinuxNamespaceType::Cgroup => ("cgroup", CloneFlags::CLONE_NEWCGROUP),
         LinuxNamespaceType::Uts => ("uts", CloneFlags::CLONE_NEWUTS),
@@ -131,10 +132,8 @@ fn kind_of(kind: LinuxNamespaceType) -> Result<(&'static str, CloneFlags)> {
         LinuxNamespaceType::User => ("user", CloneFlags::CLONE_NEWUSER),
         LinuxNamespaceType::Pid => ("pid", CloneFlags::CLONE_NEWPID),
         LinuxNamespaceType::Network => ("network", CloneFlags::CLONE_NEWNET),
-        LinuxNamespaceType::Time => {
-            return Err(Error::unsupported("linux.namespaces: time is not supported yet"));
-        }
-    })
+        LinuxNamespaceType::Time => ("time", CLONE_NEWTIME),
+    }
 }
 
 /// The spec's word for one CLONE_NEW* flag.
@@ -147,6 +146,7 @@ pub(crate) fn kind_name(kind: CloneFlags) -> &'static str {
         CloneFlags::CLONE_NEWUSER => "user",
         CloneFlags::CLONE_NEWPID => "pid",
         CloneFlags::CLONE_NEWNET => "network",
+        CLONE_NEWTIME => "time",
         _ => "unknown",
     }
 }

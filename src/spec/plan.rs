@@ -7,6 +7,7 @@ use nix::sched::CloneFlags;
 use oci_spec::runtime::{Hook, LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 
+use super::clocks::time_offsets;
 use super::linux::{self, DevicePlan, SysctlPlan};
 use super::mounts::{MountPlan, Propagation};
 use super::namespaces::NamespacePlan;
@@ -83,6 +84,8 @@ pub struct Plan {
     pub rootfs: RootfsPlan,
     /// Namespaces.
     pub namespaces: NamespacePlan,
+    /// Lines for timens_offsets of a new time namespace.
+    pub time_offsets: String,
     /// Mounts, in order.
     pub mounts: Vec<MountPlan>,
     /// Device nodes.
@@ -143,6 +146,7 @@ impl Plan {
             rootfs: rootfs(spec, args.bundle)?,
             mounts,
             devices: linux::devices(linux)?,
+            time_offsets: time_offsets(linux, &namespaces)?,
             hostname,
             domainname,
             sysctls,

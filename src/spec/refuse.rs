@@ -45,7 +45,6 @@ fn linux_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
         ("linux.seccomp", linux.seccomp().is_some()),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty())),
         ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
     ]
 }

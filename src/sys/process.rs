@@ -11,6 +11,10 @@ use nix::unistd::Pid;
 
 use super::{SysResult, check};
 
+/// CLONE_NEWTIME (linux/sched.h). Its bit is one of the exit signal's: clone3
+/// takes it, and so do unshare and setns.
+pub const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
 const CLONE_PIDFD: u64 = 0x1000;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;

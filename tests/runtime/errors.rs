@@ -136,15 +136,6 @@ fn fields_that_are_not_supported_yet_are_named() {
 }
 
 #[test]
-fn a_time_namespace_is_not_supported_yet() {
-    Container::new(|config| {
-        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-        namespaces.push(json!({"type": "time"}));
-    })
-    .assert_refused(&["linux.namespaces", "time", "not supported"]);
-}
-
-#[test]
 fn ids_that_are_no_names_are_refused() {
     let long = "x".repeat(1025);
     let ids = ["a/b", "../up", "/abs", ".", "..", "", "a b", "a\nb", "ä", &long];
