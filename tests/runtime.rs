@@ -21,6 +21,8 @@ mod cgroups;
 mod crash;
 #[path = "runtime/errors.rs"]
 mod errors;
+#[path = "runtime/features.rs"]
+mod features;
 #[path = "runtime/hooks.rs"]
 mod hooks;
 #[path = "runtime/init.rs"]

@@ -87,6 +87,8 @@ pub enum Command {
     Delete(DeleteArgs),
     /// List the containers under the state directory
     List(ListArgs),
+    /// Print what this build can do as JSON (runtime-spec, features.md)
+    Features,
     /// Write a config.json to start from
     Spec(SpecArgs),
     /// Import, list, inspect and remove images

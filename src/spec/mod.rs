@@ -6,6 +6,7 @@
 
 mod clocks;
 pub mod defaults;
+mod features;
 mod linux;
 mod mounts;
 mod namespaces;
@@ -25,6 +26,7 @@ use oci_spec::runtime::Spec;
 
 use crate::error::{Error, ErrorKind, Result, Step};
 
+pub use features::features;
 pub use linux::{DevicePlan, SysctlPlan};
 pub(crate) use mounts::lexical;
 pub use mounts::{AttrChange, FsOption, MountKind, MountPlan, Propagation};

@@ -256,19 +256,12 @@ impl Words {
 
     fn take_propagation(&mut self, option: &str) -> bool {
         let (name, recursive) = match option.strip_prefix('r') {
-            Some(rest) if ["shared", "slave", "private", "unbindable"].contains(&rest) => {
-                (rest, true)
-            }
+            Some(rest) if PROPAGATION_WORDS.iter().any(|(word, _)| *word == rest) => (rest, true),
             _ => (option, false),
         };
-        let kind = match name {
-            "shared" => MsFlags::MS_SHARED,
-            "slave" => MsFlags::MS_SLAVE,
-            "private" => MsFlags::MS_PRIVATE,
-            "unbindable" => MsFlags::MS_UNBINDABLE,
-            _ => return false,
-        };
-        self.propagation.push(Propagation { kind, recursive });
+        let kind = PROPAGATION_WORDS.iter().find(|(word, _)| *word == name);
+        let Some((_, kind)) = kind else { return false };
+        self.propagation.push(Propagation { kind: *kind, recursive });
         true
     }
 
@@ -290,8 +283,7 @@ impl Words {
             Some((key, value)) => (key, Some(value.to_owned())),
             None => (option, None),
         };
-        // negations of what nobody set: mount(8) knows them, fsconfig does not
-        if ["nomand", "norelatime", "nolazytime", "async"].contains(&key) {
+        if IDLE_WORDS.contains(&key) {
             return;
         }
         self.fs.push(FsOption { key: key.to_owned(), value });
@@ -299,25 +291,72 @@ impl Words {
 }
 
 fn attr_word(change: &mut AttrChange, word: &str) -> bool {
-    match word {
-        "ro" => change.set(attr::RDONLY),
-        "rw" => change.clear(attr::RDONLY),
-        "nosuid" => change.set(attr::NOSUID),
-        "suid" => change.clear(attr::NOSUID),
-        "nodev" => change.set(attr::NODEV),
-        "dev" => change.clear(attr::NODEV),
-        "noexec" => change.set(attr::NOEXEC),
-        "exec" => change.clear(attr::NOEXEC),
-        "nodiratime" => change.set(attr::NODIRATIME),
-        "diratime" => change.clear(attr::NODIRATIME),
-        "nosymfollow" => change.set(attr::NOSYMFOLLOW),
-        "symfollow" => change.clear(attr::NOSYMFOLLOW),
-        "relatime" | "atime" | "nostrictatime" => change.set_atime(attr::RELATIME),
-        "noatime" => change.set_atime(attr::NOATIME),
-        "strictatime" => change.set_atime(attr::STRICTATIME),
-        _ => return false,
+    match ATTR_WORDS.iter().find(|(name, _)| *name == word) {
+        Some((_, AttrWord::Set(bits))) => change.set(*bits),
+        Some((_, AttrWord::Clear(bits))) => change.clear(*bits),
+        Some((_, AttrWord::Atime(mode))) => change.set_atime(*mode),
+        None => return false,
     }
     true
+}
+
+/// What a word does to the attributes of a mount.
+enum AttrWord {
+    Set(u64),
+    Clear(u64),
+    Atime(u64),
+}
+
+/// Words for attributes; with an r in front, for the mounts below as well.
+const ATTR_WORDS: [(&str, AttrWord); 17] = [
+    ("ro", AttrWord::Set(attr::RDONLY)),
+    ("rw", AttrWord::Clear(attr::RDONLY)),
+    ("nosuid", AttrWord::Set(attr::NOSUID)),
+    ("suid", AttrWord::Clear(attr::NOSUID)),
+    ("nodev", AttrWord::Set(attr::NODEV)),
+    ("dev", AttrWord::Clear(attr::NODEV)),
+    ("noexec", AttrWord::Set(attr::NOEXEC)),
+    ("exec", AttrWord::Clear(attr::NOEXEC)),
+    ("nodiratime", AttrWord::Set(attr::NODIRATIME)),
+    ("diratime", AttrWord::Clear(attr::NODIRATIME)),
+    ("nosymfollow", AttrWord::Set(attr::NOSYMFOLLOW)),
+    ("symfollow", AttrWord::Clear(attr::NOSYMFOLLOW)),
+    ("relatime", AttrWord::Atime(attr::RELATIME)),
+    ("atime", AttrWord::Atime(attr::RELATIME)),
+    ("nostrictatime", AttrWord::Atime(attr::RELATIME)),
+    ("noatime", AttrWord::Atime(attr::NOATIME)),
+    ("strictatime", AttrWord::Atime(attr::STRICTATIME)),
+];
+
+/// Words for propagation; with an r in front, for the mounts below as well.
+const PROPAGATION_WORDS: [(&str, MsFlags); 4] = [
+    ("shared", MsFlags::MS_SHARED),
+    ("slave", MsFlags::MS_SLAVE),
+    ("private", MsFlags::MS_PRIVATE),
+    ("unbindable", MsFlags::MS_UNBINDABLE),
+];
+
+/// Words with a meaning of their own.
+const OTHER_WORDS: [&str; 4] = ["bind", "defaults", "rbind", "remount"];
+
+/// Flags of every file system, which fsconfig takes as they are.
+const FS_WORDS: [&str; 4] = ["dirsync", "lazytime", "mand", "sync"];
+
+/// What changes nothing: negations of what nobody set, which mount(8) knows and
+/// fsconfig does not, and how much the kernel says in its log.
+const IDLE_WORDS: [&str; 7] =
+    ["async", "loud", "nolazytime", "nomand", "norelatime", "rnorelatime", "silent"];
+
+/// Every option that is understood for any mount, sorted: what is in here is
+/// what the parser above takes.
+pub(super) fn option_words() -> Vec<String> {
+    let single = OTHER_WORDS.iter().chain(&FS_WORDS).chain(&IDLE_WORDS).map(|w| (*w).to_owned());
+    let names = ATTR_WORDS.iter().map(|(name, _)| *name);
+    let names = names.chain(PROPAGATION_WORDS.iter().map(|(name, _)| *name));
+    let mut words: Vec<String> =
+        names.flat_map(|name| [name.to_owned(), format!("r{name}")]).chain(single).collect();
+    words.sort_unstable();
+    words
 }
 
 #[cfg(test)]
@@ -362,6 +401,19 @@ mod tests {
         let plan =
             resolve(r#"{"destination":"/d","source":"/x","options":["bind","ro","rw"]}"#).unwrap();
         assert_eq!((plan.attrs.set, plan.attrs.clear), (0, attr::RDONLY));
+    }
+
+    #[test]
+    fn every_word_of_the_list_is_taken_and_none_twice() {
+        let words = option_words();
+        for word in &words {
+            let mut taken = Words::default();
+            taken.take(word).unwrap();
+            // what goes on to the file system is what every one knows
+            let passed = taken.fs.iter().all(|o| FS_WORDS.contains(&o.key.as_str()));
+            assert!(passed, "{word}: {:?}", taken.fs);
+        }
+        assert!(words.is_sorted_by(|a, b| a < b), "{words:?}");
     }
 
     #[test]

@@ -321,7 +321,7 @@ mod tests {
         assert_eq!((attr.policy, attr.flags, attr.runtime, attr.deadline), (6, 2, 1, 2));
         assert!(plan.is_alone() && plan.forbids_fork().is_some());
         assert_eq!(plan.io_priority, Some(IoPriorityPlan { class: 3, level: 4 }));
-        let policy = MemoryPolicyPlan { mode: 2 | 1 << 15, nodes: vec![1, 2] };
+        let policy = MemoryPolicyPlan { mode: 2 | (1 << 15), nodes: vec![1, 2] };
         assert_eq!(plan.memory_policy, Some(policy));
         assert_eq!(plan.personality, Some(8));
     }

@@ -67,7 +67,7 @@ pub fn use_all_processors() -> SysResult<()> {
 pub fn set_io_priority(pid: Pid, class: u16, level: u16) -> SysResult<()> {
     const IOPRIO_WHO_PROCESS: libc::c_int = 1;
     const IOPRIO_CLASS_SHIFT: u32 = 13;
-    let value = libc::c_int::from(class) << IOPRIO_CLASS_SHIFT | libc::c_int::from(level);
+    let value = (libc::c_int::from(class) << IOPRIO_CLASS_SHIFT) | libc::c_int::from(level);
     // SAFETY: integers only.
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, pid.as_raw(), value) })
         .map(drop)

@@ -157,7 +157,7 @@ fn the_memory_policy_is_the_configs() {
         (json!({"mode": "MPOL_DEFAULT"}), 0, 0),
         (
             json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}),
-            2 | 1 << 15,
+            2 | (1 << 15),
             1,
         ),
     ] {
