@@ -27,6 +27,8 @@ mod features;
 mod hooks;
 #[path = "runtime/init.rs"]
 mod init;
+#[path = "runtime/labels.rs"]
+mod labels;
 #[path = "runtime/lifecycle.rs"]
 mod lifecycle;
 #[path = "runtime/mounts.rs"]

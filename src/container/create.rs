@@ -168,6 +168,7 @@ fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
         _ => {}
     }
     check_forks(args.options, plan)?;
+    crate::sandbox::labels::check(&plan.labels)?;
     if args.rootfs.is_none() {
         let path = &plan.rootfs.path;
         let found = std::fs::metadata(path).map_err(|e| {

@@ -17,7 +17,8 @@ use super::path::{Missing, ensure};
 use super::protocol::{Channel, Message};
 use super::rootfs::Leave;
 use super::{
-    Options, clocks, console, devices, mounts, privileges, program, reaper, rootfs, scheduling,
+    Options, clocks, console, devices, labels, mounts, privileges, program, reaper, rootfs,
+    scheduling,
 };
 use crate::error::{Error, Result, Step};
 use crate::spec::{IdMapping, Plan};
@@ -70,6 +71,7 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     }
     join(&init.joins, |kind| kind != CloneFlags::CLONE_NEWNS)?;
     isolate(init)?;
+    let labels = labels::open(&plan.labels)?;
     join(&init.joins, |kind| kind == CloneFlags::CLONE_NEWNS)?;
     let root = set_up_root(init)?;
     let terminal = if plan.process.terminal {
@@ -84,7 +86,7 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     umask(Mode::empty());
     seal_root(init, root.as_fd())?;
     drop(root);
-    let program = become_user(init, terminal)?;
+    let program = become_user(init, terminal, labels)?;
     let env = program::environment(&plan.process);
     init.channel.ask(&Message::Ready)?;
     if let Some(listener) = init.listener.take() {
@@ -237,7 +239,11 @@ fn seal_root(init: &Init<'_>, root: BorrowedFd<'_>) -> Result<()> {
     rootfs::enter(root, &plan.rootfs, leave)
 }
 
-fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
+fn become_user(
+    init: &Init<'_>,
+    terminal: Option<OwnedFd>,
+    labels: labels::Files,
+) -> Result<CString> {
     let process = &init.plan.process;
     chdir(&process.cwd).step(|| format!("process.cwd {}", process.cwd.display()))?;
     // a directory outside would give the container a way out
@@ -253,6 +259,7 @@ fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
         init.channel.ask(&Message::RaiseLimits)?;
     }
     scheduling::set_own(&init.plan.scheduling)?;
+    labels::apply(&init.plan.labels, labels)?;
     privileges::drop_to(process)?;
     umask(Mode::from_bits_truncate(process.umask));
     let program = program::find(process)?;

@@ -9,6 +9,7 @@ mod console;
 mod devices;
 pub(crate) mod hooks;
 mod init;
+pub(crate) mod labels;
 mod mounts;
 mod path;
 mod privileges;

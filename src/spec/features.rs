@@ -16,7 +16,7 @@ const IDMAPPED_MOUNTS: bool = false;
 const SYSTEMD: bool = false;
 
 /// Process label, mount label and profile are honoured.
-const LABELS: bool = false;
+const LABELS: bool = true;
 
 /// linux.netDevices is honoured.
 const NET_DEVICES: bool = false;

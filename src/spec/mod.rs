@@ -7,6 +7,7 @@
 mod clocks;
 pub mod defaults;
 mod features;
+mod labels;
 mod linux;
 mod mounts;
 mod namespaces;
@@ -27,6 +28,7 @@ use oci_spec::runtime::Spec;
 use crate::error::{Error, ErrorKind, Result, Step};
 
 pub use features::features;
+pub use labels::LabelPlan;
 pub use linux::{DevicePlan, SysctlPlan};
 pub(crate) use mounts::lexical;
 pub use mounts::{AttrChange, FsOption, MountKind, MountPlan, Propagation};

@@ -8,6 +8,7 @@ use oci_spec::runtime::{Hook, LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::clocks::time_offsets;
+use super::labels::LabelPlan;
 use super::linux::{self, DevicePlan, SysctlPlan};
 use super::mounts::{MountPlan, Propagation};
 use super::namespaces::NamespacePlan;
@@ -104,6 +105,8 @@ pub struct Plan {
     pub process: ProcessPlan,
     /// How the kernel schedules it.
     pub scheduling: SchedulingPlan,
+    /// What AppArmor and SELinux make of it.
+    pub labels: LabelPlan,
     /// Where the config wants the cgroup.
     pub cgroups_path: Option<PathBuf>,
     /// Limits, as writes to files of the cgroup.
@@ -133,6 +136,8 @@ impl Plan {
         for (index, mount) in spec.mounts().as_deref().unwrap_or_default().iter().enumerate() {
             mounts.push(MountPlan::resolve(index, mount, args.bundle)?);
         }
+        let labels = LabelPlan::resolve(process, linux)?;
+        labels.label_mounts(&mut mounts);
         let empty = LinuxResources::default();
         let resources = linux.and_then(|l| l.resources().as_ref());
         let rules = resources.and_then(|r| r.devices().as_deref());
@@ -154,6 +159,7 @@ impl Plan {
             readonly_paths: linux::paths("linux.readonlyPaths", readonly)?,
             process: ProcessPlan::resolve(process)?,
             scheduling: SchedulingPlan::resolve(process, linux)?,
+            labels,
             cgroups_path: linux.and_then(|l| l.cgroups_path().clone()),
             limits: cgroup::limits::plan(resources.unwrap_or(&empty))?,
             device_program: cgroup::devices::plan(rules.unwrap_or_default())?,

@@ -30,11 +30,7 @@ fn process_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
         return Vec::new();
     };
     let set = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
-    vec![
-        ("process.commandLine", set(process.command_line())),
-        ("process.apparmorProfile", set(process.apparmor_profile())),
-        ("process.selinuxLabel", set(process.selinux_label())),
-    ]
+    vec![("process.commandLine", set(process.command_line()))]
 }
 
 fn linux_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
@@ -45,6 +41,5 @@ fn linux_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
         ("linux.seccomp", linux.seccomp().is_some()),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
     ]
 }

@@ -124,9 +124,6 @@ fn fields_that_are_not_supported_yet_are_named() {
         ("/linux/seccomp", action, "linux.seccomp"),
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
         ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices"),
-        ("/linux/mountLabel", json!("system_u:object_r:x:s0"), "linux.mountLabel"),
-        ("/process/apparmorProfile", json!("profile"), "process.apparmorProfile"),
-        ("/process/selinuxLabel", json!("system_u:x:y:s0"), "process.selinuxLabel"),
         ("/mounts/3/uidMappings", map, "mounts[3].uidMappings"),
     ];
     for (pointer, value, name) in table {
