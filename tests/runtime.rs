@@ -43,6 +43,8 @@ mod rootfs;
 mod run;
 #[path = "runtime/scheduling.rs"]
 mod scheduling;
+#[path = "runtime/services.rs"]
+mod services;
 #[path = "runtime/terminal.rs"]
 mod terminal;
 #[path = "runtime/time.rs"]

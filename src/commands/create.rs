@@ -1,7 +1,7 @@
 //! `tare create`.
 
 use crate::cli::{CreateArgs, GlobalArgs};
-use crate::container::{self, Console, ContainerId};
+use crate::container::{self, Activation, Console, ContainerId, NotifySocket};
 use crate::error::Result;
 use crate::sandbox::Options;
 use crate::spec;
@@ -23,6 +23,8 @@ pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> 
         pid_file: args.pid_file.as_deref(),
         rootfs: None,
         reserved: None,
+        activation: Activation::from_env()?,
+        notify: NotifySocket::from_env()?,
         starts_later: true,
     })?;
     Ok(created.release()?)
@@ -41,6 +43,7 @@ pub(super) fn console(args: &CreateArgs) -> Console {
 
 pub(super) fn options(args: &CreateArgs) -> Options {
     Options {
+        listen_fds: 0,
         preserve_fds: args.preserve_fds,
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,

@@ -2,7 +2,7 @@
 
 use super::from_image::{self, Prepared};
 use crate::cli::{GlobalArgs, RunArgs};
-use crate::container::{self, Console, ContainerId, Created, Signals};
+use crate::container::{self, Activation, Console, ContainerId, Created, NotifySocket, Signals};
 use crate::error::{Error, Result};
 use crate::logging;
 use crate::spec;
@@ -28,6 +28,8 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
         pid_file: args.create.pid_file.as_deref(),
         rootfs: prepared.rootfs,
         reserved: prepared.reserved,
+        activation: Activation::from_env()?,
+        notify: NotifySocket::from_env()?,
         starts_later: false,
     })?;
     Ok(follow(&id, created, signals.as_ref(), args.keep)?)
@@ -93,9 +95,12 @@ fn follow(
             Err(left) => e.hint(format!("and its undoing failed: {left}")),
         });
     }
-    let Some(signals) = signals else { return Ok(0) };
+    let Some(signals) = signals else {
+        created.await_ready()?;
+        return Ok(0);
+    };
     let running = created.unlock();
-    let waited = container::wait(running.spawned(), signals, console);
+    let waited = container::wait(running.spawned(), signals, console, running.listener());
     // a program that ended well needs no reason
     if let Some(oom) =
         waited.as_ref().is_ok_and(|code| *code != 0).then(|| running.out_of_memory()).flatten()

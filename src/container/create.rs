@@ -11,7 +11,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, geteuid};
 use oci_spec::runtime::Spec;
 
+use super::activation::Activation;
 use super::id::ContainerId;
+use super::notify::{self, Listener, NotifySocket};
 use super::record::{InitProcess, Record};
 use super::reserve::{Reserved, remove_scratch};
 use super::store::{Entry, Lock, Store};
@@ -57,6 +59,10 @@ pub struct CreateArgs<'a> {
     pub rootfs: Option<OwnedFd>,
     /// The id, if it is taken already.
     pub reserved: Option<Reserved>,
+    /// Sockets that a service manager has opened for the program.
+    pub activation: Activation,
+    /// The service manager to tell that the program is ready.
+    pub notify: Option<NotifySocket>,
     /// True: init waits for a later `start`; false: for [`Created::start`].
     pub starts_later: bool,
 }
@@ -68,6 +74,7 @@ pub struct Created {
     entry: Entry,
     lock: Lock,
     record: Record,
+    listener: Option<Listener>,
 }
 
 /// Creates a container.
@@ -78,6 +85,11 @@ pub struct Created {
 pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
     let mut plan =
         Plan::resolve(args.spec, ResolveArgs { id: args.id.as_str(), bundle: args.bundle })?;
+    args.options.listen_fds = args.activation.fds;
+    args.activation.tell(&mut plan);
+    if let Some(manager) = &args.notify {
+        manager.share(&mut plan, &args.store.path_of(args.id));
+    }
     check(&args, &plan)?;
     if !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
         // in a user namespace of its own, init has them all
@@ -95,14 +107,16 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         Some(parts) => parts,
         None => args.store.reserve(args.id)?,
     };
-    let mut undo = Undo { entry: &entry, cgroup: None, spawned: None, poststop: None };
+    let mut undo =
+        Undo { entry: &entry, cgroup: None, spawned: None, poststop: None, listener: None };
     let record = new_record(&plan, scratch.clone());
     match steps(&mut args, record, &plan, (&hierarchy, &path), &mut undo) {
         Ok(record) => {
             let Some(spawned) = undo.spawned.take() else {
                 return Err(Error::new(ErrorKind::System, "no init was made"));
             };
-            Ok(Created { spawned, entry, lock, record })
+            let listener = undo.listener.take();
+            Ok(Created { spawned, entry, lock, record, listener })
         }
         Err(e) => {
             let e = match &undo.cgroup {
@@ -129,6 +143,7 @@ struct Undo<'a> {
     cgroup: Option<CgroupRecord>,
     spawned: Option<Spawned>,
     poststop: Option<Record>,
+    listener: Option<Listener>,
 }
 
 impl Undo<'_> {
@@ -183,12 +198,17 @@ fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
             )));
         }
     }
-    for fd in 3..3 + args.options.preserve_fds {
-        if !crate::sys::process::is_open(i32::try_from(fd).unwrap_or(-1)) {
-            return Err(Error::invalid(format!(
-                "--preserve-fds {}: descriptor {fd} is not open",
-                args.options.preserve_fds
-            )));
+    check_fds(args.options)
+}
+
+fn check_fds(options: Options) -> Result<()> {
+    for fd in 3..options.first_closed_fd() {
+        if !crate::sys::process::is_inherited(i32::try_from(fd).unwrap_or(-1)) {
+            let who = match fd < 3 + options.listen_fds {
+                true => format!("LISTEN_FDS={}", options.listen_fds),
+                false => format!("--preserve-fds {}", options.preserve_fds),
+            };
+            return Err(Error::invalid(format!("{who}: descriptor {fd} is not open")));
         }
     }
     Ok(())
@@ -220,6 +240,12 @@ fn steps(
     // before anything else exists: whatever is killed from here on, `delete
     // --force` knows what there may be
     undo.entry.save(&record)?;
+    if let Some(manager) = args.notify.take() {
+        notify::make_directory(undo.entry)?;
+        if !args.starts_later {
+            undo.listener = Listener::bind(undo.entry, manager)?;
+        }
+    }
     let cgroup = Cgroup::create(hierarchy, path, &plan.limits.settings)?;
     record.cgroup = cgroup.record().clone();
     undo.cgroup = Some(record.cgroup.clone());
@@ -328,6 +354,15 @@ impl Created {
         start::run_poststart(&self.record, self.spawned.pid().as_raw())
     }
 
+    /// For a `run` that does not stay: waits until the program is ready, if
+    /// somebody wants to know.
+    pub fn await_ready(&self) -> Result<()> {
+        match &self.listener {
+            Some(listener) => listener.wait(self.spawned.pidfd(), self.spawned.pid()),
+            None => Ok(()),
+        }
+    }
+
     /// The master of the container's pty, once.
     pub fn take_console(&mut self) -> Option<OwnedFd> {
         self.spawned.take_console()
@@ -341,7 +376,8 @@ impl Created {
 
     /// Gives the lock back, so that other commands can have the container.
     pub fn unlock(self) -> Running {
-        Running { spawned: self.spawned, entry: self.entry, record: self.record }
+        let Created { spawned, entry, record, listener, lock: _ } = self;
+        Running { spawned, entry, record, listener }
     }
 }
 
@@ -351,9 +387,15 @@ pub struct Running {
     spawned: Spawned,
     entry: Entry,
     record: Record,
+    listener: Option<Listener>,
 }
 
 impl Running {
+    /// Where the program says that it is ready.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.listener.as_ref()
+    }
+
     /// The container's init.
     pub fn spawned(&self) -> &Spawned {
         &self.spawned

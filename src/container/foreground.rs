@@ -12,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
+use super::notify::Listener;
 use crate::error::{Error, Result, Step};
 use crate::sandbox::Spawned;
 use crate::sys::process::{self, pidfd_send_signal, set_window_size, window_size};
@@ -46,7 +47,14 @@ impl Signals {
 /// Waits for a container's init, and is its stand-in meanwhile: signals sent
 /// to this process go to it, and with a pty, the caller's terminal is its
 /// terminal. The answer is its exit code, or 128 + the signal that ended it.
-pub fn wait(spawned: &Spawned, signals: &Signals, console: Option<OwnedFd>) -> Result<i32> {
+///
+/// What the program says to `listener` goes to the caller's service manager.
+pub fn wait(
+    spawned: &Spawned,
+    signals: &Signals,
+    console: Option<OwnedFd>,
+    listener: Option<&Listener>,
+) -> Result<i32> {
     let mut relay = console.map(Relay::new).transpose()?;
     loop {
         let mut fds = vec![
@@ -56,6 +64,8 @@ pub fn wait(spawned: &Spawned, signals: &Signals, console: Option<OwnedFd>) -> R
         if let Some(relay) = &relay {
             fds.extend(relay.interests());
         }
+        let words_at = fds.len();
+        fds.extend(listener.map(|l| PollFd::new(l.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             other => other.step(|| "poll")?,
@@ -70,7 +80,11 @@ pub fn wait(spawned: &Spawned, signals: &Signals, console: Option<OwnedFd>) -> R
             }
         }
         if let Some(relay) = &mut relay {
-            relay.step(is_ready(2), is_ready(3))?;
+            relay.step(words_at > 2 && is_ready(2), words_at > 3 && is_ready(3))?;
+        }
+        if let Some(listener) = listener.filter(|_| is_ready(words_at)) {
+            // the manager's process is this one: it stays the main one
+            listener.relay(None)?;
         }
         if is_ready(0) {
             if let Some(relay) = &mut relay {

@@ -4,11 +4,13 @@
 //! [`Record`] in the state directory, and from the process itself: a status is
 //! computed, never stored.
 
+mod activation;
 mod create;
 mod delete;
 mod foreground;
 mod id;
 mod kill;
+mod notify;
 mod record;
 mod reserve;
 mod start;
@@ -16,11 +18,13 @@ mod state;
 mod store;
 mod terminal;
 
+pub use activation::Activation;
 pub use create::{Console, CreateArgs, Created, Running, create};
 pub use delete::delete;
 pub use foreground::{Signals, wait};
 pub use id::ContainerId;
 pub use kill::{kill, parse_signal};
+pub use notify::{Listener, NotifySocket};
 pub use record::{InitProcess, Record};
 pub use reserve::Reserved;
 pub use start::start;

@@ -1,6 +1,6 @@
 //! `start`: one call on the socket on which init waits.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -9,6 +9,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::notify::{Listener, NotifySocket};
 use super::record::Record;
 use super::state::Status;
 use super::store::{Entry, START_SOCKET};
@@ -38,11 +39,14 @@ pub(super) fn listen(entry: &Entry) -> Result<OwnedFd> {
 
 /// Lets the program of a created container run.
 ///
+/// With `manager`, and for a container that was created with one, it returns
+/// once the program has said that it is ready.
+///
 /// # Errors
 /// The container is not in the state `created`; the program could not be
 /// executed, in init's words.
-pub fn start(entry: &Entry) -> Result<()> {
-    let _lock = entry.lock()?;
+pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
+    let lock = entry.lock()?;
     let record = entry.load()?.ok_or_else(|| {
         Error::new(ErrorKind::State, "its creation was killed")
             .hint(format!("tare delete --force {} removes it", entry.id()))
@@ -54,6 +58,9 @@ pub fn start(entry: &Entry) -> Result<()> {
             format!("the container is {status}: only a created one can be started"),
         ));
     };
+    let ready = manager.map(|manager| Listener::bind(entry, manager)).transpose()?.flatten();
+    // before it runs: a process that ends at once leaves no descriptor to ask for
+    let pidfd = init.open()?;
     let socket = seqpacket()?;
     connect(socket.as_raw_fd(), &address(entry)?).step(|| "call init")?;
     // it has the call now: from here on the container counts as running
@@ -66,7 +73,13 @@ pub fn start(entry: &Entry) -> Result<()> {
         super::delete::wait_for_end(init)?;
         return Err(record.cgroup.explain(error));
     }
-    run_poststart(&record, init.pid)
+    run_poststart(&record, init.pid)?;
+    // others may want the container while its program makes itself ready
+    drop(lock);
+    match (ready, pidfd) {
+        (Some(ready), Some(pidfd)) => ready.wait(pidfd.as_fd(), init.pid()),
+        _ => Ok(()),
+    }
 }
 
 /// Runs the poststart hooks. When one fails, the container is stopped.

@@ -1,6 +1,8 @@
 //! The state root: one directory a container, each with its own lock.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -93,6 +95,11 @@ impl Store {
         self.entry(root, id).map_err(|e| if e.is_errno(Errno::ENOENT) { missing() } else { e })
     }
 
+    /// Where the state directory of a container is or would be.
+    pub(super) fn path_of(&self, id: &ContainerId) -> PathBuf {
+        self.root.join(id.as_str())
+    }
+
     /// The ids of all containers, sorted. Entries that are no ids are left out.
     pub fn ids(&self) -> Result<Vec<ContainerId>> {
         let entries = match std::fs::read_dir(&self.root) {
@@ -115,7 +122,7 @@ impl Store {
 
     fn entry(&self, root: OwnedFd, id: &ContainerId) -> Result<Entry> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let path = self.root.join(id.as_str());
+        let path = self.path_of(id);
         let dir =
             openat(&root, id.as_str(), flags, Mode::empty()).step(|| path.display().to_string())?;
         Ok(Entry { id: id.clone(), path, dir, root })
@@ -231,6 +238,10 @@ impl Entry {
         for name in &names {
             match unlinkat(&self.dir, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
+                Err(Errno::EISDIR) => {
+                    std::fs::remove_dir_all(self.path.join(OsStr::from_bytes(name.to_bytes())))
+                        .step(step)?;
+                }
                 Err(e) => return Err(Error::from(e).step(step())),
             }
         }

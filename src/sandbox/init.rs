@@ -93,13 +93,20 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
         *report = Some(wait_for_start(&listener)?);
     }
     hooks::run("startContainer", &plan.hooks.start_container, &state(plan, "created"))?;
-    for fd in 3..3 + init.options.preserve_fds {
+    for fd in 3..init.options.first_closed_fd() {
         process::pass_on(RawFd::try_from(fd).unwrap_or(-1)).step(|| "--preserve-fds")?;
     }
     let channel = report.as_ref().unwrap_or(&init.channel);
     // the end of the stream means success only after this
     channel.send(&Message::Executing)?;
-    let execute = || program::execute(&program, &plan.process.args, &env);
+    let execute = || {
+        let mut env = env;
+        if init.options.listen_fds > 0 {
+            // whoever executes it: --init has made a child for that
+            env.extend(CString::new(format!("LISTEN_PID={}", getpid())));
+        }
+        program::execute(&program, &plan.process.args, &env)
+    };
     if init.options.init {
         return reaper::supervise(channel, plan.process.terminal, execute);
     }
@@ -113,7 +120,7 @@ fn close_what_is_not_ours(init: &Init<'_>) -> Result<()> {
     let mut keep: Vec<RawFd> = init.joins.iter().map(|join| join.fd.as_raw_fd()).collect();
     keep.push(init.channel.as_fd().as_raw_fd());
     keep.extend(init.listener.iter().chain(&init.rootfs).map(AsRawFd::as_raw_fd));
-    let first = RawFd::try_from(3 + init.options.preserve_fds).unwrap_or(RawFd::MAX);
+    let first = RawFd::try_from(init.options.first_closed_fd()).unwrap_or(RawFd::MAX);
     process::close_all_but(first, &keep).step(|| "close the runtime's descriptors")?;
     // what is preserved is opened up again right before execve
     process::close_range_on_exec(3).step(|| "keep descriptors from hooks")

@@ -22,7 +22,9 @@ use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal}
 /// Choices of the caller that are not in the configuration.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Descriptors from 3 on that the program keeps.
+    /// Descriptors from 3 on that a service manager has opened for the program.
+    pub listen_fds: u32,
+    /// Descriptors after those that the program keeps.
     pub preserve_fds: u32,
     /// Move the root over `/` instead of pivot_root.
     pub no_pivot: bool,
@@ -30,6 +32,13 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// A tiny init of ours as the container's first process.
     pub init: bool,
+}
+
+impl Options {
+    /// First descriptor that the program does not keep.
+    pub fn first_closed_fd(&self) -> u32 {
+        3 + self.listen_fds + self.preserve_fds
+    }
 }
 
 /// What a container's process is made from.

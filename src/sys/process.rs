@@ -306,10 +306,12 @@ pub fn namespace_kind(namespace: BorrowedFd<'_>) -> SysResult<CloneFlags> {
     Ok(CloneFlags::from_bits_retain(kind))
 }
 
-/// True when this descriptor is open.
-pub fn is_open(fd: RawFd) -> bool {
+/// True when this descriptor is open and was given to this process: what it
+/// has opened itself is close-on-exec.
+pub fn is_inherited(fd: RawFd) -> bool {
     // SAFETY: F_GETFD looks at the number only.
-    fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0
+    let flags = if fd < 0 { -1 } else { unsafe { libc::fcntl(fd, libc::F_GETFD) } };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
 /// Standard input, which is open for as long as the process lives.

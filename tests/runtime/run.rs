@@ -160,6 +160,19 @@ fn preserved_descriptors_reach_the_program() {
 }
 
 #[test]
+fn descriptors_of_the_runtime_are_no_preserved_ones() {
+    let c = Container::new(|_| {});
+    // its log would take the number that the caller has left free
+    let log = c.bundle.path().join("log");
+    let tare = c.tare.with(&["--log", log.to_str().unwrap()]);
+    let bundle = c.bundle.path().to_str().unwrap();
+    let words = ["run", "--preserve-fds", "1", "--bundle", bundle, &c.id];
+    let command = tare.command(words).through_shell("exec 3<&-");
+    command.run().fails_with(&["--preserve-fds 1", "descriptor 3 is not open"]);
+    c.assert_gone();
+}
+
+#[test]
 fn the_program_is_not_tied_to_the_caller() {
     let report = Container::new(|_| {}).json();
     assert_eq!(report["parent_death_signal"], 0);

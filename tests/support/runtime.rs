@@ -123,6 +123,19 @@ impl Invocation {
         self
     }
 
+    /// Run by a shell that has done this before: for what only the process itself
+    /// knows, such as its pid.
+    pub fn through_shell(mut self, script: &str) -> Self {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("{script}; exec \"$0\" \"$@\"")]);
+        shell.arg(self.command.get_program()).args(self.command.get_args()).stdin(Stdio::null());
+        for (key, value) in self.command.get_envs() {
+            shell.env(key, value.unwrap());
+        }
+        self.command = shell;
+        self
+    }
+
     /// A descriptor of the host's root directory that is not close-on-exec:
     /// what a careless caller leaves open.
     pub fn with_open_root(self, number: i32) -> Self {

@@ -44,6 +44,7 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
         ("mount-tmpfs", [path]) => mount_tmpfs(path),
         // SAFETY: a number only.
         ("setuid-root", []) => verdict(unsafe { libc::setuid(0) }),
+        ("notify", text) => notify(&text.join("\n")),
         ("hook", [file, name]) => hook(file, name),
         ("escape", [marker]) => return Some(escape(marker)),
         ("exec", [path, rest @ ..]) => {
@@ -63,6 +64,13 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
 fn say(text: &str) -> c_int {
     print_line(text);
     0
+}
+
+/// Tells the service manager that NOTIFY_SOCKET names.
+fn notify(text: &str) -> Result<(), String> {
+    let path = std::env::var("NOTIFY_SOCKET").unwrap_or_default();
+    let socket = std::os::unix::net::UnixDatagram::unbound().map_err(|e| sys::io_name(&e))?;
+    socket.send_to(text.as_bytes(), path).map(drop).map_err(|e| sys::io_name(&e))
 }
 
 fn list(path: &str) -> c_int {

@@ -38,6 +38,7 @@ const USAGE: &str = "probe WORD [ARGS]
   mount-tmpfs PATH           ok, or the name of the errno
   setuid-root                setuid(0): ok, or the name of the errno
   say TEXT                   print TEXT
+  notify WORD=VALUE…         tell the service manager: ok, or the errno's name
   complain TEXT              print TEXT on stderr
   hook FILE NAME             append NAME, stdin, env and args to FILE as a JSON line
   fail TEXT                  print TEXT on stderr and end with code 1
