@@ -35,6 +35,8 @@ mod lifecycle;
 mod mounts;
 #[path = "runtime/namespaces.rs"]
 mod namespaces;
+#[path = "runtime/netdevices.rs"]
+mod netdevices;
 #[path = "runtime/process.rs"]
 mod process;
 #[path = "runtime/rootfs.rs"]

@@ -21,6 +21,7 @@ use super::{start, terminal};
 use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::hooks::{self, HookState};
+use crate::sandbox::netdevices::{self, Moved};
 use crate::sandbox::{Options, SpawnArgs, Spawned, spawn};
 use crate::spec::{Plan, ResolveArgs};
 
@@ -107,8 +108,14 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         Some(parts) => parts,
         None => args.store.reserve(args.id)?,
     };
-    let mut undo =
-        Undo { entry: &entry, cgroup: None, spawned: None, poststop: None, listener: None };
+    let mut undo = Undo {
+        entry: &entry,
+        cgroup: None,
+        spawned: None,
+        poststop: None,
+        listener: None,
+        devices: None,
+    };
     let record = new_record(&plan, scratch.clone());
     match steps(&mut args, record, &plan, (&hierarchy, &path), &mut undo) {
         Ok(record) => {
@@ -144,19 +151,21 @@ struct Undo<'a> {
     spawned: Option<Spawned>,
     poststop: Option<Record>,
     listener: Option<Listener>,
+    devices: Option<Moved>,
 }
 
 impl Undo<'_> {
     fn run(&mut self) -> Result<()> {
         let pid = self.spawned.as_ref().map(Spawned::pid);
+        let devices = self.devices.take().map_or(Ok(()), Moved::move_back);
         if let Some(spawned) = self.spawned.take() {
             spawned.kill();
         }
-        let mut result = Ok(());
+        let mut result = devices;
         if let Some(record) = self.cgroup.take() {
             let deadline = Instant::now() + UNDO_PATIENCE;
             if let Ok(cgroup) = Cgroup::open(record.clone()) {
-                result = cgroup.kill();
+                result = result.and(cgroup.kill());
             }
             result = result.and(record.remove(deadline));
         }
@@ -263,6 +272,7 @@ fn steps(
         listener,
     })?);
     undo.poststop = Some(record.clone());
+    undo.devices = netdevices::move_in(plan, spawned.pid())?;
     if let Some(program) = &plan.device_program {
         // while init is busy with its mounts: no code of the user's or of a
         // hook runs before `serve`

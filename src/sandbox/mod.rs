@@ -11,6 +11,7 @@ pub(crate) mod hooks;
 mod init;
 pub(crate) mod labels;
 mod mounts;
+pub(crate) mod netdevices;
 mod path;
 mod privileges;
 mod program;

@@ -19,7 +19,7 @@ const SYSTEMD: bool = false;
 const LABELS: bool = true;
 
 /// linux.netDevices is honoured.
-const NET_DEVICES: bool = false;
+const NET_DEVICES: bool = true;
 
 /// linux.intelRdt is honoured.
 const INTEL_RDT: bool = false;

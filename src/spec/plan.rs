@@ -12,6 +12,7 @@ use super::labels::LabelPlan;
 use super::linux::{self, DevicePlan, SysctlPlan};
 use super::mounts::{MountPlan, Propagation};
 use super::namespaces::NamespacePlan;
+use super::net::{NetDevicePlan, net_devices};
 use super::process::ProcessPlan;
 use super::refuse;
 use super::scheduling::SchedulingPlan;
@@ -87,6 +88,8 @@ pub struct Plan {
     pub namespaces: NamespacePlan,
     /// Lines for timens_offsets of a new time namespace.
     pub time_offsets: String,
+    /// Network devices of the host that move in, in order of their names.
+    pub net_devices: Vec<NetDevicePlan>,
     /// Mounts, in order.
     pub mounts: Vec<MountPlan>,
     /// Device nodes.
@@ -151,6 +154,7 @@ impl Plan {
             rootfs: rootfs(spec, args.bundle)?,
             mounts,
             devices: linux::devices(linux)?,
+            net_devices: net_devices(linux, &namespaces)?,
             time_offsets: time_offsets(linux, &namespaces)?,
             hostname,
             domainname,

@@ -39,7 +39,6 @@ fn linux_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
     };
     vec![
         ("linux.seccomp", linux.seccomp().is_some()),
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
     ]
 }

@@ -10,6 +10,7 @@ pub mod exe;
 pub mod fs;
 pub mod mount;
 pub mod net;
+pub mod netlink;
 pub mod process;
 pub mod sched;
 

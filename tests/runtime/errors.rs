@@ -123,7 +123,6 @@ fn fields_that_are_not_supported_yet_are_named() {
     let table = [
         ("/linux/seccomp", action, "linux.seccomp"),
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
-        ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices"),
         ("/mounts/3/uidMappings", map, "mounts[3].uidMappings"),
     ];
     for (pointer, value, name) in table {

@@ -21,6 +21,7 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
             eprint_line(&text.join(" "));
             return Some(0);
         }
+        ("interfaces", []) => return Some(say(&crate::net::interfaces().to_string())),
         ("exit", [code]) => return Some(code.parse().unwrap_or(64)),
         ("fail", text) => {
             eprint_line(&text.join(" "));

@@ -11,6 +11,7 @@
 
 mod actions;
 mod mounts;
+mod net;
 mod process;
 mod report;
 mod scheduling;
@@ -37,6 +38,7 @@ const USAGE: &str = "probe WORD [ARGS]
   sethostname NAME           ok, or the name of the errno
   mount-tmpfs PATH           ok, or the name of the errno
   setuid-root                setuid(0): ok, or the name of the errno
+  interfaces                 network devices and their addresses as JSON
   say TEXT                   print TEXT
   notify WORD=VALUE…         tell the service manager: ok, or the errno's name
   complain TEXT              print TEXT on stderr
