@@ -14,6 +14,7 @@ use oci_spec::runtime::Spec;
 use super::activation::Activation;
 use super::id::ContainerId;
 use super::notify::{self, Listener, NotifySocket};
+use super::rdt;
 use super::record::{InitProcess, Record};
 use super::reserve::{Reserved, remove_scratch};
 use super::store::{Entry, Lock, Store};
@@ -108,14 +109,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         Some(parts) => parts,
         None => args.store.reserve(args.id)?,
     };
-    let mut undo = Undo {
-        entry: &entry,
-        cgroup: None,
-        spawned: None,
-        poststop: None,
-        listener: None,
-        devices: None,
-    };
+    let mut undo = Undo::new(&entry);
     let record = new_record(&plan, scratch.clone());
     match steps(&mut args, record, &plan, (&hierarchy, &path), &mut undo) {
         Ok(record) => {
@@ -152,9 +146,22 @@ struct Undo<'a> {
     poststop: Option<Record>,
     listener: Option<Listener>,
     devices: Option<Moved>,
+    rdt: Vec<PathBuf>,
 }
 
-impl Undo<'_> {
+impl<'a> Undo<'a> {
+    fn new(entry: &'a Entry) -> Self {
+        Undo {
+            entry,
+            cgroup: None,
+            spawned: None,
+            poststop: None,
+            listener: None,
+            devices: None,
+            rdt: Vec::new(),
+        }
+    }
+
     fn run(&mut self) -> Result<()> {
         let pid = self.spawned.as_ref().map(Spawned::pid);
         let devices = self.devices.take().map_or(Ok(()), Moved::move_back);
@@ -169,6 +176,7 @@ impl Undo<'_> {
             }
             result = result.and(record.remove(deadline));
         }
+        result = result.and(rdt::remove(&self.rdt));
         if let (Some(record), Some(pid)) = (self.poststop.take(), pid) {
             result = result.and(super::delete::run_poststop(&record, pid.as_raw()));
         }
@@ -246,6 +254,11 @@ fn steps(
 ) -> Result<Record> {
     record.cgroup.path = hierarchy.mount_point().join(path);
     record.cgroup_was_there = std::fs::symlink_metadata(&record.cgroup.path).is_ok();
+    let resctrl = plan.rdt.as_ref().map(|rdt| Ok::<_, Error>((rdt, rdt::mount_point()?)));
+    let resctrl = resctrl.transpose()?;
+    if let Some((rdt, root)) = &resctrl {
+        record.rdt_groups = rdt::lasting(root, rdt, args.id);
+    }
     // before anything else exists: whatever is killed from here on, `delete
     // --force` knows what there may be
     undo.entry.save(&record)?;
@@ -262,6 +275,8 @@ fn steps(
         undo.entry.save(&record)?;
     }
     cgroup.apply(&plan.limits.settings)?;
+    let group = resctrl.map(|(rdt, root)| rdt::Group::prepare(&root, rdt, args.id)).transpose()?;
+    undo.rdt = group.as_ref().map(|group| group.made().to_vec()).unwrap_or_default();
     let listener = args.starts_later.then(|| start::listen(undo.entry)).transpose()?;
     let spawned = undo.spawned.insert(spawn(SpawnArgs {
         plan,
@@ -272,6 +287,9 @@ fn steps(
         listener,
     })?);
     undo.poststop = Some(record.clone());
+    if let Some(group) = &group {
+        group.enter(spawned.pid())?;
+    }
     undo.devices = netdevices::move_in(plan, spawned.pid())?;
     if let Some(program) = &plan.device_program {
         // while init is busy with its mounts: no code of the user's or of a
@@ -306,6 +324,7 @@ fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         poststop: plan.hooks.poststop.clone(),
         scratch,
         cgroup_was_there: false,
+        rdt_groups: Vec::new(),
         exec_affinity: plan.scheduling.exec_affinity.clone(),
     }
 }

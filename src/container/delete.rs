@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::rdt;
 use super::record::{InitProcess, Record};
 use super::reserve::remove_scratch;
 use super::start::hook_state;
@@ -95,6 +96,7 @@ fn lock_by_force(entry: &Entry) -> Result<Lock> {
 pub(super) fn destroy(entry: Entry, lock: Lock, record: Option<Record>) -> Result<()> {
     if let Some(record) = &record {
         remove_processes(record)?;
+        rdt::remove(&record.rdt_groups)?;
         remove_scratch(&record.scratch)?;
     }
     entry.remove(lock)?;

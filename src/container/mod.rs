@@ -11,6 +11,7 @@ mod foreground;
 mod id;
 mod kill;
 mod notify;
+mod rdt;
 mod record;
 mod reserve;
 mod start;

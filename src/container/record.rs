@@ -57,6 +57,9 @@ pub struct Record {
     /// The cgroup was there before: until init is in it, its processes are
     /// somebody else's.
     pub cgroup_was_there: bool,
+    /// Groups of resctrl that go with the container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rdt_groups: Vec<PathBuf>,
     /// Processors for processes of `exec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec_affinity: Option<ExecAffinity>,

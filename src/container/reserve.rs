@@ -42,6 +42,7 @@ impl Reserved {
                 poststop: Vec::new(),
                 scratch,
                 cgroup_was_there: false,
+                rdt_groups: Vec::new(),
                 exec_affinity: None,
             })?;
         }

@@ -22,7 +22,7 @@ const LABELS: bool = true;
 const NET_DEVICES: bool = true;
 
 /// linux.intelRdt is honoured.
-const INTEL_RDT: bool = false;
+const INTEL_RDT: bool = true;
 
 /// The features structure.
 pub fn features(commit: &str) -> Value {

@@ -15,6 +15,7 @@ mod net;
 mod numbers;
 mod plan;
 mod process;
+mod rdt;
 mod refuse;
 mod scheduling;
 mod spelling;
@@ -38,6 +39,7 @@ pub use namespaces::{IdMapping, JoinPlan, NamespacePlan};
 pub use net::NetDevicePlan;
 pub use plan::{HookPlan, Hooks, Plan, ResolveArgs, RootfsPlan};
 pub use process::{Capabilities, ProcessPlan, RlimitPlan};
+pub use rdt::{RdtGroup, RdtPlan};
 pub use scheduling::{ExecAffinity, IoPriorityPlan, MemoryPolicyPlan, SchedulingPlan};
 
 /// The newest version of the runtime specification that tare knows.

@@ -14,6 +14,7 @@ use super::mounts::{MountPlan, Propagation};
 use super::namespaces::NamespacePlan;
 use super::net::{NetDevicePlan, net_devices};
 use super::process::ProcessPlan;
+use super::rdt::RdtPlan;
 use super::refuse;
 use super::scheduling::SchedulingPlan;
 use crate::cgroup;
@@ -114,6 +115,8 @@ pub struct Plan {
     pub cgroups_path: Option<PathBuf>,
     /// Limits, as writes to files of the cgroup.
     pub limits: LimitsPlan,
+    /// Shares of caches and memory bandwidth.
+    pub rdt: Option<RdtPlan>,
     /// Device rules, compiled; `None` allows all.
     pub device_program: Option<DeviceProgram>,
     /// Hooks.
@@ -166,6 +169,7 @@ impl Plan {
             labels,
             cgroups_path: linux.and_then(|l| l.cgroups_path().clone()),
             limits: cgroup::limits::plan(resources.unwrap_or(&empty))?,
+            rdt: RdtPlan::resolve(linux)?,
             device_program: cgroup::devices::plan(rules.unwrap_or_default())?,
             hooks: hooks(spec)?,
             namespaces,

@@ -37,8 +37,5 @@ fn linux_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
     let Some(linux) = spec.linux() else {
         return Vec::new();
     };
-    vec![
-        ("linux.seccomp", linux.seccomp().is_some()),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-    ]
+    vec![("linux.seccomp", linux.seccomp().is_some())]
 }

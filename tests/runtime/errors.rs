@@ -122,13 +122,25 @@ fn fields_that_are_not_supported_yet_are_named() {
     let map = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
     let table = [
         ("/linux/seccomp", action, "linux.seccomp"),
-        ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
         ("/mounts/3/uidMappings", map, "mounts[3].uidMappings"),
     ];
     for (pointer, value, name) in table {
         let c = Container::new(|config| set(config, pointer, value.clone()));
         c.assert_refused(&[name, "not supported"]);
     }
+}
+
+#[test]
+fn shares_of_caches_are_refused_where_there_are_none() {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    if mounts.contains(" - resctrl ") {
+        println!("skipped: this machine has resctrl");
+        return;
+    }
+    Container::new(|c| c["linux"]["intelRdt"] = json!({"closID": "x"}))
+        .assert_refused(&["linux.intelRdt", "no resctrl"]);
+    Container::new(|c| c["linux"]["intelRdt"] = json!({"memBwSchema": "L3:0=f"}))
+        .assert_refused(&["linux.intelRdt.memBwSchema"]);
 }
 
 #[test]
