@@ -1,5 +1,6 @@
 //! The command line: raw words only. Nothing is checked or looked up here.
 
+mod doctor;
 mod image;
 mod lifecycle;
 
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use doctor::DoctorArgs;
 pub use image::{
     ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector,
     RootfsMode, UmountArgs, UnpackArgs,
@@ -96,4 +98,6 @@ pub enum Command {
     Unpack(UnpackArgs),
     /// Undo `unpack`: unmount the root file system of a bundle
     Umount(UmountArgs),
+    /// Say what this host can and can't do for containers
+    Doctor(DoctorArgs),
 }
