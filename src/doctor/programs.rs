@@ -3,11 +3,14 @@
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::unistd::Pid;
 
 use super::Host;
 use super::later::is_dir;
@@ -50,13 +53,17 @@ fn version(text: &str) -> Option<&str> {
 fn ask(program: &Path, word: &str) -> Result<String> {
     let mut command = Command::new(program);
     command.arg(word).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    // a group of its own: what it starts goes with it
+    command.process_group(0);
     let mut child = command.spawn().step(|| "run it")?;
     let answer = match child.stdout.take() {
         Some(stdout) => trial::read_all(OwnedFd::from(stdout), trial::DEADLINE),
         None => Ok(Vec::new()),
     };
     // it has said what it had to say, or nothing for too long
-    child.kill().unwrap_or_default();
+    if let Ok(group) = i32::try_from(child.id()) {
+        killpg(Pid::from_raw(group), Signal::SIGKILL).unwrap_or_default();
+    }
     child.wait().step(|| "wait for it")?;
     Ok(String::from_utf8_lossy(&answer?).into_owned())
 }

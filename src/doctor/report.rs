@@ -71,7 +71,7 @@ pub struct Summary {
     /// Ids of the required checks that are missing, without those that could not
     /// be tried because of the others.
     pub blocked_by: Vec<&'static str>,
-    /// Controllers whose limits can't be set.
+    /// Controllers whose limits can't be set, and `swap`.
     pub missing_limits: Vec<&'static str>,
 }
 
