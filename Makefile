@@ -26,6 +26,11 @@ test: ## Run all tests, on this machine's kernel, as root
 	@integration/install-deps test
 	@integration/test
 
+coverage: ## Print which lines the tests go through, file by file
+	@integration/install-deps coverage
+	@integration/coverage
+.PHONY: coverage
+
 lint: ## Check the format, the lints and the dependencies
 	@integration/install-deps lint
 	@integration/lint
