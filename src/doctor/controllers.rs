@@ -79,8 +79,9 @@ impl Texts {
         match known {
             Some(true) => Place::Off,
             Some(false) => Place::Kept,
-            // newer kernels list in /proc/cgroups only what version 1 can have
-            None if self.below => Place::Kept,
+            // a kernel may have these two for cgroup2 alone, and does not list them then
+            None if self.below && matches!(controller, "memory" | "cpuset") => Place::Kept,
+            None if self.below && self.known.is_empty() => Place::Kept,
             None => Place::Absent,
         }
     }
@@ -210,6 +211,9 @@ hugetlb\t0\t1\t1
         let delegated = Texts { below: true, ..texts("memory pids\n", "0::/u\n", "") };
         assert_eq!(delegated.place("pids"), Place::Here);
         assert_eq!(delegated.place("cpu"), Place::Kept);
+        let delegated = Texts { below: true, ..texts("pids\n", "0::/u\n", "pids\t0\t1\t1\n") };
+        assert_eq!(delegated.place("memory"), Place::Kept);
+        assert_eq!(delegated.place("rdma"), Place::Absent);
         assert_eq!(texts("", "0::/\n", KNOWN).place("hugetlb"), Place::Kept);
         let none = Texts { none: true, ..texts("", "7:blkio:/\n", KNOWN) };
         assert_eq!(none.place("hugetlb"), Place::Nowhere);

@@ -31,7 +31,8 @@ pub(super) struct Finding {
 /// One line of the report. JSON: as it stands here; `hint` may be null.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// Its name for programs: lower case, words joined by `-`. It stays.
+    /// Its name for programs: lower case, words joined by `-`, no other check's. It
+    /// stays, while the check may come into another group.
     pub id: &'static str,
     /// Its name for people.
     pub title: &'static str,

@@ -119,8 +119,8 @@ fn in_child<T: Answer>(
 pub(super) fn end(child: &Child) {
     // it may have ended by itself
     pidfd_send_signal(child.pidfd.as_fd(), libc::SIGKILL).unwrap_or_default();
-    // ended within the deadline, or it hangs in the kernel: then it is not waited for
-    if is_ready(child.pidfd.as_fd(), DEADLINE) {
+    // one that hangs in the kernel is not waited for
+    if is_ready(child.pidfd.as_fd(), Duration::from_secs(1)) {
         waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED)
             .unwrap_or(WaitStatus::StillAlive);
     }
