@@ -288,7 +288,7 @@ pub(super) fn lowerdir_plus(host: &Host) -> Finding {
         Err(e) if e.is_errno(Errno::EINVAL) => Finding::fallback(
             "before Linux 6.5: the paths of an image's layers have to fit into one option of 4096 bytes",
         ),
-        Err(e) => Finding::info(format!("not tried without overlayfs: {e}")),
+        Err(e) => Finding::info_because("not tried without overlayfs", &e),
     }
 }
 

@@ -73,7 +73,7 @@ pub(super) fn selinux(_: &Host) -> Finding {
 pub(super) fn time_namespace(host: &Host) -> Finding {
     match trial::within(host, NEWTIME, || Ok(())) {
         Ok(()) => Finding::info("can be made"),
-        Err(e) => Finding::info(format!("can't be made: {e}")),
+        Err(e) => Finding::info_because("can't be made", &e),
     }
 }
 
@@ -112,10 +112,10 @@ fn idmap(tree: impl FnOnce() -> Result<OwnedFd>) -> Result<()> {
 }
 
 fn idmap_finding(attempt: Result<()>, on: &str) -> Finding {
-    Finding::info(match attempt {
-        Ok(()) => format!("mounts of {on} can be idmapped"),
-        Err(e) => format!("mounts of {on} can't be idmapped: {e}"),
-    })
+    match attempt {
+        Ok(()) => Finding::info(format!("mounts of {on} can be idmapped")),
+        Err(e) => Finding::info_because(&format!("mounts of {on} can't be idmapped"), &e),
+    }
 }
 
 pub(super) fn idmapped_store(host: &Host) -> Finding {

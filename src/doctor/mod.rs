@@ -1,6 +1,6 @@
 //! What this host can and can't do for containers.
 //!
-//! A check is a function from [`Host`] to a `Finding`; the tables below list
+//! A check is a function from `Host` to a `Finding`; the tables below list
 //! them all. Whatever can be tried is tried, since a version number says nothing
 //! of what a distribution's kernel, a seccomp profile or another container around
 //! us allows: in a child process or in namespaces that go with it (`trial`), and

@@ -58,17 +58,31 @@ pub(super) fn capabilities_to_give(host: &Host) -> Finding {
         Ok(set) => set,
         Err(e) => return Finding::missing(format!("can't be read: {e}")),
     };
-    let known = caps::runtime::thread_all_supported();
-    let lacking: BTreeSet<String> = known.difference(&bounding).map(ToString::to_string).collect();
+    let lacking: Vec<_> =
+        caps::runtime::thread_all_supported().difference(&bounding).copied().collect();
     if lacking.is_empty() {
         return Finding::ok("");
     }
-    let lacking: Vec<String> = lacking.into_iter().collect();
-    Finding::missing(format!(
-        "a container that asks for {} runs without, and with a warning",
-        lacking.join(", ")
-    ))
+    let most = lacking.len() > bounding.len();
+    Finding::missing(match most {
+        true if bounding.is_empty() => {
+            "a container runs without any, and with a warning".to_owned()
+        }
+        true => format!(
+            "a container that asks for others than {} runs without them, and with a warning",
+            names(bounding)
+        ),
+        false => {
+            format!("a container that asks for {} runs without, and with a warning", names(lacking))
+        }
+    })
     .hint("start tare from where they are in the bounding set (capsh --print)")
+}
+
+/// Names in their order.
+fn names(capabilities: impl IntoIterator<Item = Capability>) -> String {
+    let names: BTreeSet<String> = capabilities.into_iter().map(|cap| cap.to_string()).collect();
+    names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// Limits that configs set most.

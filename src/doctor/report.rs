@@ -100,9 +100,12 @@ impl Finding {
 
     /// Something is missing for this reason.
     pub(super) fn because(what: &str, e: &Error) -> Self {
-        let untried = is_untried(e);
-        let detail = if untried { e.to_string() } else { format!("{what}: {e}") };
-        Finding { untried, ..Finding::missing(detail) }
+        Finding { untried: is_untried(e), ..Finding::missing(told(what, e)) }
+    }
+
+    /// Something is not to be had for this reason, and tare does without anyway.
+    pub(super) fn info_because(what: &str, e: &Error) -> Self {
+        Finding { untried: is_untried(e), ..Finding::info(told(what, e)) }
     }
 
     pub(super) fn info(detail: impl Into<String>) -> Self {
@@ -114,6 +117,10 @@ impl Finding {
         let hint = (!self.untried).then(|| hint.into());
         Finding { hint, ..self }
     }
+}
+
+fn told(what: &str, e: &Error) -> String {
+    if is_untried(e) { e.to_string() } else { format!("{what}: {e}") }
 }
 
 impl Check {

@@ -24,14 +24,16 @@ pub(super) fn user_namespaces(host: &Host) -> Finding {
     // as an ordinary user, for the switches are for them
     let attempt = trial::apart(|| {
         if host.is_root() {
-            set_identity(NOBODY, NOBODY, Some(&[])).step(|| "become an ordinary user")?;
+            set_identity(NOBODY, NOBODY, Some(&[]))
+                .step(|| "become an ordinary user")
+                .map_err(trial::untried)?;
         }
         unshare(CloneFlags::CLONE_NEWUSER).map_err(Error::from)
     });
     match attempt {
         Ok(()) => Finding::info("ordinary users can make them"),
         Err(e) => {
-            let found = Finding::info(format!("ordinary users can't make them: {e}"));
+            let found = Finding::info_because("ordinary users can't make them", &e);
             match switched_off(|path| std::fs::read_to_string(path).ok()) {
                 Some(hint) => found.hint(hint),
                 None => found,
@@ -130,10 +132,10 @@ pub(super) fn overlay(_: &Host) -> Finding {
         move_mount(mount.as_fd(), open_dir(Path::new(COVERED))?.as_fd()).step(|| "move_mount")?;
         mount_for_user(Path::new(COVERED))
     });
-    Finding::info(match attempt {
-        Ok(()) => "work in a user namespace, with userxattr".to_owned(),
-        Err(e) => format!("don't work in a user namespace: {e}"),
-    })
+    match attempt {
+        Ok(()) => Finding::info("work in a user namespace, with userxattr"),
+        Err(e) => Finding::info_because("don't work in a user namespace", &e),
+    }
 }
 
 fn mount_for_user(dir: &Path) -> Result<()> {
