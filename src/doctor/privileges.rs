@@ -40,12 +40,11 @@ pub(super) fn own_capabilities(host: &Host) -> Finding {
         Ok(set) => set,
         Err(e) => return Finding::missing(format!("can't be read: {e}")),
     };
-    let lacking: Vec<String> =
-        NEEDED.iter().filter(|cap| !effective.contains(cap)).map(ToString::to_string).collect();
+    let lacking: Vec<_> = NEEDED.into_iter().filter(|cap| !effective.contains(cap)).collect();
     if lacking.is_empty() {
         return Finding::ok("");
     }
-    Finding::missing(format!("to make a container tare lacks {}", lacking.join(", "))).hint(
+    Finding::missing(format!("to make a container tare lacks {}", names(lacking))).hint(
         "inside a container, start that one privileged; in a service, see CapabilityBoundingSet=",
     )
 }

@@ -139,34 +139,28 @@ impl Report {
 }
 
 fn summarize(groups: &[Group], limits: &str) -> Summary {
-    let missing = |c: &&Check| c.status == Status::Missing && !c.untried;
-    let all = || groups.iter().flat_map(|group| &group.checks).filter(missing);
-    let blocking: Vec<&Check> = all().filter(|check| check.required).collect();
-    let missing_limits: Vec<&'static str> = groups
-        .iter()
-        .filter(|group| group.id == limits)
-        .flat_map(|group| group.checks.iter().filter(missing))
-        .map(|check| check.title)
-        .collect();
+    let missing = |check: &&Check| check.status == Status::Missing && !check.untried;
+    let (limits, others): (Vec<&Group>, Vec<&Group>) =
+        groups.iter().partition(|group| group.id == limits);
+    let of = |groups: Vec<&'_ Group>| -> Vec<Check> {
+        groups.iter().flat_map(|group| group.checks.iter().filter(missing).cloned()).collect()
+    };
+    let (limits, others) = (of(limits), of(others));
+    let titles = |checks: &[Check]| checks.iter().map(|check| check.title).collect::<Vec<_>>();
+    let required: Vec<Check> = others.iter().filter(|check| check.required).cloned().collect();
     let usable = groups.iter().flat_map(|group| &group.checks).all(Check::is_no_obstacle);
-    let text = if usable {
-        let lost = groups
-            .iter()
-            .filter(|group| group.id != limits)
-            .flat_map(|group| group.checks.iter().filter(missing))
-            .map(|check| check.title);
-        usable_text(&missing_limits, &lost.collect::<Vec<_>>())
-    } else {
-        let titles: Vec<&str> = blocking.iter().map(|check| check.title).collect();
-        format!("containers can't be created here; what is needed: {}", titles.join(", "))
-            .trim_end_matches("; what is needed: ")
-            .to_owned()
+    let text = match usable {
+        true => usable_text(&titles(&limits), &titles(&others)),
+        false => format!(
+            "containers can't be created here; what is needed: {}",
+            titles(&required).join(", ")
+        ),
     };
     Summary {
         usable,
         text,
-        blocked_by: blocking.iter().map(|check| check.id).collect(),
-        missing_limits,
+        blocked_by: required.iter().map(|check| check.id).collect(),
+        missing_limits: titles(&limits),
     }
 }
 
