@@ -63,7 +63,7 @@ impl fmt::Display for Bytes {
         const UNITS: [(u32, &str); 3] = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
         for (shift, unit) in UNITS {
             if self.0 >> shift > 0 {
-                let tenths = u128::from(self.0) * 10 >> shift;
+                let tenths = (u128::from(self.0) * 10) >> shift;
                 let (whole, tenth) = (tenths / 10, tenths % 10);
                 return match tenth {
                     0 => write!(f, "{whole} {unit}"),
