@@ -8,10 +8,11 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint install bundles clean
+.PHONY: help build demo test test-guest guest lint install bundles clean
+export CMD
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 build: ## Build the release binary
 	@integration/install-deps build
@@ -22,9 +23,17 @@ demo: build ## Make a layered image with umoci, import it, run it, take it apart
 	@integration/install-deps demo
 	@integration/demo $(TARE)
 
-test: ## Run all tests, on this machine's kernel, as root
+test: ## Run all tests, as root: on this machine, and in a guest if it lacks controllers
 	@integration/install-deps test
 	@integration/test
+
+test-guest: ## Run the tests that need controllers in a guest with pure cgroup v2
+	@integration/install-deps test
+	@integration/test guest
+
+guest: ## Run a command in that guest: make guest CMD='…' [SYSTEMD=1]
+	@integration/install-deps guest
+	@integration/guest/run $(if $(SYSTEMD),--systemd) -- "$$CMD"
 
 coverage: ## Print which lines the tests go through, file by file
 	@integration/install-deps coverage

@@ -20,6 +20,7 @@ pub mod devices;
 mod events;
 pub mod hierarchy;
 pub mod limits;
+mod oom;
 pub mod path;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use crate::sys::bpf;
 use devices::DeviceProgram;
 pub use hierarchy::Hierarchy;
 use limits::{Absent, Setting};
+pub use oom::OutOfMemory;
 
 /// What a later command needs to find a cgroup again, and to leave nothing
 /// behind when it removes it.
@@ -295,6 +297,20 @@ impl Cgroup {
 }
 
 impl CgroupRecord {
+    /// [`Cgroup::out_of_memory`]; `None` as well if the cgroup is gone.
+    pub fn out_of_memory(&self) -> Option<OutOfMemory> {
+        Cgroup::open(self.clone()).ok()?.out_of_memory()
+    }
+
+    /// The same error, with the kernel's reason if it killed for want of memory.
+    #[must_use]
+    pub fn explain(&self, error: Error) -> Error {
+        match self.out_of_memory() {
+            Some(oom) => error.hint(oom),
+            None => error,
+        }
+    }
+
     /// Removes the cgroup as [`Cgroup::remove`] does, without opening it first.
     ///
     /// # Errors

@@ -93,6 +93,16 @@ fn hand_down(hierarchy: &Hierarchy, parent: &Path, needed: &[(&str, &Setting)]) 
     let Some((_, setting)) = missing.first() else {
         return Ok(());
     };
+    // the kernel itself says so only for some controllers: with the others
+    // (pids, cpu, cpuset) it would make a threaded cgroup of this one, and ours
+    // could not take a process
+    if holds_processes(hierarchy, parent) {
+        return Err(has_processes(Error::new(
+            ErrorKind::System,
+            format!("{} has processes of its own", hierarchy.mount_point().join(parent).display()),
+        ))
+        .step(&setting.field));
+    }
     let value = missing
         .iter()
         .map(|(controller, _)| format!("+{controller}"))
@@ -103,16 +113,26 @@ fn hand_down(hierarchy: &Hierarchy, parent: &Path, needed: &[(&str, &Setting)]) 
             .step(format!("write \"{value}\" to {}", shown()))
             .step(&setting.field);
         match errno {
-            Errno::EBUSY => error.hint(
-                "that cgroup has processes of its own, and cgroup2 lets a cgroup either hold \
-                 processes or hand controllers to its children: choose another linux.cgroupsPath, \
-                 or move them into a child of it",
-            ),
+            Errno::EBUSY => has_processes(error),
             Errno::EOPNOTSUPP => error.hint("that cgroup is threaded"),
             Errno::EACCES | Errno::EPERM => error.hint("that cgroup is not delegated to this user"),
             _ => error,
         }
     })
+}
+
+fn has_processes(error: Error) -> Error {
+    error.hint(
+        "cgroup2 lets a cgroup either hold processes or hand controllers to its children: choose \
+         another linux.cgroupsPath, or move them into a child of it",
+    )
+}
+
+/// True for a cgroup with processes that may not have some and hand controllers
+/// down as well: the root may, and has no cgroup.type.
+fn holds_processes(hierarchy: &Hierarchy, path: &Path) -> bool {
+    let read = |file| read(hierarchy.dir(), &path.join(file).to_string_lossy());
+    read("cgroup.type").is_ok() && read("cgroup.procs").is_ok_and(|text| !text.is_empty())
 }
 
 /// The processes of a cgroup and, with `recursive`, of those below.

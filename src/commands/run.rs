@@ -4,6 +4,7 @@ use super::from_image::{self, Prepared};
 use crate::cli::{GlobalArgs, RunArgs};
 use crate::container::{self, Console, ContainerId, Created, Signals};
 use crate::error::{Error, Result};
+use crate::logging;
 use crate::spec;
 
 pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
@@ -29,7 +30,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
         reserved: prepared.reserved,
         starts_later: false,
     })?;
-    Ok(follow(created, signals.as_ref(), args.keep)?)
+    Ok(follow(&id, created, signals.as_ref(), args.keep)?)
 }
 
 fn prepare(global: &GlobalArgs, args: &RunArgs, id: &ContainerId) -> Result<Prepared> {
@@ -79,7 +80,12 @@ fn console(args: &RunArgs, wants_terminal: bool) -> Result<Console> {
 
 /// Starts the program; in the foreground, waits for it and removes the
 /// container.
-fn follow(mut created: Created, signals: Option<&Signals>, keep: bool) -> Result<i32> {
+fn follow(
+    id: &ContainerId,
+    mut created: Created,
+    signals: Option<&Signals>,
+    keep: bool,
+) -> Result<i32> {
     let console = created.take_console();
     if let Err(e) = created.start() {
         return Err(match created.destroy() {
@@ -90,6 +96,12 @@ fn follow(mut created: Created, signals: Option<&Signals>, keep: bool) -> Result
     let Some(signals) = signals else { return Ok(0) };
     let running = created.unlock();
     let waited = container::wait(running.spawned(), signals, console);
+    // a program that ended well needs no reason
+    if let Some(oom) =
+        waited.as_ref().is_ok_and(|code| *code != 0).then(|| running.out_of_memory()).flatten()
+    {
+        logging::warn(&format!("run {id}: {oom}"));
+    }
     // whatever the wait failed with: nobody watches the container any more
     let finished = running.finish(keep);
     let code = waited?;

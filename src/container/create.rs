@@ -16,7 +16,7 @@ use super::record::{InitProcess, Record};
 use super::reserve::{Reserved, remove_scratch};
 use super::store::{Entry, Lock, Store};
 use super::{start, terminal};
-use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy};
+use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::hooks::{self, HookState};
 use crate::sandbox::{Options, SpawnArgs, Spawned, spawn};
@@ -105,6 +105,10 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
             Ok(Created { spawned, entry, lock, record })
         }
         Err(e) => {
+            let e = match &undo.cgroup {
+                Some(cgroup) => cgroup.explain(e),
+                None => e,
+            };
             let left = undo.run().and_then(|()| remove_scratch(&scratch)).err();
             // what could not be undone stays known by its record
             let left = match left {
@@ -303,7 +307,7 @@ impl Created {
     /// The program could not be executed, or a hook failed. The container is
     /// dead then, and its state still there: see [`Created::destroy`].
     pub fn start(&self) -> Result<()> {
-        self.spawned.start()?;
+        self.spawned.start().map_err(|e| self.record.cgroup.explain(e))?;
         start::run_poststart(&self.record, self.spawned.pid().as_raw())
     }
 
@@ -336,6 +340,11 @@ impl Running {
     /// The container's init.
     pub fn spawned(&self) -> &Spawned {
         &self.spawned
+    }
+
+    /// What the kernel killed in the container for want of memory.
+    pub fn out_of_memory(&self) -> Option<OutOfMemory> {
+        self.record.cgroup.out_of_memory()
     }
 
     /// After the end of init: ends whoever else is in the container, and

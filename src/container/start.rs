@@ -64,7 +64,7 @@ pub fn start(entry: &Entry) -> Result<()> {
     if let Err(error) = Channel::from_socket(socket).await_execve() {
         // it is about to exit: after this command it counts as stopped
         super::delete::wait_for_end(init)?;
-        return Err(error);
+        return Err(record.cgroup.explain(error));
     }
     run_poststart(&record, init.pid)
 }

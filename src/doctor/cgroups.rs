@@ -84,7 +84,8 @@ fn live_and_die(host: &Host, cgroup: &Cgroup, has_kill: bool) -> (Result<()>, Re
     if !host.is_root() {
         namespaces |= CloneFlags::CLONE_NEWUSER;
     }
-    let how = CloneHow { namespaces, cgroup: Some(cgroup.dir()), sibling: false };
+    let how =
+        CloneHow { namespaces, cgroup: Some(cgroup.dir()), sibling: false, share_files: false };
     let child = clone_child(how, || {
         // if this process is killed meanwhile
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).unwrap_or_default();

@@ -79,7 +79,12 @@ pub(super) fn time_namespace(host: &Host) -> Finding {
 
 /// A user namespace with a mapping that is not the identity.
 fn shifted_namespace() -> Result<OwnedFd> {
-    let how = CloneHow { namespaces: CloneFlags::CLONE_NEWUSER, cgroup: None, sibling: false };
+    let how = CloneHow {
+        namespaces: CloneFlags::CLONE_NEWUSER,
+        cgroup: None,
+        sibling: false,
+        share_files: false,
+    };
     // it is there for its namespace: a descriptor keeps that when it is gone
     let (released, gate) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let child = clone_child(how, move || {

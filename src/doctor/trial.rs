@@ -97,7 +97,7 @@ fn in_child<T: Answer>(
 ) -> Result<Result<T>> {
     let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).step(|| "pipe")?;
     let ids = (geteuid().as_raw(), getegid().as_raw());
-    let how = CloneHow { namespaces, cgroup: None, sibling: false };
+    let how = CloneHow { namespaces, cgroup: None, sibling: false, share_files: false };
     let child = clone_child(how, move || {
         let ready = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Error::from);
         let ready = ready.and_then(|()| if mapped { map_root(ids) } else { Ok(()) });

@@ -73,7 +73,7 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
         Some(at) if !with_helper => Some(joins.swap_remove(at)),
         _ => None,
     };
-    let how = CloneHow { namespaces: new, cgroup: Some(args.cgroup), sibling: false };
+    let how = CloneHow { namespaces: new, cgroup: Some(args.cgroup), ..CloneHow::default() };
     let init = Init {
         plan: args.plan,
         options: args.options,
@@ -98,6 +98,9 @@ fn explain_clone(e: Error) -> Error {
         Some(Errno::EPERM) => Some("new namespaces need root"),
         Some(Errno::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
         Some(Errno::EBUSY) => Some("the cgroup has controllers enabled for its children"),
+        Some(Errno::EOPNOTSUPP) => {
+            Some("the cgroup is threaded or below such a one (cgroup.type), and takes no process")
+        }
         Some(Errno::EUSERS) => Some("user namespaces are nested too deep"),
         _ => None,
     };
@@ -150,7 +153,7 @@ fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
         let closed = nix::sys::prctl::set_dumpable(false).step(|| "close the helper to others");
         let joined = closed.and_then(|()| join_all(how.namespaces, &mut init.joins));
         let moved = joined.and_then(|()| {
-            let how = CloneHow { namespaces: how.namespaces, cgroup: None, sibling: true };
+            let how = CloneHow { namespaces: how.namespaces, sibling: true, ..CloneHow::default() };
             let child =
                 clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))?;
             theirs.send_with(&Message::Moved(child.pid.as_raw()), Some(child.pidfd.as_fd()))

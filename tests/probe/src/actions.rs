@@ -45,7 +45,6 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
         // SAFETY: a number only.
         ("setuid-root", []) => verdict(unsafe { libc::setuid(0) }),
         ("hook", [file, name]) => hook(file, name),
-        ("alloc", [bytes]) => alloc(bytes),
         ("escape", [marker]) => return Some(escape(marker)),
         ("exec", [path, rest @ ..]) => {
             Err(sys::io_name(&std::process::Command::new(path).args(rest).exec()))
@@ -138,16 +137,6 @@ fn hook(file: &str, name: &str) -> Result<(), String> {
     let state = serde_json::from_str(&stdin).unwrap_or_else(|_| json!(stdin));
     let line = json!({"hook": name, "state": state, "seen": report::report()});
     sys::append_line(file, &line.to_string()).map_err(|e| sys::io_name(&e))
-}
-
-fn alloc(bytes: &str) -> Result<(), String> {
-    let mut memory = vec![0_u8; bytes.parse().unwrap_or(0)];
-    // one byte a page, so that the kernel has to give all of them
-    for page in memory.iter_mut().step_by(4096) {
-        *page = 1;
-    }
-    std::hint::black_box(&memory);
-    Ok(())
 }
 
 /// Known ways out, each with `contained` or `OUT`: a marker is a file of the

@@ -14,6 +14,7 @@ mod mounts;
 mod process;
 mod report;
 mod sys;
+mod usage;
 mod waiting;
 
 use std::os::raw::{c_char, c_int};
@@ -48,6 +49,11 @@ const USAGE: &str = "probe WORD [ARGS]
   echo-stdin                 copy stdin to stdout up to its end
   winsize                    print the terminal's size, and again on each SIGWINCH
   alloc BYTES                touch this much memory
+  alloc-in-child BYTES       how a child ends that does it
+  fill PATH BYTES            write a file of this size
+  burn MS                    compute for so long, say how much of it on a processor
+  affinity                   the processors that it may run on, as a JSON array
+  read-device PATH BYTES     read a block device past the cache, say how long it took
   fork-until-denied N        fork up to N children, say how many came to be
   escape MARKER              try to see the host's file MARKER in known ways
   exec PATH ARGS…            become another program";
@@ -69,7 +75,10 @@ fn run(words: &[&str]) -> c_int {
     if word == "each" {
         return each(rest);
     }
-    match actions::run(word, rest).or_else(|| waiting::run(word, rest)) {
+    let done = actions::run(word, rest)
+        .or_else(|| usage::run(word, rest))
+        .or_else(|| waiting::run(word, rest));
+    match done {
         Some(code) => code,
         None => {
             sys::eprint_line(&format!("probe: what is {words:?}?\n{USAGE}"));

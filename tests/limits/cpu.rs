@@ -1,0 +1,56 @@
+//! cpu.max and cpuset.
+
+use serde_json::json;
+
+use crate::support::Container;
+use crate::{figure, limited};
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_quota_bounds_the_time_on_a_processor() {
+    let quota = json!({"cpu": {"quota": 20_000, "period": 100_000}});
+    let container = limited(quota, &["each", "burn 2000", "wait"]);
+    let mut output = container.create();
+    container.start().ok();
+    let used: serde_json::Value = serde_json::from_str(&output.line()).unwrap();
+    let (cpu, wall) = (used["cpuMs"].as_u64().unwrap(), used["wallMs"].as_u64().unwrap());
+    // a fifth, and what is under way at both ends; without the quota it is all
+    assert!(cpu <= wall / 5 + 150, "{used}");
+    assert!(figure(&container, "cpu.stat", "nr_throttled") > 0);
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_cpuset_is_where_the_program_may_run() {
+    for cpus in ["0", "1"] {
+        let set = json!({"cpu": {"cpus": cpus, "mems": "0"}});
+        let container = limited(set, &["each", "affinity", "read /proc/self/status"]);
+        let lines = container.lines();
+        assert_eq!(lines[0], format!("[{cpus}]"));
+        assert!(lines.contains(&format!("Cpus_allowed_list:\t{cpus}")), "{lines:?}");
+        assert!(lines.contains(&"Mems_allowed_list:\t0".to_owned()), "{lines:?}");
+    }
+}
+
+/// cpu.weight is what the kernel shares by when processors are scarce.
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn shares_become_a_weight() {
+    let weight = |shares: u64| {
+        let container: Container = limited(json!({"cpu": {"shares": shares}}), &["wait"]);
+        let _output = container.started();
+        crate::file(&container, "cpu.weight").parse::<u64>().unwrap()
+    };
+    // the ends of both scales and the default in the middle
+    assert_eq!(weight(2), 1);
+    assert_eq!(weight(1024), 100);
+    assert_eq!(weight(262_144), 10_000);
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn an_idle_container_is_marked_so() {
+    let container = limited(json!({"cpu": {"idle": 1}}), &["wait"]);
+    let _output = container.started();
+    assert_eq!(crate::file(&container, "cpu.idle"), "1");
+}

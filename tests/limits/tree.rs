@@ -1,0 +1,100 @@
+//! Where the limits are: controllers on the way down, and who may change them.
+
+use serde_json::json;
+
+use crate::support::{add_mount, cgroup2_mount};
+use crate::{MIB, limited};
+
+fn own_cgroup() -> String {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    text.lines().find_map(|l| l.strip_prefix("0::")).unwrap().to_owned()
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn controllers_are_enabled_all_the_way_down_and_the_way_goes_again() {
+    let resources = json!({"memory": {"limit": 64 * MIB}, "pids": {"limit": 9}});
+    let container = limited(resources, &["wait"]);
+    let path = format!("/{}/a/b", container.id);
+    container.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    let mut output = container.started();
+    let read = |name: &str| std::fs::read_to_string(container.cgroup().join(name)).unwrap();
+    assert_eq!(read("a/b/pids.max").trim(), "9");
+    assert_eq!(read("a/b/memory.max").trim(), (64 * MIB).to_string());
+    for parent in ["", "a/"] {
+        let enabled = read(&format!("{parent}cgroup.subtree_control"));
+        for controller in ["memory", "pids"] {
+            assert!(enabled.split_whitespace().any(|c| c == controller), "{parent}: {enabled}");
+        }
+    }
+    container.kill("KILL").ok();
+    container.ended(&mut output);
+    container.delete().ok();
+    container.assert_gone();
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_cgroup_with_processes_hands_nothing_down_and_the_error_says_so() {
+    let own = own_cgroup();
+    assert_ne!(own, "/", "the tests themselves are in a cgroup below the root");
+    let container = limited(json!({"pids": {"limit": 9}}), &["wait"]);
+    let path = format!("{own}/{}", container.id);
+    container.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    container.assert_refused(&["linux.resources.pids.limit", "processes of its own"]);
+    // a path of the same kind without limits needs no controller
+    container.bundle.edit(|config| {
+        config["linux"]["resources"].as_object_mut().unwrap().remove("pids");
+    });
+    let _output = container.started();
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn the_container_does_not_change_its_own_limits() {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = cgroup2_mount().to_str().unwrap();
+    let line = mounts.lines().find(|l| l.split(' ').nth(4) == Some(mount)).unwrap();
+    assert!(line.contains("nsdelegate"), "cgroup2 is mounted without nsdelegate: {line}");
+    let words = [
+        "each",
+        "write /sys/fs/cgroup/pids.max max",
+        "write /sys/fs/cgroup/memory.max max",
+        "read /sys/fs/cgroup/pids.max",
+    ];
+    let resources = json!({"memory": {"limit": 64 * MIB}, "pids": {"limit": 9}});
+    let container = limited(resources, &words);
+    container.bundle.edit(|config| {
+        config["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "cgroup");
+        // writable: what keeps the limits is the kernel alone
+        add_mount(
+            config,
+            json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}),
+        );
+    });
+    assert_eq!(container.lines(), ["EPERM", "EPERM", "9"]);
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_cgroup_below_has_the_controllers_to_make_limits_of_its_own() {
+    let words = [
+        "each",
+        "mkdir /sys/fs/cgroup/inner",
+        "read /sys/fs/cgroup/cgroup.controllers",
+        "write /sys/fs/cgroup/memory.low 0",
+    ];
+    let container = limited(json!({"memory": {"limit": 64 * MIB}}), &words);
+    container.bundle.edit(|config| {
+        config["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "cgroup");
+        add_mount(
+            config,
+            json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}),
+        );
+    });
+    let lines = container.lines();
+    assert_eq!(lines[0], "ok");
+    assert!(lines[1].split(' ').any(|c| c == "memory"), "{lines:?}");
+    assert_eq!(lines[2], "EPERM");
+    container.assert_gone();
+}
