@@ -9,6 +9,7 @@ DESTDIR ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test lint install bundles clean
+.PHONY: bench
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -36,6 +37,11 @@ install: build ## Install the binary: PREFIX, DESTDIR
 bundles: ## Give the sample bundles a root file system, below target/bundles
 	@integration/install-deps bundles
 	@integration/make-bundles
+
+bench: build ## Measure tare beside other runtimes and the kernel's floor, as root
+	@integration/install-deps bench
+	cargo build --release --locked --quiet --package tare-bench
+	@BENCH_TARE=$${BENCH_TARE:-$(TARE)} $(TARGET)/release/tare-bench
 
 clean: ## Remove all that was built
 	cargo clean

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 static void print_status(void)
@@ -46,6 +47,16 @@ static int is_masked(const char *path)
     return empty;
 }
 
+/* The kernel's log, which no config allows; only a device program refuses it to
+ * who may make nodes. */
+static int opens_unlisted_device(void)
+{
+    mknod("/tmp/unlisted", S_IFCHR | 0600, makedev(1, 11));
+    int fd = open("/tmp/unlisted", O_WRONLY);
+    unlink("/tmp/unlisted");
+    return fd >= 0;
+}
+
 static int check(void)
 {
     char host[65] = "";
@@ -60,6 +71,7 @@ static int check(void)
     print_device("/dev/null");
     print_device("/dev/urandom");
     print_device("/dev/pts/ptmx");
+    printf("unlisted device: %s\n", opens_unlisted_device() ? "open" : "refused");
     printf("kcore: %s\n", is_masked("/proc/kcore") ? "masked" : "open");
     printf("keys: %s\n", is_masked("/proc/keys") ? "masked" : "open");
     printf("sysctl: %s\n", open("/proc/sys/kernel/domainname", O_WRONLY) < 0 && errno == EROFS

@@ -288,7 +288,7 @@ pub(crate) fn expected(config: &Value) -> String {
     format!(
         "pid: 1\nhost: {}\nfiles: 1024\nCapEff:\t{bits:016x}\nCapBnd:\t{bits:016x}\n\
          NoNewPrivs:\t{}\nSeccomp:\t{seccomp}\n/dev/null: device\n/dev/urandom: device\n\
-         /dev/pts/ptmx: device\nkcore: masked\nkeys: masked\nsysctl: read-only\nroot: {root}\n\
+         /dev/pts/ptmx: device\nunlisted device: refused\nkcore: masked\nkeys: masked\nsysctl: read-only\nroot: {root}\n\
          cgroup: there\n",
         text(&config["hostname"]),
         u8::from(is(&process["noNewPrivileges"])),
