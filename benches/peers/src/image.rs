@@ -66,8 +66,8 @@ fn archive_layout(layout: &Path, to: &Path) -> Result<()> {
 }
 
 fn make(dir: &Path) -> Result<()> {
-    let programs = collect(&["usr/bin", "usr/lib"], |path| !is_text(path), 450 << 20, 30_000)?;
-    let texts = collect(&["usr/lib", "usr/share"], is_text, 230 << 20, 12_000)?;
+    let programs = collect(&["usr/bin", "usr/lib"], |path| !is_text(path), 380 << 20, 30_000)?;
+    let texts = collect(&["usr/lib", "usr/share"], is_text, 170 << 20, 10_000)?;
     let app = dir.join("app");
     let deleted = write_app(&app, &texts)?;
     let mut layers = vec![

@@ -94,6 +94,8 @@ fn bench() -> Result<()> {
     }
     runner.reap_strays();
     let figures = result?;
+    // before anything is printed: a closed pipe must not leave anything behind
+    drop(workspace);
 
     let report = Report {
         figures: &figures,

@@ -64,6 +64,9 @@ impl Bench<'_> {
     pub(crate) fn measure(&mut self, settings: &Settings, random: &mut Random) -> Result<()> {
         for round in 0..settings.runs {
             let mut jobs = self.jobs(settings, round);
+            if jobs.is_empty() {
+                return Ok(());
+            }
             random.shuffle(&mut jobs);
             for job in jobs {
                 self.runner.watch.check()?;

@@ -121,6 +121,15 @@ impl Runner {
     /// The same with another deadline.
     pub(crate) fn within(&self, command: &mut Command, deadline: Duration) -> Result<f64> {
         self.watch.check()?;
+        self.anyway(command, deadline)
+    }
+
+    /// For cleaning up: also when somebody wants to stop.
+    pub(crate) fn clean(&self, command: &mut Command) -> Result<()> {
+        self.anyway(command, DEADLINE).map(drop)
+    }
+
+    fn anyway(&self, command: &mut Command, deadline: Duration) -> Result<f64> {
         // a file and no pipe: a container that waits would hold the pipe open
         let output = File::create(&self.output).context("make the output file")?;
         let errors = output.try_clone()?;

@@ -1,5 +1,6 @@
 //! Results: tables on stdout, JSON and charts in files.
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -29,14 +30,15 @@ impl Report<'_> {
         names.extend(["umoci", "containerd"].map(str::to_owned));
         let runtimes = names.get(..self.runtimes.len()).unwrap_or_default();
         let mut random = Random::new(self.seed);
-        let mut entries = Vec::new();
+        let (mut entries, mut text) = (Vec::new(), String::new());
         for figure in Figure::ALL {
             let mut groups = Vec::new();
             for config in self.figures.configs(figure) {
                 // an image's tools have no exec to lack
                 let names = if figure == Figure::Exec { runtimes } else { &names[..] };
                 let lines = table::lines(self.figures, figure, config, names, &mut random);
-                println!("\n{}", table::render(figure, config, &lines).trim_end());
+                text.push('\n');
+                text.push_str(&table::render(figure, config, &lines));
                 entries.extend(lines.iter().filter_map(|line| entry(figure, config.name(), line)));
                 groups.push((config, lines));
             }
@@ -45,7 +47,7 @@ impl Report<'_> {
                 write(&file, &chart::render(figure, &groups))?;
             }
         }
-        self.print_notes();
+        text.push_str(&self.what_to_know());
         let results = json!({
             "machine": machine(self.view),
             "seed": self.seed,
@@ -55,23 +57,19 @@ impl Report<'_> {
             "notes": self.notes,
             "failures": self.figures.failures(),
         });
-        write(&out.join("results.json"), &format!("{results:#}\n"))
+        write(&out.join("results.json"), &format!("{results:#}\n"))?;
+        std::io::stdout().write_all(text.as_bytes()).context("print the tables")
     }
 
-    fn print_notes(&self) {
-        println!("\nWhat to know:");
+    fn what_to_know(&self) -> String {
+        let mut lines = vec!["\nWhat to know:".to_owned()];
         for runtime in self.runtimes.iter().filter(|one| !one.is_floor()) {
-            println!("  {}: {}", runtime.name, runtime.version);
-            for note in &runtime.notes {
-                println!("  {}: {note}", runtime.name);
-            }
+            lines.push(format!("  {}: {}", runtime.name, runtime.version));
+            lines.extend(runtime.notes.iter().map(|note| format!("  {}: {note}", runtime.name)));
         }
-        for note in &self.notes {
-            println!("  {note}");
-        }
-        for failure in self.figures.failures() {
-            println!("  FAILED: {failure}");
-        }
+        lines.extend(self.notes.iter().map(|note| format!("  {note}")));
+        lines.extend(self.figures.failures().iter().map(|one| format!("  FAILED: {one}")));
+        lines.join("\n") + "\n"
     }
 }
 

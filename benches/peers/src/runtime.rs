@@ -163,7 +163,7 @@ impl Runtime {
     /// Takes away whatever is left of its containers.
     pub(crate) fn clean(&self, runner: &Runner) {
         for id in self.left() {
-            if runner.at_once(&mut self.delete_by_force(&id)).is_err() {
+            if runner.clean(&mut self.delete_by_force(&id)).is_err() {
                 std::fs::remove_dir_all(self.state.join(&id)).unwrap_or_default();
             }
         }
