@@ -8,7 +8,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-guest guest lint install bundles clean
+.PHONY: help build demo test test-guest guest bench coverage lint install bundles clean
 export CMD
 
 help: ## Say what there is
@@ -35,6 +35,10 @@ guest: ## Run a command in that guest: make guest CMD='…' [SYSTEMD=1]
 	@integration/install-deps guest
 	@integration/guest/run $(if $(SYSTEMD),--systemd) -- "$$CMD"
 
+coverage: ## Print which lines the tests go through, file by file
+	@integration/install-deps coverage
+	@integration/coverage
+
 lint: ## Check the format, the lints and the dependencies
 	@integration/install-deps lint
 	@integration/lint
@@ -45,6 +49,11 @@ install: build ## Install the binary: PREFIX, DESTDIR
 bundles: ## Give the sample bundles a root file system, below target/bundles
 	@integration/install-deps bundles
 	@integration/make-bundles
+
+bench: build ## Measure tare beside other runtimes and the kernel's floor, as root
+	@integration/install-deps bench
+	cargo build --release --locked --quiet --package tare-bench
+	@BENCH_TARE=$${BENCH_TARE:-$(TARE)} $(TARGET)/release/tare-bench
 
 clean: ## Remove all that was built
 	cargo clean

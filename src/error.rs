@@ -169,7 +169,11 @@ pub fn one_line(message: &str) -> String {
 
 /// The C library's words for an errno, as the end of a line: lower case.
 pub fn errno_text(errno: Errno) -> String {
-    lower_first(errno.desc())
+    match errno {
+        // the C library's words have a socket in mind
+        Errno::EOPNOTSUPP => "operation not supported".to_owned(),
+        _ => lower_first(errno.desc()),
+    }
 }
 
 pub(crate) fn lower_first(text: &str) -> String {

@@ -27,12 +27,18 @@
 //! overlay is mounted as a file descriptor; [`container::create()`] takes that
 //! in place of a directory.
 //!
+//! # Whether it can work at all
+//!
+//! [`doctor`] tries what the others use, one thing at a time, and says what is
+//! missing. Nothing else comes through it.
+//!
 //! Raw system calls are in [`sys`] alone.
 
 pub mod cgroup;
 pub mod cli;
 pub mod commands;
 pub mod container;
+pub mod doctor;
 pub mod error;
 pub mod image;
 pub mod json;

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 /// Which parts of the library a part may use. `error`, `json` and `logging` are
 /// for all, and a part may use itself.
-const USES: [(&str, &[&str]); 12] = [
+const USES: [(&str, &[&str]); 13] = [
     ("main", &["cli", "commands"]),
-    ("commands", &["cli", "container", "image", "sandbox", "spec", "sys"]),
+    ("commands", &["cli", "container", "doctor", "image", "sandbox", "spec", "sys"]),
     ("cli", &[]),
     ("container", &["sandbox", "cgroup", "spec", "sys"]),
     // the plan of a container has the cgroup's part in it, already compiled
@@ -23,6 +23,8 @@ const USES: [(&str, &[&str]); 12] = [
     ("cgroup", &["sys"]),
     // an image's configuration becomes a config.json
     ("image", &["spec", "sys"]),
+    // it tries what the others use, and nobody waits for it
+    ("doctor", &["cgroup", "image", "sys"]),
     ("sys", &[]),
     ("logging", &[]),
     ("error", &[]),

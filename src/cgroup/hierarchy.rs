@@ -1,10 +1,9 @@
 //! Where the cgroup2 hierarchy is, and what it can do.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -14,6 +13,7 @@ use nix::unistd::geteuid;
 
 use super::path;
 use crate::error::{Error, Result, Step};
+use crate::sys::mountinfo::{Mount, mounts};
 
 /// Where the hierarchy is on a host that has nothing but cgroup2, and on one
 /// that has the controllers in cgroup v1.
@@ -45,12 +45,14 @@ impl Hierarchy {
         }
         let table = mount_table()?;
         // the last one that still answers: earlier ones may be covered
-        cgroup2_mounts(&table).filter_map(|mount| Self::at(&mount.point)).last().ok_or_else(|| {
-            Error::unsupported("no cgroup2 file system is mounted").hint(
-                "mount one: mkdir -p /sys/fs/cgroup/unified && \
+        cgroup2_mounts(&table).filter_map(|mount| Self::at(&mount.point())).last().ok_or_else(
+            || {
+                Error::unsupported("no cgroup2 file system is mounted").hint(
+                    "mount one: mkdir -p /sys/fs/cgroup/unified && \
                      mount -t cgroup2 none /sys/fs/cgroup/unified",
-            )
-        })
+                )
+            },
+        )
     }
 
     /// The hierarchy at `mount_point`, if there is one.
@@ -93,9 +95,9 @@ impl Hierarchy {
             .ok_or_else(|| Error::unsupported("/proc/self/cgroup has no cgroup2 line"))?;
         let table = mount_table()?;
         let root = cgroup2_mounts(&table)
-            .filter(|mount| mount.point == self.mount_point)
+            .filter(|mount| mount.point() == self.mount_point)
             .last()
-            .map_or_else(|| PathBuf::from("/"), |mount| mount.root);
+            .map_or_else(|| PathBuf::from("/"), |mount| mount.root());
         below_root(own, &root).ok_or_else(|| {
             Error::unsupported(format!(
                 "the caller's own cgroup {} is not below the cgroup2 mount at {}",
@@ -134,13 +136,11 @@ impl Hierarchy {
     }
 }
 
-/// One cgroup2 line of the mount table.
-struct Cgroup2Mount {
-    root: PathBuf,
-    point: PathBuf,
-}
-
-fn mount_table() -> Result<Vec<u8>> {
+/// The mount table of this process (see [`crate::sys::mountinfo`]).
+///
+/// # Errors
+/// No /proc.
+pub fn mount_table() -> Result<Vec<u8>> {
     read_proc("/proc/self/mountinfo")
 }
 
@@ -152,70 +152,29 @@ fn read_proc(path: &str) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-fn cgroup2_mounts(table: &[u8]) -> impl Iterator<Item = Cgroup2Mount> {
-    lines(table).filter_map(|line| {
-        let (mount, fs) = halves(line)?;
-        if fs.split(|b| *b == b' ').next()? != b"cgroup2" {
-            return None;
-        }
-        let mut fields = mount.split(|b| *b == b' ').skip(3);
-        Some(Cgroup2Mount { root: unescape(fields.next()?), point: unescape(fields.next()?) })
-    })
+/// The cgroup2 mounts of a mount table.
+pub fn cgroup2_mounts(table: &[u8]) -> impl Iterator<Item = Mount<'_>> {
+    mounts(table).filter(|mount| mount.fstype() == b"cgroup2")
 }
 
-/// Where a controller is bound to cgroup v1.
-fn v1_mount(table: &[u8], controller: &str) -> Option<PathBuf> {
-    let name = match controller {
+/// The name that a controller of cgroup2 has in cgroup v1.
+pub fn v1_name(controller: &str) -> &str {
+    match controller {
         "io" => "blkio",
         other => other,
-    };
-    lines(table).find_map(|line| {
-        let (mount, fs) = halves(line)?;
-        let mut fs = fs.split(|b| *b == b' ');
-        if fs.next()? != b"cgroup" {
-            return None;
-        }
-        let options = fs.nth(1)?;
-        options
-            .split(|b| *b == b',')
-            .any(|option| option == name.as_bytes())
-            .then(|| mount.split(|b| *b == b' ').nth(4).map(unescape))?
-    })
+    }
+}
+
+/// Where a controller is bound to cgroup v1, by a mount table.
+pub fn v1_mount(table: &[u8], controller: &str) -> Option<PathBuf> {
+    let name = v1_name(controller);
+    mounts(table)
+        .find(|mount| mount.fstype() == b"cgroup" && mount.has_fs_option(name))
+        .map(|mount| mount.point())
 }
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|b| *b == b'\n')
-}
-
-/// A line of mountinfo: what is before the separator (a field that is a lone
-/// dash, after any number of optional fields), and what is after it.
-fn halves(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = line.windows(3).position(|w| w == b" - ")?;
-    Some((line.get(..at)?, line.get(at + 3..)?))
-}
-
-/// Undoes the octal escapes of mountinfo (`\040` for a space).
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let code = (byte == b'\\')
-            .then(|| tail.get(..3))
-            .flatten()
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                out.push(code);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            None => {
-                out.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(out))
 }
 
 /// The cgroup2 path in the text of /proc/self/cgroup.
@@ -249,7 +208,7 @@ mod tests {
 
     #[test]
     fn cgroup2_lines_are_found_with_root_and_point() {
-        let found: Vec<_> = cgroup2_mounts(HYBRID).map(|m| (m.root, m.point)).collect();
+        let found: Vec<_> = cgroup2_mounts(HYBRID).map(|m| (m.root(), m.point())).collect();
         assert_eq!(found, [(PathBuf::from("/a b"), PathBuf::from("/mnt/two\\words"))]);
     }
 

@@ -1,16 +1,20 @@
 //! The command line: raw words only. Nothing is checked or looked up here.
 
+mod doctor;
 mod image;
+mod lazy;
 mod lifecycle;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use doctor::DoctorArgs;
 pub use image::{
     ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector,
     RootfsMode, UmountArgs, UnpackArgs,
 };
+pub use lazy::Lazy;
 pub use lifecycle::{
     CreateArgs, DeleteArgs, ImageRunArgs, KillArgs, ListArgs, ListFormat, NetMode, RunArgs,
     SpecArgs, StartArgs, StateArgs,
@@ -74,28 +78,30 @@ pub enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Create a container from a bundle; its program waits for `start`
-    Create(CreateArgs),
+    Create(Lazy<CreateArgs>),
     /// Let the program of a created container run
-    Start(StartArgs),
+    Start(Lazy<StartArgs>),
     /// Create a container, start it and wait for it
-    Run(RunArgs),
+    Run(Lazy<RunArgs>),
     /// Print the state of a container as JSON
-    State(StateArgs),
+    State(Lazy<StateArgs>),
     /// Send a signal to the init process of a container
-    Kill(KillArgs),
+    Kill(Lazy<KillArgs>),
     /// Remove what a stopped container holds
-    Delete(DeleteArgs),
+    Delete(Lazy<DeleteArgs>),
     /// List the containers under the state directory
-    List(ListArgs),
+    List(Lazy<ListArgs>),
     /// Print what this build can do as JSON (runtime-spec, features.md)
     Features,
     /// Write a config.json to start from
-    Spec(SpecArgs),
+    Spec(Lazy<SpecArgs>),
     /// Import, list, inspect and remove images
     #[command(subcommand)]
     Image(ImageCommand),
     /// Turn an image into a bundle that any OCI runtime can run
-    Unpack(UnpackArgs),
+    Unpack(Lazy<UnpackArgs>),
     /// Undo `unpack`: unmount the root file system of a bundle
-    Umount(UmountArgs),
+    Umount(Lazy<UmountArgs>),
+    /// Say what this host can and can't do for containers
+    Doctor(Lazy<DoctorArgs>),
 }

@@ -3,6 +3,7 @@
 
 mod create;
 mod delete;
+mod doctor;
 mod features;
 mod from_image;
 mod image;
@@ -76,6 +77,7 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::Image(command) => ("image".to_owned(), image::run(global, command)),
         Command::Unpack(args) => (format!("unpack {}", args.image), unpack::run(global, &args)),
         Command::Umount(args) => (format!("umount {}", args.bundle.display()), umount::run(&args)),
+        Command::Doctor(args) => ("doctor".to_owned(), doctor::run(global, &args)),
     };
     result.context(step)
 }

@@ -1,13 +1,19 @@
 //! Overlays of layers, mounted by descriptor.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{chdir, dup3, fchdir};
 
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::mount::{FsContext, MountAttr, attr, clone_tree, mount_setattr};
+use crate::sys::process::{self, CloneHow, clone_child};
 
 /// The parts of an overlay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,9 +42,9 @@ pub fn mount_detached(plan: &OverlayPlan) -> Result<OwnedFd> {
         (Some(_), None, _) => {
             Err(Error::invalid("an upper directory needs a work one").step(step()))
         }
-        _ => match overlay(plan, Layers::Appended) {
+        _ => match appended(plan) {
             // lowerdir+ came with Linux 6.5
-            Err(e) if e.is_errno(Errno::EINVAL) => overlay(plan, Layers::Joined),
+            Err(e) if e.is_errno(Errno::EINVAL) => joined(plan),
             other => other,
         }
         .step(step),
@@ -54,64 +60,147 @@ fn read_only(layer: &Path) -> Result<OwnedFd> {
     Ok(tree)
 }
 
-#[derive(Clone, Copy)]
-enum Layers {
-    /// `lowerdir+`, once a layer.
-    Appended,
-    /// `lowerdir`, all in one string.
-    Joined,
-}
+/// Most bytes of a value that fsconfig(2) takes: 256 with the NUL.
+const MAX_VALUE: usize = 255;
 
-fn overlay(plan: &OverlayPlan, form: Layers) -> Result<OwnedFd> {
+/// Each layer by an option of its own.
+fn appended(plan: &OverlayPlan) -> Result<OwnedFd> {
     let context = FsContext::open("overlay")?;
     context.set("source", "overlay")?;
+    // what stands for a long path has to stay open
+    let mut open = Vec::new();
     // overlayfs names the uppermost layer first
-    let layers = plan.lower.iter().rev();
-    match form {
-        Layers::Appended => {
-            for layer in layers {
-                context.set("lowerdir+", text(layer)?)?;
-            }
-        }
-        Layers::Joined => {
-            let layers = layers.map(|layer| Ok(escape(text(layer)?)));
-            let joined = layers.collect::<Result<Vec<_>>>()?.join(":");
-            context.set("lowerdir", &joined)?;
-        }
+    for layer in plan.lower.iter().rev() {
+        context.set("lowerdir+", &short(layer, &mut open)?)?;
     }
     if let (Some(upper), Some(work)) = (&plan.upper, &plan.work) {
-        context.set("upperdir", &escape_commas(text(upper)?, form))?;
-        context.set("workdir", &escape_commas(text(work)?, form))?;
+        context.set("upperdir", &short(upper, &mut open)?)?;
+        context.set("workdir", &short(work, &mut open)?)?;
     }
     context.mount(0)
 }
 
-fn text(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| Error::invalid(format!("{}: not UTF-8", path.display())))
+/// A path, or a shorter one that leads to the same.
+fn short(path: &Path, open: &mut Vec<OwnedFd>) -> Result<String> {
+    match path.to_str() {
+        Some(text) if text.len() <= MAX_VALUE => Ok(text.to_owned()),
+        _ => {
+            let fd = open_path(path)?;
+            let text = format!("{FDS}/{}", fd.as_raw_fd());
+            open.push(fd);
+            Ok(text)
+        }
+    }
 }
 
-/// In `lowerdir` a colon separates layers and a backslash escapes.
-fn escape(path: &str) -> String {
-    path.replace('\\', "\\\\").replace(':', "\\:").replace(',', "\\,")
+/// The descriptors of a process, by number. With this as the working directory
+/// a path is two or three bytes long, and has nothing in it to escape.
+const FDS: &str = "/proc/self/fd";
+
+/// The parts of an overlay as open directories, and the options that name them
+/// by their numbers.
+struct Numbered {
+    /// `lowerdir`, and with an upper directory `upperdir` and `workdir`.
+    options: Vec<(&'static str, String)>,
+    /// They have to stay open.
+    _open: Vec<OwnedFd>,
 }
 
-/// Kernels from before `lowerdir+` take the upper directories' backslashes as
-/// escapes, too.
-fn escape_commas(path: &str, form: Layers) -> String {
-    match form {
-        Layers::Appended => path.to_owned(),
-        Layers::Joined => path.replace('\\', "\\\\").replace(',', "\\,"),
+impl Numbered {
+    fn open(plan: &OverlayPlan) -> Result<Self> {
+        let mut open = Vec::new();
+        let mut number = |path: &Path| {
+            let fd = open_path(path)?;
+            let number = fd.as_raw_fd().to_string();
+            open.push(fd);
+            Ok::<String, Error>(number)
+        };
+        let layers = plan.lower.iter().rev().map(|layer| number(layer));
+        let mut options = vec![("lowerdir", layers.collect::<Result<Vec<_>>>()?.join(":"))];
+        if let (Some(upper), Some(work)) = (&plan.upper, &plan.work) {
+            options.push(("upperdir", number(upper)?));
+            options.push(("workdir", number(work)?));
+        }
+        Ok(Numbered { options, _open: open })
+    }
+}
+
+/// All layers in one option, for kernels that don't take them one by one.
+fn joined(plan: &OverlayPlan) -> Result<OwnedFd> {
+    let numbered = Numbered::open(plan)?;
+    if numbered.options.iter().any(|(_, value)| value.len() > MAX_VALUE) {
+        drop(numbered);
+        return by_string(plan);
+    }
+    let _here = WorkingDirectory::change(Path::new(FDS))?;
+    let context = FsContext::open("overlay")?;
+    context.set("source", "overlay")?;
+    numbered.options.iter().try_for_each(|(key, value)| context.set(key, value))?;
+    context.mount(0)
+}
+
+/// By mount(2), which takes a page of options; in a mount namespace of its own,
+/// over a directory that nobody sees there.
+fn by_string(plan: &OverlayPlan) -> Result<OwnedFd> {
+    // the child puts the mount in the place of this one
+    let mut place = open_path(Path::new("/"))?;
+    let how =
+        CloneHow { namespaces: CloneFlags::CLONE_NEWNS, share_files: true, ..CloneHow::default() };
+    let child = clone_child(how, || {
+        let done = mount_here(plan).and_then(|tree| Ok(dup3(tree, &mut place, OFlag::O_CLOEXEC)?));
+        let code = done.err().map_or(0, |e| e.raw_errno().map_or(255, |errno| errno as i32));
+        process::exit_now(code)
+    })
+    .step(|| "clone3")?;
+    match waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED)? {
+        WaitStatus::Exited(_, 0) => Ok(place),
+        WaitStatus::Exited(_, errno) => {
+            Err(Error::errno(Errno::from_raw(errno)).step("mount(2) with all layers in one option"))
+        }
+        _ => Err(Error::new(ErrorKind::System, "the child that mounts the overlay was killed")),
+    }
+}
+
+fn mount_here(plan: &OverlayPlan) -> Result<OwnedFd> {
+    const NO: Option<&str> = None;
+    // no mount of this namespace spreads to the one that it was copied from
+    mount(NO, "/", NO, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NO)?;
+    // overlayfs takes directories of mounts of this namespace only: opened here
+    let numbered = Numbered::open(plan)?;
+    let options = numbered.options.iter().map(|(key, value)| format!("{key}={value}"));
+    let options = options.collect::<Vec<_>>().join(",");
+    let target = plan.lower.first().ok_or_else(|| Error::invalid("no layers"))?;
+    chdir(FDS)?;
+    mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
+    Ok(clone_tree(AT_FDCWD, target, false, 0)?)
+}
+
+fn open_path(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty()).step(|| path.display().to_string())
+}
+
+/// Another working directory for a while.
+struct WorkingDirectory(OwnedFd);
+
+impl WorkingDirectory {
+    fn change(to: &Path) -> Result<Self> {
+        let before = open_path(Path::new("."))?;
+        chdir(to).step(|| to.display().to_string())?;
+        Ok(WorkingDirectory(before))
+    }
+}
+
+impl Drop for WorkingDirectory {
+    fn drop(&mut self) {
+        // it was the working directory a moment ago
+        fchdir(&self.0).unwrap_or_default();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn separators_are_escaped() {
-        assert_eq!(escape(r"/a:b,c\d"), r"/a\:b\,c\\d");
-    }
 
     #[test]
     fn a_plan_without_layers_is_refused() {

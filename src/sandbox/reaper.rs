@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::os::fd::AsFd;
 
-use nix::sched::CloneFlags;
 use nix::sys::signal::SigSet;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, setpgid, tcsetpgrp};
@@ -24,7 +23,7 @@ pub(super) fn supervise(
 ) -> Result<Infallible> {
     // from here on no signal is lost: they wait until init asks for them
     SigSet::all().thread_block().step(|| "init: block signals")?;
-    let how = CloneHow { namespaces: CloneFlags::empty(), cgroup: None, sibling: false };
+    let how = CloneHow::default();
     let child = clone_child(how, || {
         let error = match detach(terminal) {
             Ok(()) => execute(),

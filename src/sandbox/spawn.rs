@@ -83,7 +83,7 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
         Some(at) if !with_helper => Some(joins.swap_remove(at)),
         _ => None,
     };
-    let how = CloneHow { namespaces: new, cgroup: Some(args.cgroup), sibling: false };
+    let how = CloneHow { namespaces: new, cgroup: Some(args.cgroup), ..CloneHow::default() };
     let init = Init {
         plan: args.plan,
         options: args.options,
@@ -163,7 +163,7 @@ fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
         let closed = nix::sys::prctl::set_dumpable(false).step(|| "close the helper to others");
         let joined = closed.and_then(|()| join_all(how.namespaces, &mut init.joins));
         let moved = joined.and_then(|()| {
-            let how = CloneHow { namespaces: how.namespaces, cgroup: None, sibling: true };
+            let how = CloneHow { namespaces: how.namespaces, sibling: true, ..CloneHow::default() };
             let child =
                 clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))?;
             theirs.send_with(&Message::Moved(child.pid.as_raw()), Some(child.pidfd.as_fd()))

@@ -213,3 +213,14 @@ pub fn reflink(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> SysResult<()> {
     let ret = unsafe { libc::ioctl(to.as_raw_fd(), libc::FICLONE, from.as_raw_fd()) };
     Errno::result(ret).map(drop)
 }
+
+/// Asks whether this process may use `path` in a way (`libc::X_OK`), by the bare
+/// faccessat2 (Linux 5.8): the C library's faccessat does without where it is not
+/// there.
+pub fn faccessat2(path: &Path, mode: libc::c_int, flags: libc::c_int) -> SysResult<()> {
+    let path = cstring(path)?;
+    // SAFETY: a string that ends in NUL and lives through the call, and integers.
+    let ret =
+        unsafe { libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), mode, flags) };
+    Errno::result(ret).map(drop)
+}

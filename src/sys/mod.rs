@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod exe;
 pub mod fs;
 pub mod mount;
+pub mod mountinfo;
 pub mod net;
 pub mod netlink;
 pub mod process;

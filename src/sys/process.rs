@@ -16,6 +16,7 @@ use super::{SysResult, check};
 pub const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_FILES: u64 = 0x400;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
@@ -46,7 +47,7 @@ pub struct Child {
     pub pidfd: OwnedFd,
 }
 
-/// Where and how a child is made.
+/// Where and how a child is made: by default as fork(2) does.
 #[derive(Debug, Clone, Copy)]
 pub struct CloneHow<'a> {
     /// Namespaces that the child is born in, new (CLONE_NEW*).
@@ -55,6 +56,15 @@ pub struct CloneHow<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// Make it a sibling: a child of this process' parent.
     pub sibling: bool,
+    /// One table of descriptors for both: what the child opens, this process has.
+    pub share_files: bool,
+}
+
+impl Default for CloneHow<'_> {
+    fn default() -> Self {
+        let namespaces = CloneFlags::empty();
+        CloneHow { namespaces, cgroup: None, sibling: false, share_files: false }
+    }
 }
 
 /// Makes a child with one clone3 and runs `child` in it; the parent gets the
@@ -86,6 +96,9 @@ where
         // the exit signal of a sibling is its maker's
         args.flags |= CLONE_PARENT;
         args.exit_signal = 0;
+    }
+    if how.share_files {
+        args.flags |= CLONE_FILES;
     }
     // SAFETY: the struct is valid and its size goes with it; without CLONE_VM
     // the child has its own copy of this memory and stack. There is one thread,

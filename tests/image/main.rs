@@ -8,12 +8,19 @@
     clippy::panic,
     clippy::print_stderr,
     clippy::disallowed_methods,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
     reason = "tests"
 )]
+#![allow(unsafe_code, reason = "steps between fork and exec, and received descriptors")]
 
 mod attacks;
 mod bundles;
 mod content;
 mod layout;
 mod process;
+mod running;
 mod selection;
+
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,191 @@
+//! What tare makes no use of so far: said as information, whatever it is.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode;
+use nix::sys::statfs::statfs;
+
+use super::Host;
+use super::filesystems::nearest;
+use super::report::Finding;
+use super::trial;
+use crate::error::{Result, Step};
+use crate::sys::mount::{FsContext, MountAttr, attr, clone_tree, mount_setattr};
+use crate::sys::mountinfo::mounts;
+use crate::sys::process::{CloneHow, clone_child, exit_now};
+
+/// CLONE_NEWTIME: libc's type for the flags has no name for it.
+const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
+/// The magic number of selinuxfs (linux/magic.h).
+const SELINUX_MAGIC: i64 = 0xf97c_ff8c;
+
+fn text(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+pub(super) fn seccomp(_: &Host) -> Finding {
+    let Some(actions) = text("/proc/sys/kernel/seccomp/actions_avail") else {
+        return Finding::info("not in this kernel");
+    };
+    let notify = match actions.split_whitespace().any(|action| action == "user_notif") {
+        true => "filters and user notification",
+        false => "filters",
+    };
+    let status = text("/proc/self/status").unwrap_or_default();
+    let filtered = status.lines().any(|line| line == "Seccomp:\t2");
+    Finding::info(match filtered {
+        true => format!("{notify}; this process is under a filter itself"),
+        false => notify.to_owned(),
+    })
+}
+
+/// True if a security module is active; `None` if that can't be told.
+fn has_lsm(name: &str) -> Option<bool> {
+    let list = text("/sys/kernel/security/lsm")?;
+    Some(list.split(',').any(|lsm| lsm == name))
+}
+
+pub(super) fn apparmor(_: &Host) -> Finding {
+    let enabled = text("/sys/module/apparmor/parameters/enabled");
+    Finding::info(match (enabled.as_deref(), has_lsm("apparmor")) {
+        (Some("Y"), _) | (None, Some(true)) => "active",
+        (Some(_), _) => "in the kernel, switched off",
+        (None, _) => "not in this kernel",
+    })
+}
+
+pub(super) fn selinux(_: &Host) -> Finding {
+    let magic = |path| statfs(path).is_ok_and(|found| found.filesystem_type().0 == SELINUX_MAGIC);
+    Finding::info(match (magic("/sys/fs/selinux"), text("/sys/fs/selinux/enforce").as_deref()) {
+        (true, Some("1")) => "enforcing",
+        (true, _) => "permissive",
+        (false, _) if has_lsm("selinux") == Some(true) => {
+            "in the kernel, its files are not mounted"
+        }
+        (false, _) => "not active",
+    })
+}
+
+pub(super) fn time_namespace(host: &Host) -> Finding {
+    match trial::within(host, NEWTIME, || Ok(())) {
+        Ok(()) => Finding::info("can be made"),
+        Err(e) => Finding::info_because("can't be made", &e),
+    }
+}
+
+/// A user namespace with a mapping that is not the identity.
+fn shifted_namespace() -> Result<OwnedFd> {
+    let how = CloneHow {
+        namespaces: CloneFlags::CLONE_NEWUSER,
+        cgroup: None,
+        sibling: false,
+        share_files: false,
+    };
+    // it is there for its namespace: a descriptor keeps that when it is gone
+    let (released, gate) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let child = clone_child(how, move || {
+        drop(gate);
+        trial::read_all(released, trial::DEADLINE).unwrap_or_default();
+        exit_now(0)
+    })
+    .step(|| "clone3")?;
+    let pid = child.pid;
+    let attempt = || {
+        trial::write(&format!("/proc/{pid}/uid_map"), "0 100000 65536")?;
+        trial::write(&format!("/proc/{pid}/gid_map"), "0 100000 65536")?;
+        open(
+            format!("/proc/{pid}/ns/user").as_str(),
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .step(|| "open the user namespace")
+    };
+    let opened = attempt();
+    trial::end(&child);
+    opened
+}
+
+fn idmap(tree: impl FnOnce() -> Result<OwnedFd>) -> Result<()> {
+    let namespace = shifted_namespace()?;
+    let fd = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&namespace)).unwrap_or_default();
+    let attr = MountAttr { set: attr::IDMAP, userns_fd: fd, ..MountAttr::default() };
+    mount_setattr(tree()?.as_fd(), false, &attr).step(|| "mount_setattr")
+}
+
+fn idmap_finding(attempt: Result<()>, on: &str) -> Finding {
+    match attempt {
+        Ok(()) => Finding::info(format!("mounts of {on} can be idmapped")),
+        Err(e) => Finding::info_because(&format!("mounts of {on} can't be idmapped"), &e),
+    }
+}
+
+pub(super) fn idmapped_store(host: &Host) -> Finding {
+    if !host.is_root() {
+        return Finding::info("not tried: needs root");
+    }
+    let Ok(store) = &host.places.store else {
+        return Finding::info("not tried without a place for images");
+    };
+    let attempt = trial::apart(|| {
+        let dir = nearest(store)?;
+        idmap(|| clone_tree(AT_FDCWD, &dir, false, 0).step(|| "open_tree"))
+    });
+    idmap_finding(attempt, "the store's file system")
+}
+
+pub(super) fn idmapped_tmpfs(host: &Host) -> Finding {
+    if !host.is_root() {
+        return Finding::info("not tried: needs root");
+    }
+    idmap_finding(trial::apart(|| idmap(|| FsContext::open("tmpfs")?.mount(0))), "a tmpfs")
+}
+
+/// Parameters of the overlay module that change what an overlay can do.
+pub(super) fn overlay_options(_: &Host) -> Finding {
+    let shown = ["redirect_dir", "metacopy", "index", "userxattr"].iter().filter_map(|name| {
+        let value = text(&format!("/sys/module/overlay/parameters/{name}"))?;
+        Some(format!("{name}={value}"))
+    });
+    let shown: Vec<String> = shown.collect();
+    Finding::info(match shown.is_empty() {
+        true => "the kernel tells no defaults".to_owned(),
+        false => format!("the kernel's defaults: {}", shown.join(", ")),
+    })
+}
+
+pub(super) fn pressure(_: &Host) -> Finding {
+    let kinds = ["cpu", "memory", "io"];
+    let readable: Vec<&str> = kinds
+        .into_iter()
+        .filter(|kind| text(&format!("/proc/pressure/{kind}")).is_some())
+        .collect();
+    if !readable.is_empty() {
+        return Finding::info(readable.join(", "));
+    }
+    match std::fs::symlink_metadata("/proc/pressure").is_ok() {
+        true => Finding::info("in the kernel, switched off").hint("boot with psi=1"),
+        false => Finding::info("not in this kernel"),
+    }
+}
+
+pub(super) fn resctrl(host: &Host) -> Finding {
+    if let Some(mount) = mounts(&host.mounts).find(|mount| mount.fstype() == b"resctrl") {
+        return Finding::info(format!("mounted at {}", mount.point().display()));
+    }
+    let known = text("/proc/filesystems").unwrap_or_default();
+    let known = known.lines().any(|line| line.split_whitespace().next_back() == Some("resctrl"));
+    Finding::info(if known {
+        "not mounted"
+    } else {
+        "not in this kernel, or not in this processor"
+    })
+}
+
+/// True for a directory that is there.
+pub(super) fn is_dir(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.is_dir())
+}
