@@ -24,6 +24,66 @@ fn a_profile_that_can_not_be_had_is_refused() {
     }
 }
 
+/// A profile in the kernel, gone with this value.
+struct Profile {
+    name: String,
+}
+
+impl Profile {
+    /// With these rules; `None`, with the reason, where none can be loaded.
+    fn load(rules: &str) -> Option<Self> {
+        let has_parser = std::process::Command::new("apparmor_parser").arg("--version").output();
+        let has_policy = std::path::Path::new("/sys/kernel/security/apparmor/.load").exists();
+        if !has_apparmor() || has_parser.is_err() || !has_policy {
+            println!("skipped: needs AppArmor, securityfs and apparmor_parser");
+            return None;
+        }
+        let name = crate::support::unique_id();
+        let profile = Profile { name };
+        profile.parse("--add", rules);
+        Some(profile)
+    }
+
+    fn parse(&self, what: &str, rules: &str) {
+        use std::io::Write;
+        let mut parser = std::process::Command::new("apparmor_parser")
+            .args(["--skip-cache", "--quiet", what])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let text = format!("profile {} flags=(attach_disconnected) {{ {rules} }}", self.name);
+        parser.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(parser.wait().unwrap().success(), "{what} {text}");
+    }
+}
+
+impl Drop for Profile {
+    fn drop(&mut self) {
+        self.parse("--remove", "");
+    }
+}
+
+#[test]
+fn a_profile_confines_the_program() {
+    let rules = "file, capability, signal, deny /secret r,";
+    let Some(profile) = Profile::load(rules) else { return };
+    for flags in [&[][..], &["--init"]] {
+        for no_new_privileges in [false, true] {
+            let c = Container::new(|config| {
+                config["process"]["apparmorProfile"] = json!(profile.name);
+                config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+                config["process"]["user"]["uid"] = json!(1000);
+                args(config, &["each", "read /proc/self/attr/current", "open /secret r"]);
+            });
+            std::fs::write(c.bundle.rootfs().join("secret"), "x").unwrap();
+            let output = c.on_bundle("run", flags).run();
+            let confined = format!("{} (enforce)", profile.name);
+            let lines: Vec<&str> = output.stdout.lines().collect();
+            assert_eq!(lines, [confined.as_str(), "EACCES"], "{output:#?}");
+        }
+    }
+}
+
 #[test]
 fn no_profile_and_unconfined_are_the_same() {
     for profile in ["", "unconfined"] {
