@@ -95,11 +95,11 @@ fn follow(
             Err(left) => e.hint(format!("and its undoing failed: {left}")),
         });
     }
+    let running = created.unlock();
     let Some(signals) = signals else {
-        created.await_ready()?;
+        running.await_ready()?;
         return Ok(0);
     };
-    let running = created.unlock();
     let waited = container::wait(running.spawned(), signals, console, running.listener());
     // a program that ended well needs no reason
     if let Some(oom) =

@@ -383,15 +383,6 @@ impl Created {
         start::run_poststart(&self.record, self.spawned.pid().as_raw())
     }
 
-    /// For a `run` that does not stay: waits until the program is ready, if
-    /// somebody wants to know.
-    pub fn await_ready(&self) -> Result<()> {
-        match &self.listener {
-            Some(listener) => listener.wait(self.spawned.pidfd(), self.spawned.pid()),
-            None => Ok(()),
-        }
-    }
-
     /// The master of the container's pty, once.
     pub fn take_console(&mut self) -> Option<OwnedFd> {
         self.spawned.take_console()
@@ -420,6 +411,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// For a `run` that does not stay: waits until the program is ready, if
+    /// somebody wants to know.
+    pub fn await_ready(&self) -> Result<()> {
+        match &self.listener {
+            Some(listener) => listener.wait(self.spawned.pidfd(), self.spawned.pid()),
+            None => Ok(()),
+        }
+    }
+
     /// Where the program says that it is ready.
     pub fn listener(&self) -> Option<&Listener> {
         self.listener.as_ref()

@@ -9,6 +9,7 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
 
 use super::mounts::Propagation;
 use super::namespaces::NamespacePlan;
+use super::process::check_id;
 use crate::error::{Error, Result};
 
 /// A device node to make.
@@ -91,17 +92,13 @@ fn device_plan(device: &LinuxDevice) -> Result<DevicePlan> {
             number("minor", device.minor(), 0xf_ffff)?,
         ),
     };
+    let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+    check_id("uid", uid)?;
+    check_id("gid", gid)?;
     let mode = device.file_mode().unwrap_or(0o666);
     // callers send the type bits of st_mode along
     let mode = mode & 0o7777;
-    Ok(DevicePlan {
-        path,
-        kind,
-        rdev,
-        mode,
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
-    })
+    Ok(DevicePlan { path, kind, rdev, mode, uid, gid })
 }
 
 /// A path inside the container: absolute, without `..`.
@@ -289,6 +286,7 @@ mod tests {
             r#"{"devices":[{"path":"/dev/../x","type":"c","major":1,"minor":1}]}"#,
             r#"{"devices":[{"path":"/dev/x","type":"c","major":-1,"minor":1}]}"#,
             r#"{"devices":[{"path":"/dev/x","type":"a","major":1,"minor":1}]}"#,
+            r#"{"devices":[{"path":"/dev/x","type":"p","gid":2147483648}]}"#,
         ] {
             let linux: Linux = serde_json::from_str(json).unwrap();
             let text = devices(Some(&linux)).unwrap_err().to_string();

@@ -135,7 +135,8 @@ impl ProcessPlan {
     }
 }
 
-fn check_id(field: &str, id: u32) -> Result<()> {
+/// An id that every interface of the kernel takes.
+pub(super) fn check_id(field: &str, id: u32) -> Result<()> {
     if id > MAX_ID {
         return Err(Error::invalid(format!("{field}: {id} is over {MAX_ID}")));
     }

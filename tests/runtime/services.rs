@@ -124,12 +124,20 @@ fn a_foreground_run_passes_on_that_the_program_is_ready() {
 
 #[test]
 fn a_detached_run_returns_once_the_program_is_ready() {
-    let c = Container::new(ready_program);
+    let c = Container::new(|config| {
+        ready_program(config);
+        args(config, &["each", "say UP", "echo-stdin", "notify READY=1", "wait"]);
+    });
     let manager = Manager::new(&c);
+    let (reader, hold) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let (mut output, writer) = pipe();
-    let flags = ["--detach"];
-    let command = c.on_bundle("run", &flags).env("NOTIFY_SOCKET", &manager.path).stdout(writer);
-    let running = command.spawn();
+    let command = c.on_bundle("run", &["--detach"]).env("NOTIFY_SOCKET", &manager.path);
+    let running = command.stdin(reader).stdout(writer).spawn();
+    output.expect("UP");
+    // it is not ready, and that holds nobody else up
+    c.kill("WINCH").ok();
+    assert!(manager.is_silent());
+    drop(hold);
     output.expect("ok");
     assert_eq!(manager.heard(), format!("MAINPID={}\nREADY=1", c.pid()));
     assert_eq!(manager.heard(), "BARRIER=1");
