@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::support::{Container, args};
+use crate::support::{Container, args, map_users};
 
 fn has_apparmor() -> bool {
     std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
@@ -67,15 +67,21 @@ impl Drop for Profile {
 fn a_profile_confines_the_program() {
     let rules = "file, capability, signal, deny /secret r,";
     let Some(profile) = Profile::load(rules) else { return };
-    for flags in [&[][..], &["--init"]] {
+    for (flags, mapped) in [(&[][..], false), (&["--init"], false), (&[], true)] {
         for no_new_privileges in [false, true] {
             let c = Container::new(|config| {
+                if mapped {
+                    map_users(config);
+                }
                 config["process"]["apparmorProfile"] = json!(profile.name);
                 config["process"]["noNewPrivileges"] = json!(no_new_privileges);
                 config["process"]["user"]["uid"] = json!(1000);
                 args(config, &["each", "read /proc/self/attr/current", "open /secret r"]);
             });
             std::fs::write(c.bundle.rootfs().join("secret"), "x").unwrap();
+            if mapped {
+                c.bundle.give_rootfs_to(100_000);
+            }
             let output = c.on_bundle("run", flags).run();
             let confined = format!("{} (enforce)", profile.name);
             let lines: Vec<&str> = output.stdout.lines().collect();

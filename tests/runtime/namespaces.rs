@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Container, args, drop_namespace, namespace_of, namespace_path};
+use crate::support::{Container, args, drop_namespace, map_users, namespace_of, namespace_path};
 
 /// The config's word, and the name under /proc/PID/ns.
 const KINDS: [(&str, &str); 6] = [
@@ -26,14 +26,6 @@ fn in_user_namespace(edit: impl FnOnce(&mut Value)) -> Container {
     });
     c.bundle.give_rootfs_to(100_000);
     c
-}
-
-fn map_users(config: &mut Value) {
-    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-    namespaces.push(json!({"type": "user"}));
-    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-    config["linux"]["uidMappings"] = map.clone();
-    config["linux"]["gidMappings"] = map;
 }
 
 #[test]

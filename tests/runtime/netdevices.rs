@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
-use crate::support::{Container, Invocation, Pipe, args, drop_namespace, namespace_path, probe};
+use crate::support::{
+    Container, Invocation, Pipe, args, drop_namespace, map_users, namespace_path, probe,
+};
 
 /// A network namespace, held by a process.
 struct Net {
@@ -216,13 +218,7 @@ fn a_device_moves_into_a_user_namespace() {
     }
     let net = Net::with_devices();
     let c = with_devices(json!({"tt0": {}}));
-    c.bundle.edit(|config| {
-        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-        namespaces.push(json!({"type": "user"}));
-        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-        config["linux"]["uidMappings"] = map.clone();
-        config["linux"]["gidMappings"] = map;
-    });
+    c.bundle.edit(map_users);
     c.bundle.give_rootfs_to(100_000);
     let seen = net.around(c.on_bundle("run", &[])).run().ok().json();
     assert_eq!(addresses(&seen["tt0"]), ["192.0.2.7/24", "2001:db8::7/64"]);

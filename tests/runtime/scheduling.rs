@@ -4,7 +4,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{Container, args, probe};
+use crate::support::{Container, args, map_users, probe};
 
 fn with_scheduler(scheduler: Value) -> Container {
     Container::new(|c| c["process"]["scheduler"] = scheduler)
@@ -220,11 +220,7 @@ fn processors_for_exec_are_checked_and_kept() {
 #[test]
 fn it_all_works_in_a_user_namespace() {
     let c = Container::new(|config| {
-        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-        namespaces.push(json!({"type": "user"}));
-        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-        config["linux"]["uidMappings"] = map.clone();
-        config["linux"]["gidMappings"] = map;
+        map_users(config);
         config["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": -3});
         config["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_RT", "priority": 3});
         config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0"});

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixDatagram;
 
 use serde_json::{Value, json};
 
-use crate::support::{Container, Invocation, args, is_readable, pipe, timeout};
+use crate::support::{Container, Invocation, args, is_readable, map_users, pipe, timeout};
 
 /// The command with these files from descriptor 3 on, and LISTEN_PID its own
 /// pid or another's.
@@ -167,6 +167,21 @@ fn a_start_returns_once_the_program_is_ready() {
     start.wait().ok();
     c.delete_by_force().ok();
     c.assert_gone();
+}
+
+#[test]
+fn a_program_in_a_user_namespace_can_say_that_it_is_ready() {
+    let c = Container::new(|config| {
+        ready_program(config);
+        map_users(config);
+        args(config, &["notify", "READY=1"]);
+    });
+    c.bundle.give_rootfs_to(100_000);
+    let manager = Manager::new(&c);
+    let running = c.on_bundle("run", &[]).env("NOTIFY_SOCKET", &manager.path).spawn();
+    assert_eq!(manager.heard(), "READY=1");
+    assert_eq!(manager.heard(), "BARRIER=1");
+    assert_eq!(running.wait().ok().stdout, "ok\n");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Container, args, namespace_of, namespace_path, probe};
+use crate::support::{Container, args, map_users, namespace_of, namespace_path, probe};
 
 const DAY: i64 = 86400;
 
@@ -87,11 +87,7 @@ fn a_time_namespace_goes_with_a_user_namespace() {
     let host = host_clocks();
     let c = Container::new(|config| {
         add_time_namespace(config);
-        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
-        namespaces.push(json!({"type": "user"}));
-        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
-        config["linux"]["uidMappings"] = map.clone();
-        config["linux"]["gidMappings"] = map;
+        map_users(config);
         config["linux"]["timeOffsets"] = json!({"monotonic": {"secs": DAY}});
     });
     c.bundle.give_rootfs_to(100_000);

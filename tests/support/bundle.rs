@@ -93,6 +93,15 @@ pub fn namespace_path(config: &mut Value, kind: &str, path: &str) {
     namespaces.push(json!({"type": kind, "path": path}));
 }
 
+/// The container's root is an ordinary user outside: see `give_rootfs_to`.
+pub fn map_users(config: &mut Value) {
+    let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({"type": "user"}));
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+}
+
 /// What callers give: the config that the `spec` command of runtimes writes.
 fn base_config() -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
