@@ -15,6 +15,7 @@ use super::store::{Entry, START_SOCKET};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::Channel;
 use crate::sandbox::hooks::{self, HookState};
+use crate::sys::uninterrupted;
 
 fn seqpacket() -> Result<OwnedFd> {
     socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
@@ -55,7 +56,8 @@ pub fn start(entry: &Entry) -> Result<()> {
         ));
     };
     let socket = seqpacket()?;
-    connect(socket.as_raw_fd(), &address(entry)?).step(|| "call init")?;
+    let init_waits_at = address(entry)?;
+    uninterrupted(|| connect(socket.as_raw_fd(), &init_waits_at)).step(|| "call init")?;
     // it has the call now: from here on the container counts as running
     match unlinkat(entry.dir(), START_SOCKET, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => {}

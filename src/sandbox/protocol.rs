@@ -31,7 +31,8 @@ use nix::sys::socket::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::uninterrupted;
 
 /// Most bytes of a packet: an error's line and its frame.
 const MAX_PACKET: usize = 32 << 10;
@@ -99,8 +100,10 @@ impl Channel {
         let rights = raw.as_ref().map(|fds| [ControlMessage::ScmRights(fds)]);
         let control = rights.as_ref().map(|r| r.as_slice()).unwrap_or_default();
         let slices = [IoSlice::new(&bytes)];
-        sendmsg::<()>(self.socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?;
-        Ok(())
+        let socket = self.socket.as_raw_fd();
+        uninterrupted(|| sendmsg::<()>(socket, &slices, control, MsgFlags::MSG_NOSIGNAL, None))
+            .map(drop)
+            .step(|| "send a message to the other side")
     }
 
     /// Waits for a message; `None` at the end of the stream.
@@ -114,7 +117,7 @@ impl Channel {
                 Err(Errno::EINTR) => {}
                 // the other side died with our last message unread
                 Err(Errno::ECONNRESET) => return Ok(None),
-                Err(e) => return Err(e.into()),
+                Err(e) => return Err(Error::from(e).step("wait for the other side")),
                 Ok(received) => break (received.bytes, first_fd(&received)?),
             }
         };

@@ -18,6 +18,7 @@ use super::protocol::{Channel, Message};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{IdMapping, Plan, namespace_name};
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
+use crate::sys::{SysResult, uninterrupted};
 
 /// Choices of the caller that are not in the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -162,7 +163,7 @@ fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
     })
     .map_err(|e| explain_clone(e.into()))?;
     // it ends by itself, at once: everything it does is a few system calls
-    waitid(Id::PIDFd(helper.pidfd.as_fd()), WaitPidFlag::WEXITED).step(|| "wait for the helper")?;
+    wait_for_end(helper.pidfd.as_fd()).step(|| "wait for the helper")?;
     match ours.receive()? {
         Some((Message::Moved(pid), Some(pidfd))) => Ok(Child { pid: Pid::from_raw(pid), pidfd }),
         Some((Message::Failed(error), _)) => Err(error),
@@ -316,17 +317,21 @@ impl Spawned {
         // it may have ended by itself
         pidfd_send_signal(self.pidfd(), libc::SIGKILL).unwrap_or_default();
         // ECHILD: it has been reaped before
-        waitid(Id::PIDFd(self.pidfd()), WaitPidFlag::WEXITED).unwrap_or(WaitStatus::StillAlive);
+        wait_for_end(self.pidfd()).unwrap_or(WaitStatus::StillAlive);
     }
 
     fn unexpected_death(&self) -> Error {
-        let how = match waitid(Id::PIDFd(self.pidfd()), WaitPidFlag::WEXITED) {
+        let how = match wait_for_end(self.pidfd()) {
             Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
             Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
             _ => "has gone".to_owned(),
         };
         Error::new(ErrorKind::System, format!("the container's init {how} during its set-up"))
     }
+}
+
+fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {
+    uninterrupted(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED))
 }
 
 fn write_maps(pid: Pid, plan: &Plan) -> Result<()> {
