@@ -86,6 +86,9 @@ fn check(global: &GlobalArgs) -> Result<()> {
     }
 }
 
+/// The step that an answer is on its way out.
+const PRINTING: &str = "write to stdout";
+
 /// For commands that make a container; callers give the option to all.
 fn refuse_systemd(global: &GlobalArgs) -> Result<()> {
     match global.systemd_cgroup {

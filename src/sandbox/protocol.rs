@@ -67,6 +67,15 @@ impl Message {
     }
 }
 
+/// What came of a start.
+#[derive(Debug)]
+pub(crate) enum Started {
+    /// Init runs the container's program.
+    Executed,
+    /// It does not, and is about to exit.
+    Failed(Error),
+}
+
 /// One end of the conversation.
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -131,23 +140,22 @@ impl Channel {
         Ok(Some((message, fd)))
     }
 
-    /// The runtime's side, after the start: waits until init runs its program.
+    /// The runtime's side, after the start: waits until init runs its program,
+    /// or says why not.
     ///
     /// # Errors
-    /// What failed in init; that it died before its program ran.
-    pub(crate) fn await_execve(&self) -> Result<()> {
+    /// Init can't be heard: whether its program runs is not known.
+    pub(crate) fn await_execve(&self) -> Result<Started> {
         let mut executing = false;
         loop {
             match self.receive()? {
-                None if executing => return Ok(()),
+                None if executing => return Ok(Started::Executed),
                 None => {
-                    return Err(Error::new(
-                        ErrorKind::State,
-                        "the container's init died before its program ran",
-                    ));
+                    let text = "the container's init died before its program ran";
+                    return Ok(Started::Failed(Error::new(ErrorKind::State, text)));
                 }
                 Some((Message::Executing, _)) => executing = true,
-                Some((Message::Failed(error), _)) => return Err(error),
+                Some((Message::Failed(error), _)) => return Ok(Started::Failed(error)),
                 Some(_) => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
             }
         }

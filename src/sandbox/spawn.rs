@@ -14,7 +14,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::init::{self, Init, Join};
-use super::protocol::{Channel, Message};
+use super::protocol::{Channel, Message, Started};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{IdMapping, Plan, namespace_name};
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
@@ -289,7 +289,10 @@ impl Spawned {
     /// Why the program could not be executed, in init's words.
     pub fn start(&self) -> Result<()> {
         self.release()?;
-        self.channel.await_execve()
+        match self.channel.await_execve()? {
+            Started::Executed => Ok(()),
+            Started::Failed(error) => Err(error),
+        }
     }
 
     /// Init's pid, as the runtime sees it.

@@ -62,6 +62,12 @@ impl Followed {
         self.calls.iter().find(|call| call.is_faulted)
     }
 
+    /// True when the call that failed is the one that was meant: what the kernel
+    /// restarts by itself is counted twice.
+    pub fn reached(&self, step: &Step) -> bool {
+        self.failed().is_some_and(|call| call.name == step.call.name)
+    }
+
     /// True when the call failed before `main` had begun: then there is the C
     /// library or Rust's start-up code to end the process, in their own way.
     pub fn failed_before_main(&self) -> bool {
@@ -144,13 +150,21 @@ pub enum Extent {
 /// How many steps are done at once: they wait for the kernel most of the time.
 const AT_ONCE: usize = 3;
 
-/// All calls with EPERM and with another errno that fits the call.
+/// All calls with EPERM, and with another errno that fits the call.
 pub fn steps_of(calls: &[Call]) -> Vec<Step> {
     let calls = calls.iter().filter(|call| !exceptions::is_left_out(call));
-    let both = |call: &Call| {
-        ["EPERM", second_errno(&call.name)].map(|errno| Step { call: call.clone(), errno })
-    };
-    calls.flat_map(both).collect()
+    let mut last = "";
+    let mut steps = Vec::new();
+    for call in calls {
+        let errnos = match call.name.as_str() {
+            // one a signal, one a capability: of the same line of the source
+            name @ ("rt_sigaction" | "prctl") if name == last => vec!["EPERM"],
+            name => vec!["EPERM", second_errno(name)],
+        };
+        last = &call.name;
+        steps.extend(errnos.into_iter().map(|errno| Step { call: call.clone(), errno }));
+    }
+    steps
 }
 
 /// Calls that a signal may interrupt (signal(7)), each interrupted once.
