@@ -8,6 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
@@ -39,13 +40,24 @@ pub(crate) fn run(kind: &str, hooks: &[HookPlan], state: &HookState<'_>) -> Resu
         return Ok(());
     }
     // what the caller left open is for the program at most
-    close_range_on_exec(3).step(|| "keep descriptors from hooks")?;
+    keep_descriptors()?;
     let json = serde_json::to_vec(state)
         .map_err(|e| Error::new(ErrorKind::System, format!("{kind} hook: encode state: {e}")))?;
     for (index, hook) in hooks.iter().enumerate() {
         run_one(hook, &json).step(|| format!("{kind} hook {index} ({})", hook.path.display()))?;
     }
     Ok(())
+}
+
+/// Marks all descriptors but the first three close-on-exec.
+pub(super) fn keep_descriptors() -> Result<()> {
+    close_range_on_exec(3).map_err(|errno| {
+        let e = Error::from(errno).step("keep descriptors from hooks: close_range");
+        match errno {
+            Errno::EINVAL => e.hint("CLOSE_RANGE_CLOEXEC needs Linux 5.11, and tare 5.14"),
+            _ => e,
+        }
+    })
 }
 
 fn run_one(hook: &HookPlan, state: &[u8]) -> Result<()> {
@@ -113,7 +125,7 @@ fn ends_within(pidfd: std::os::fd::BorrowedFd<'_>, seconds: u64) -> Result<bool>
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], timeout) {
             Ok(0) if left.is_zero() => return Ok(false),
-            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(true),
             Err(e) => return Err(e.into()),
         }

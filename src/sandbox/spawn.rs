@@ -99,6 +99,7 @@ fn explain_clone(e: Error) -> Error {
         Some(Errno::EPERM) => Some("new namespaces need root"),
         Some(Errno::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
         Some(Errno::EBUSY) => Some("the cgroup has controllers enabled for its children"),
+        Some(Errno::E2BIG) => Some("CLONE_INTO_CGROUP needs Linux 5.7, and tare 5.14"),
         Some(Errno::EUSERS) => Some("user namespaces are nested too deep"),
         _ => None,
     };

@@ -23,9 +23,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../image/layout.rs"]
+#[allow(dead_code, missing_docs, reason = "a part of it is used")]
+mod layout;
+
 mod create;
 mod exceptions;
 mod faulty;
+mod features;
+mod images;
 mod judge;
 mod lifecycle;
 mod report;

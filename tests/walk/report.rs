@@ -6,7 +6,25 @@ use crate::support::{Container, namespace_of};
 
 /// The report of this container as the one of any other with the same config.
 pub fn normal(text: &str, c: &Container) -> Value {
-    let text = text.replace(&c.id, "ID").replace(c.bundle.path().to_str().unwrap(), "BUNDLE");
+    normal_of(text, &c.id, c.bundle.path().to_str())
+}
+
+/// The same by names alone.
+pub fn normal_of(text: &str, id: &str, bundle: Option<&str>) -> Value {
+    let mut text = text.replace(id, "ID");
+    if let Some(bundle) = bundle {
+        text = text.replace(bundle, "BUNDLE");
+    }
+    // the directories of an image's container are named after a process
+    let parts: Vec<&str> = text.split("containers/ID.").collect();
+    let text = parts
+        .iter()
+        .enumerate()
+        .map(|(at, part)| match at {
+            0 => (*part).to_owned(),
+            _ => format!("containers/ID{}", part.trim_start_matches(|c: char| c.is_ascii_digit())),
+        })
+        .collect::<String>();
     let mut value: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text:?}"));
     clean(&mut value);
     if let Some(mounts) = value["mounts"].as_array_mut() {
