@@ -91,7 +91,9 @@ fn follow(mut created: Created, signals: Option<&Signals>, keep: bool) -> Result
     let running = created.unlock();
     let waited = container::wait(running.spawned(), signals, console);
     // whatever the wait failed with: nobody watches the container any more
-    let finished = running.finish(keep);
+    let finished = running
+        .finish(keep)
+        .map_err(|e| e.hint("what is left of the container goes with tare delete --force"));
     let code = waited?;
     finished?;
     Ok(code)

@@ -152,10 +152,12 @@ const AT_ONCE: usize = 3;
 
 /// All calls with EPERM, and with another errno that fits the call.
 pub fn steps_of(calls: &[Call]) -> Vec<Step> {
-    let calls = calls.iter().filter(|call| !exceptions::is_left_out(call));
     let mut last = "";
     let mut steps = Vec::new();
-    for call in calls {
+    for (at, call) in calls.iter().enumerate() {
+        if exceptions::is_left_out(call) || exceptions::closes_a_directory(&calls[..at], call) {
+            continue;
+        }
         let errnos = match call.name.as_str() {
             // one a signal, one a capability: of the same line of the source
             name @ ("rt_sigaction" | "prctl") if name == last => vec!["EPERM"],

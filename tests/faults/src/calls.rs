@@ -1,8 +1,10 @@
 //! Names of system calls, and where a string is among their arguments.
 
-/// Calls of the allocator.
-pub(crate) fn is_memory(number: i64) -> bool {
+/// Calls of the allocator and of locks between threads: how many there are is a
+/// matter of chance.
+pub(crate) fn is_by_chance(number: i64) -> bool {
     let calls = [
+        libc::SYS_futex,
         libc::SYS_brk,
         libc::SYS_mmap,
         libc::SYS_munmap,

@@ -28,7 +28,7 @@ tare-faults [--fail FAULT]… [--attach PID] [--report FILE] [--deadline SECONDS
   PROCESS  runtime (the command), child (what it makes by clone3: init, or the
            helper that makes it), grandchild, program1… (what it starts), thread1…,
            init (the process of --attach); all of them if left out
-  CALL     a name as in strace, or * for any but those of the allocator
+  CALL     a name as in strace, or * for any but those of the allocator and of locks
   FILTER   [I=NUMBER] argument I is this, [I&NUMBER] has these bits, [I~TEXT] is this string
   N        only the N-th such call of a process; every one if left out
 

@@ -228,9 +228,9 @@ impl Tracer {
         if !process.counts {
             return Ok(());
         }
-        // how often the allocator asks depends on where the kernel has put things:
-        // its calls have no number
-        let is_numbered = !calls::is_memory(number);
+        // how often the allocator asks depends on where the kernel has put things,
+        // and how often threads wait on who comes first: no number for those
+        let is_numbered = !calls::is_by_chance(number);
         process.calls += usize::from(is_numbered);
         let text = calls::text_argument(number).map(|index| read_text(pid, args[index]));
         let mut call = Call {
