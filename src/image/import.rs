@@ -152,7 +152,8 @@ fn unpack_all(
     let workers = thread::available_parallelism().map_or(2, usize::from);
     thread::scope(|scope| {
         for _ in 1..workers.min(missing.len()) {
-            scope.spawn(work);
+            // those that are there do the work of one that can't be had
+            drop(thread::Builder::new().spawn_scoped(scope, work));
         }
         work();
     });

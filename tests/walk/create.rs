@@ -172,8 +172,11 @@ fn a_failing_call_of_init_in_create() {
 fn a_failing_call_in_create_with_everything() {
     let new = Scene::full;
     let reference = Reference::of(&new);
-    let steps = steps_of(&reference.calls);
-    walk("create with everything", &steps, Extent::Sample(150), |step| {
+    // around each hook the C library blocks all signals and does not look
+    // whether they come back; the runtime's own call is in the plain walk
+    let calls = reference.calls.iter().filter(|c| c.name != "rt_sigprocmask").cloned();
+    let steps = steps_of(&calls.collect::<Vec<_>>());
+    walk("create with everything", &steps, Extent::Sample(110), |step| {
         reference.take(&new(), step)
     });
 }
@@ -186,7 +189,7 @@ fn a_failing_call_in_create_with_a_user_namespace_and_joined_ones() {
     let new = || Scene::mapped(pid);
     let reference = Reference::of(&new);
     let steps = steps_of(&reference.calls);
-    walk("create with a user namespace", &steps, Extent::Sample(150), |step| {
+    walk("create with a user namespace", &steps, Extent::Sample(110), |step| {
         reference.take(&new(), step)
     });
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::File;
+use std::io::Write as _;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -317,7 +318,8 @@ impl Tracer {
             writeln!(text, "{process}\t{number}\t{name}\t{args}\t{string}\t{result}\t{mark}")
                 .unwrap_or_default();
         }
-        if let Err(e) = std::fs::write(path, text) {
+        let written = File::create(path).and_then(|mut file| file.write_all(text.as_bytes()));
+        if let Err(e) = written {
             eprintln!("tare-faults: {}: {e}", path.display());
         }
     }
