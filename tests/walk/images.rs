@@ -173,3 +173,81 @@ impl Bare {
         crate::report::normal_of(&followed.output.stdout, &self.id, None)
     }
 }
+
+/// The options of the root's overlay name its layers in the one way or the other.
+fn without_layers(mut report: Value) -> Value {
+    for mount in report["mounts"].as_array_mut().unwrap() {
+        if mount["fstype"] == "overlay" {
+            let options = mount["super_options"].as_array_mut().unwrap();
+            options.retain(|o| !o.as_str().unwrap().starts_with("lowerdir"));
+        }
+    }
+    report
+}
+
+#[test]
+fn layers_are_given_in_one_string_where_the_kernel_takes_no_single_ones() {
+    let scene = Scene::new();
+    scene.import(&layout(&scene));
+    let run = |faults: &[&str]| {
+        let faults: Vec<String> = faults.iter().map(|fault| (*fault).to_owned()).collect();
+        let c = Bare::new();
+        let words = ["run", "--image", "small", &c.id, "--", "/probe", "report"];
+        let followed = faulty(&scene, &c.tare, &words, &faults);
+        (c, followed)
+    };
+    let (c, followed) = run(&[]);
+    let wanted = without_layers(c.normal(&followed));
+    // Linux before 6.5
+    let (c, followed) = run(&["fsconfig[2~lowerdir+]=EINVAL"]);
+    assert_eq!(followed.output.code, 0, "{:#?}", followed.output);
+    assert!(followed.failed().is_some(), "single layers were not tried");
+    let joined = |call: &Call| call.name == "fsconfig" && call.text == "lowerdir";
+    assert!(followed.calls.iter().any(joined), "{:#?}", followed.calls);
+    assert_eq!(differences(&wanted, &without_layers(c.normal(&followed))), [] as [&str; 0]);
+    // nothing else says that the kernel is an old one
+    for errno in ["EPERM", "ENOMEM", "ENOENT"] {
+        let (c, followed) = run(&[&format!("fsconfig[2~lowerdir+]={errno}")]);
+        assert_told(&followed, "run", &c.id);
+        assert!(!followed.calls.iter().any(joined), "{:#?}", followed.calls);
+        assert!(Traces::of(&c.tare, &[&c.id]).is_empty());
+    }
+    // a kernel without overlays at all
+    let (c, followed) = run(&["fsopen[0~overlay]=ENODEV"]);
+    assert_eq!(followed.failed().map(|call| call.text.as_str()), Some("overlay"));
+    assert_told(&followed, "run", &c.id);
+}
+
+#[test]
+fn files_are_copied_by_hand_where_the_file_system_does_not_help() {
+    let scene = Scene::new();
+    scene.import(&layout(&scene));
+    let tare = Tare::new();
+    let unpack = |name: &str, faults: &[&str]| {
+        let faults: Vec<String> = faults.iter().map(|fault| (*fault).to_owned()).collect();
+        let bundle = scene.path(name);
+        let words = ["unpack", "--rootfs-mode", "copy", "small", bundle.to_str().unwrap()];
+        (bundle.clone(), faulty(&scene, &tare, &words, &faults))
+    };
+    let program = std::fs::read(probe()).unwrap();
+    let old = ["ioctl=EOPNOTSUPP", "copy_file_range=EOPNOTSUPP"];
+    for (name, faults) in [
+        ("reflinks", &[][..]),
+        ("old", &old[..]),
+        ("interrupted", &["copy_file_range=EINTR@1"][..]),
+    ] {
+        let first: Vec<&str> = ["ioctl=ENOTTY"].iter().chain(faults).copied().collect();
+        let (bundle, followed) = unpack(name, &first);
+        assert_eq!(followed.output.code, 0, "{:#?}", followed.output);
+        assert!(followed.failed().is_some(), "{name}: not tried");
+        assert!(std::fs::read(bundle.join("rootfs/probe")).unwrap() == program, "{name}");
+        scene.ok(&["umount", bundle.to_str().unwrap()]);
+    }
+    for fault in ["ioctl=EPERM", "copy_file_range=EPERM"] {
+        // the first fault that fits is the one: both calls are refused in turn
+        let (bundle, followed) = unpack("refused", &[fault, "ioctl=EOPNOTSUPP"]);
+        assert!(followed.failed().is_some(), "{fault}: not tried");
+        assert_told(&followed, "unpack", "small");
+        assert!(bundle.symlink_metadata().is_err(), "{fault}: left");
+    }
+}
