@@ -121,7 +121,7 @@ fn remove_processes(record: &Record) -> Result<()> {
         return match record.cgroup.remove(Instant::now() + OTHERS_PATIENCE) {
             // a later container may have taken the same cgroup: who is in there
             // now is none of ours
-            Err(e) if e.is_errno(Errno::EBUSY) => {
+            Err(e) if e.kind() == ErrorKind::State || e.is_errno(Errno::EBUSY) => {
                 crate::logging::warn(&format!("the cgroup is left: {e}"));
                 Ok(())
             }
