@@ -79,6 +79,16 @@ fn device_rules_need_bpf() {
 }
 
 #[test]
+fn a_signal_does_not_keep_device_rules_away() {
+    // the verifier's word for one: command 5 loads a program
+    assert_same(
+        |_| {},
+        &["bpf[0=5]=EAGAIN@1"],
+        |calls| calls.iter().any(|call| call.name == "bpf" && call.is_faulted),
+    );
+}
+
+#[test]
 fn pidfds_are_needed_from_kill_to_delete() {
     let c = Container::new(|config| args(config, &["wait"]));
     let _output = c.started();
