@@ -17,5 +17,5 @@ mod reaper;
 mod rootfs;
 mod spawn;
 
-pub(crate) use protocol::Channel;
+pub(crate) use protocol::{Channel, Started};
 pub use spawn::{Options, SpawnArgs, Spawned, spawn};
