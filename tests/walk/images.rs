@@ -174,12 +174,14 @@ impl Bare {
     }
 }
 
-/// The options of the root's overlay name its layers in the one way or the other.
+/// The options of the root's overlay name its directories in the one way or the
+/// other.
 fn without_layers(mut report: Value) -> Value {
     for mount in report["mounts"].as_array_mut().unwrap() {
         if mount["fstype"] == "overlay" {
             let options = mount["super_options"].as_array_mut().unwrap();
-            options.retain(|o| !o.as_str().unwrap().starts_with("lowerdir"));
+            let names = ["lowerdir", "upperdir", "workdir"];
+            options.retain(|o| !names.iter().any(|name| o.as_str().unwrap().starts_with(name)));
         }
     }
     report
@@ -216,6 +218,33 @@ fn layers_are_given_in_one_string_where_the_kernel_takes_no_single_ones() {
     let (c, followed) = run(&["fsopen[0~overlay]=ENODEV"]);
     assert_eq!(followed.failed().map(|call| call.text.as_str()), Some("overlay"));
     assert_told(&followed, "run", &c.id);
+}
+
+/// More than one string of fsconfig(2) has room for: by mount(2), in a child.
+#[test]
+fn many_layers_are_given_to_mount_where_the_kernel_takes_no_single_ones() {
+    let scene = Scene::new();
+    let mut program = file("probe", "").mode(0o755);
+    program.data = std::fs::read(probe()).unwrap();
+    let mut layers = vec![layer(&[dir("./"), program], "none")];
+    layers.extend((0..130).map(|n| layer(&[file(&format!("layer{n:03}"), "x")], "none")));
+    scene.import(&simple(&scene.path("oci"), "many", &layers));
+    let mut mounts = Vec::new();
+    for faults in [vec![], vec!["fsconfig[2~lowerdir+]=EINVAL".to_owned()]] {
+        let c = Bare::new();
+        let words = ["run", "--image", "many", &c.id, "--", "/probe", "list", "/"];
+        let followed = faulty(&scene, &c.tare, &words, &faults);
+        assert_eq!(followed.output.code, 0, "{:#?}", followed.output);
+        let names: Vec<String> = serde_json::from_str(&followed.output.stdout).unwrap();
+        assert_eq!(names.iter().filter(|name| name.starts_with("layer")).count(), 130);
+        mounts.push(followed.calls.iter().filter(|call| call.name == "mount").count());
+        assert!(Traces::of(&c.tare, &[&c.id]).is_empty());
+    }
+    // private, and the overlay
+    assert_eq!(mounts[1], mounts[0] + 2);
+    let place = scene.dir.path().to_str().unwrap();
+    let now = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!now.contains(place), "{now}");
 }
 
 #[test]
