@@ -42,6 +42,9 @@ pub struct Error {
     errno: Option<i32>,
 }
 
+/// What to do where the kernel does not know a call.
+const TOO_OLD: &str = "tare needs Linux 5.14, and no seccomp filter that hides its calls";
+
 /// Phrases that containerd, conmon, podman and CRI-O look for in our errors.
 ///
 /// A test freezes them: changing one breaks a caller.
@@ -72,7 +75,15 @@ impl Error {
 
     /// A system call that failed, in the words of its errno.
     pub fn errno(errno: Errno) -> Self {
-        Error { kind: ErrorKind::System, message: errno_text(errno), errno: Some(errno as i32) }
+        let error = Error {
+            kind: ErrorKind::System,
+            message: errno_text(errno),
+            errno: Some(errno as i32),
+        };
+        match errno {
+            Errno::ENOSYS => error.hint(TOO_OLD),
+            _ => error,
+        }
     }
 
     /// The same error, seen from one step further out: `step: …`.

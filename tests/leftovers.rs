@@ -57,7 +57,7 @@ fn processes() -> Vec<String> {
         .filter_map(|e| e.file_name().to_str()?.parse().ok())
         .filter(|pid| is_alive(*pid))
         .filter_map(|pid| Some((pid, name_of(pid).ok()?)))
-        .filter(|(_, name)| ["tare", "probe", "tare-probe"].contains(&name.trim()))
+        .filter(|(_, name)| ["tare", "probe", "tare-probe", "tare-faults"].contains(&name.trim()))
         .map(|(pid, name)| format!("process {pid} {}", name.trim()))
         .collect()
 }

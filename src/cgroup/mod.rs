@@ -235,11 +235,21 @@ impl Cgroup {
     /// # Errors
     /// No permission. A cgroup that is gone is no error.
     pub fn kill(&self) -> Result<()> {
+        let step = || format!("kill the cgroup {}", self.path().display());
         match tree::write(self.dir(), "cgroup.kill", "1") {
-            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
-            Err(errno) => {
-                Err(Error::errno(errno).step(format!("kill the cgroup {}", self.path().display())))
-            }
+            Ok(()) | Err(Errno::ENODEV) => Ok(()),
+            Err(Errno::ENOENT) => self.is_gone().step(step),
+            Err(errno) => Err(Error::errno(errno).step(step())),
+        }
+    }
+
+    /// For a file of it that is not there: either none is any more, or this
+    /// kernel has no such file.
+    fn is_gone(&self) -> Result<()> {
+        match openat(self.dir(), "cgroup.procs", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
+            Err(errno) => Err(errno.into()),
+            Ok(_) => Err(Error::unsupported("no cgroup.kill: tare needs Linux 5.14")),
         }
     }
 
@@ -376,7 +386,13 @@ fn load(program: &DeviceProgram) -> Result<OwnedFd> {
             Err(_same) if errno != Errno::EPERM => {
                 let log = String::from_utf8_lossy(&log);
                 let text = log.trim_matches(['\0', '\n']).replace('\n', "; ");
-                if text.is_empty() { error } else { error.hint(text) }
+                match errno {
+                    _ if !text.is_empty() => error.hint(text),
+                    Errno::ENOSYS | Errno::EINVAL => error.hint(
+                        "rules for devices need a kernel with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF",
+                    ),
+                    _ => error,
+                }
             }
             _ => error,
         }

@@ -14,7 +14,7 @@ use nix::unistd::{Pid, UnlinkatFlags, unlinkat};
 use super::limits::{Absent, Setting};
 use super::{Cgroup, CgroupRecord, Hierarchy, events};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::SysResult;
+use crate::sys::{SysResult, uninterrupted};
 
 /// Writes a file in one write, as cgroup files want it.
 pub(super) fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> SysResult<()> {
@@ -22,7 +22,7 @@ pub(super) fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> SysResult<(
     let fd = openat(dir, file, flags, Mode::empty())?;
     // an empty write never reaches the kernel's handler
     let value = if value.is_empty() { "\n" } else { value };
-    nix::unistd::write(&fd, value.as_bytes()).map(drop)
+    uninterrupted(|| nix::unistd::write(&fd, value.as_bytes())).map(drop)
 }
 
 /// Reads a whole file.

@@ -41,7 +41,8 @@ fn import(store: &Store, args: ImageImportArgs) -> anyhow::Result<()> {
         limits: Limits { layer, ..Limits::default() },
     };
     for record in store.import(&args.path, &options)? {
-        writeln!(std::io::stdout(), "{} {}", record.name, record.digest)?;
+        writeln!(std::io::stdout(), "{} {}", record.name, record.digest)
+            .step(|| super::PRINTING)?;
     }
     Ok(())
 }
@@ -50,10 +51,10 @@ fn ls(store: &Store, args: &ImageLsArgs) -> anyhow::Result<()> {
     let records = store.list()?;
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string_pretty(&records)?)?;
+        writeln!(out, "{}", serde_json::to_string_pretty(&records)?).step(|| super::PRINTING)?;
     } else if args.quiet {
         for record in &records {
-            writeln!(out, "{}", record.name)?;
+            writeln!(out, "{}", record.name).step(|| super::PRINTING)?;
         }
     } else {
         table(&mut out, &records)?;
@@ -84,7 +85,7 @@ fn table(out: &mut impl Write, records: &[Record]) -> anyhow::Result<()> {
     for row in &rows {
         let cells = row.iter().zip(widths);
         let line: Vec<_> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", line.join("  ").trim_end())?;
+        writeln!(out, "{}", line.join("  ").trim_end()).step(|| super::PRINTING)?;
     }
     Ok(())
 }
@@ -118,6 +119,7 @@ fn inspect(store: &Store, args: &ImageInspectArgs) -> anyhow::Result<()> {
         "layers": layers,
         "config": image.config,
     });
-    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&value)?)?;
+    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&value)?)
+        .step(|| super::PRINTING)?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::cli::{GlobalArgs, ListArgs, ListFormat};
 use crate::container::State;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Step};
 
 pub(super) fn run(global: &GlobalArgs, args: &ListArgs) -> anyhow::Result<()> {
     let store = super::store(global)?;
@@ -12,7 +12,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ListArgs) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for id in store.ids()? {
         if args.quiet {
-            writeln!(out, "{id}")?;
+            writeln!(out, "{id}").step(|| super::PRINTING)?;
             continue;
         }
         match store.find(&id).and_then(|entry| State::of(&entry)) {
@@ -27,13 +27,15 @@ pub(super) fn run(global: &GlobalArgs, args: &ListArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     match args.format {
-        ListFormat::Json => writeln!(out, "{}", serde_json::to_string(&states)?)?,
+        ListFormat::Json => {
+            writeln!(out, "{}", serde_json::to_string(&states)?).step(|| super::PRINTING)?
+        }
         ListFormat::Table => table(&mut out, &states)?,
     }
     Ok(())
 }
 
-fn table(out: &mut impl Write, states: &[State]) -> std::io::Result<()> {
+fn table(out: &mut impl Write, states: &[State]) -> crate::error::Result<()> {
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
     let rows = states.iter().map(|s| {
         [
@@ -54,7 +56,8 @@ fn table(out: &mut impl Write, states: &[State]) -> std::io::Result<()> {
     }
     for row in &rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())
+            .step(|| super::PRINTING)?;
     }
     Ok(())
 }

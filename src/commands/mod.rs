@@ -23,7 +23,7 @@ use anyhow::Context;
 
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::container::{ContainerId, Entry, Store};
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result, Step, one_line};
 
 /// Runs a command; the answer is tare's exit code.
 ///
@@ -39,7 +39,7 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
         anyhow::bail!("no command: see tare --help");
     };
     // a caller that ignores it would take the exit codes of our children away
-    crate::sys::process::default_signal(libc::SIGCHLD).map_err(Error::from)?;
+    crate::sys::process::default_signal(libc::SIGCHLD).step(|| "reset SIGCHLD")?;
     let json = global.log_format == LogFormat::Json;
     crate::logging::open(global.log.as_deref(), json, global.debug)?;
     let result = dispatch(global, command);
@@ -89,6 +89,9 @@ fn check(global: &GlobalArgs) -> Result<()> {
         other => Err(Error::invalid(format!("--rootless={other}: give true, false or auto"))),
     }
 }
+
+/// The step that an answer is on its way out.
+const PRINTING: &str = "write to stdout";
 
 /// For commands that make a container; callers give the option to all.
 fn refuse_systemd(global: &GlobalArgs) -> Result<()> {

@@ -108,7 +108,9 @@ fn follow(
         logging::warn(&format!("run {id}: {oom}"));
     }
     // whatever the wait failed with: nobody watches the container any more
-    let finished = running.finish(keep);
+    let finished = running
+        .finish(keep)
+        .map_err(|e| e.hint("what is left of the container goes with tare delete --force"));
     let code = waited?;
     finished?;
     Ok(code)

@@ -253,7 +253,7 @@ fn steps(
     undo: &mut Undo<'_>,
 ) -> Result<Record> {
     record.cgroup.path = hierarchy.mount_point().join(path);
-    record.cgroup_was_there = std::fs::symlink_metadata(&record.cgroup.path).is_ok();
+    record.cgroup_was_there = is_there(&record.cgroup.path)?;
     let resctrl = plan.rdt.as_ref().map(|rdt| Ok::<_, Error>((rdt, rdt::mount_point()?)));
     let resctrl = resctrl.transpose()?;
     if let Some((rdt, root)) = &resctrl {
@@ -306,6 +306,16 @@ fn steps(
         write_pid_file(path, spawned.pid())?;
     }
     Ok(record)
+}
+
+/// Whether a cgroup is there. Who can't tell must not go on: what is taken for
+/// the container's own is killed and removed with it.
+fn is_there(cgroup: &Path) -> Result<bool> {
+    match std::fs::symlink_metadata(cgroup) {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::from(e).step(format!("cgroup {}", cgroup.display()))),
+    }
 }
 
 fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {

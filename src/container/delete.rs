@@ -36,8 +36,9 @@ const FAIR_CHANCE: Duration = Duration::from_secs(2);
 pub fn delete(entry: Entry, force: bool) -> Result<()> {
     let lock = if force { lock_by_force(&entry)? } else { entry.lock()? };
     let record = match entry.load() {
-        // with force even a damaged record goes: what it told of can't be found
-        Err(_) if force => None,
+        // with force even a damaged record goes: what it told of can't be found.
+        // One that only can't be read just now may tell of a container that runs
+        Err(e) if force && e.raw_errno().is_none() => None,
         other => other?,
     };
     let Some(record) = record else {
@@ -119,12 +120,15 @@ fn remove_processes(record: &Record) -> Result<()> {
         // the end of init was the end of all: the cgroup is empty, and one call
         // removes it
         end_init(init, deadline)?;
-        if let Err(e) = record.cgroup.remove(Instant::now() + OTHERS_PATIENCE) {
+        return match record.cgroup.remove(Instant::now() + OTHERS_PATIENCE) {
             // a later container may have taken the same cgroup: who is in there
             // now is none of ours
-            crate::logging::warn(&format!("the cgroup is left: {e}"));
-        }
-        return Ok(());
+            Err(e) if e.kind() == ErrorKind::State || e.is_errno(Errno::EBUSY) => {
+                crate::logging::warn(&format!("the cgroup is left: {e}"));
+                Ok(())
+            }
+            other => other,
+        };
     }
     end_processes(record)?;
     record.cgroup.remove(deadline)
@@ -187,7 +191,9 @@ fn wait(init: InitProcess, pidfd: BorrowedFd<'_>, deadline: Instant) -> Result<(
             }
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(()),
-            Err(e) => return Err(e.into()),
+            Err(e) => {
+                return Err(Error::from(e).step(format!("wait for process {}", init.pid)));
+            }
         }
     }
 }

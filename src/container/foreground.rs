@@ -16,6 +16,7 @@ use super::notify::Listener;
 use crate::error::{Error, Result, Step};
 use crate::sandbox::Spawned;
 use crate::sys::process::{self, pidfd_send_signal, set_window_size, window_size};
+use crate::sys::uninterrupted;
 
 /// What a terminal sends for "no more input".
 const END_OF_INPUT: u8 = 4;
@@ -33,13 +34,13 @@ impl Signals {
         for signal in [SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP] {
             set.remove(signal);
         }
-        set.thread_block().step(|| "block signals")?;
+        process::block_signals(&set).step(|| "block signals")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Signals(SignalFd::with_flags(&set, flags).step(|| "signalfd")?))
     }
 
     fn next(&self) -> Result<Option<i32>> {
-        let signal = self.0.read_signal().step(|| "read a signal")?;
+        let signal = uninterrupted(|| self.0.read_signal()).step(|| "read a signal")?;
         Ok(signal.and_then(|info| i32::try_from(info.ssi_signo).ok()))
     }
 }

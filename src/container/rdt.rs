@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use super::id::ContainerId;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{RdtGroup, RdtPlan};
+use crate::sys::mountinfo::mounts;
 
 /// The container's groups: where they are, and which of them were made.
 #[derive(Debug)]
@@ -23,19 +24,15 @@ pub(super) struct Group {
 /// # Errors
 /// Nowhere.
 pub(super) fn mount_point() -> Result<PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").step(|| "read mountinfo")?;
+    let table = std::fs::read("/proc/self/mountinfo").step(|| "read mountinfo")?;
     find(&table).ok_or_else(|| {
         Error::unsupported("linux.intelRdt: no resctrl file system is mounted")
             .hint("does the processor have it? then: mount -t resctrl resctrl /sys/fs/resctrl")
     })
 }
 
-fn find(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        right.starts_with("resctrl ").then_some(())?;
-        left.split(' ').nth(4).map(PathBuf::from)
-    })
+fn find(table: &[u8]) -> Option<PathBuf> {
+    mounts(table).find(|mount| mount.fstype() == b"resctrl").map(|mount| mount.point())
 }
 
 /// What goes when the container does: its monitoring group, and a group of its
@@ -185,10 +182,10 @@ mod tests {
 
     #[test]
     fn it_is_found_by_its_type() {
-        let table = "22 1 0:21 / /sys rw - sysfs sysfs rw\n\
+        let table = b"22 1 0:21 / /sys rw - sysfs sysfs rw\n\
                      30 22 0:27 / /sys/fs/resctrl rw,relatime shared:9 - resctrl resctrl rw,cdp\n";
         assert_eq!(find(table), Some("/sys/fs/resctrl".into()));
-        assert_eq!(find("22 1 0:21 / /resctrl rw - tmpfs resctrl rw"), None);
+        assert_eq!(find(b"22 1 0:21 / /resctrl rw - tmpfs resctrl rw"), None);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl InitProcess {
 fn stat(pid: Pid) -> Result<Option<(u64, bool)>> {
     let mut buffer = [0u8; 1024];
     let read = std::fs::File::open(format!("/proc/{pid}/stat"))
-        .and_then(|mut file| std::io::Read::read(&mut file, &mut buffer));
+        .and_then(|file| read_once(file, &mut buffer));
     let text = match read {
         // one read: the kernel writes the line whole, and 1024 bytes hold it
         Ok(length) => String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()),
@@ -122,6 +122,15 @@ fn stat(pid: Pid) -> Result<Option<(u64, bool)>> {
         Error::new(ErrorKind::System, format!("/proc/{pid}/stat has no start time"))
     })?;
     Ok(Some((start, state != "Z" && state != "X")))
+}
+
+fn read_once(mut file: std::fs::File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match std::io::Read::read(&mut file, buffer) {
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 impl Record {

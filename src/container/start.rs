@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::renameat;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_on,
     socket,
@@ -10,12 +11,16 @@ use nix::sys::socket::{
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::notify::{Listener, NotifySocket};
-use super::record::Record;
+use super::record::{InitProcess, Record};
 use super::state::Status;
 use super::store::{Entry, START_SOCKET};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sandbox::Channel;
 use crate::sandbox::hooks::{self, HookState};
+use crate::sandbox::{Channel, Started};
+use crate::sys::uninterrupted;
+
+/// Name of the start socket while it is called.
+const CALLED_SOCKET: &str = "called";
 
 fn seqpacket() -> Result<OwnedFd> {
     socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
@@ -24,15 +29,15 @@ fn seqpacket() -> Result<OwnedFd> {
 
 /// The socket's address: by descriptor, as a path in a sockaddr has 108 bytes
 /// and a state root may be deeper.
-fn address(entry: &Entry) -> Result<UnixAddr> {
-    let path = format!("/proc/self/fd/{}/{START_SOCKET}", entry.dir().as_raw_fd());
+fn address(entry: &Entry, name: &str) -> Result<UnixAddr> {
+    let path = format!("/proc/self/fd/{}/{name}", entry.dir().as_raw_fd());
     UnixAddr::new(path.as_str()).step(|| "start socket")
 }
 
 /// The socket on which init will wait for `start`.
 pub(super) fn listen(entry: &Entry) -> Result<OwnedFd> {
     let socket = seqpacket()?;
-    bind(socket.as_raw_fd(), &address(entry)?).step(|| "bind the start socket")?;
+    bind(socket.as_raw_fd(), &address(entry, START_SOCKET)?).step(|| "bind the start socket")?;
     listen_on(&socket, Backlog::new(1)?).step(|| "listen on the start socket")?;
     Ok(socket)
 }
@@ -61,17 +66,17 @@ pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
     let ready = manager.map(|manager| Listener::bind(entry, manager)).transpose()?.flatten();
     // before it runs: a process that ends at once leaves no descriptor to ask for
     let pidfd = init.open()?;
-    let socket = seqpacket()?;
-    connect(socket.as_raw_fd(), &address(entry)?).step(|| "call init")?;
-    // it has the call now: from here on the container counts as running
-    match unlinkat(entry.dir(), START_SOCKET, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(e) => return Err(Error::from(e).step("remove the start socket")),
-    }
-    if let Err(error) = Channel::from_socket(socket).await_execve() {
-        // it is about to exit: after this command it counts as stopped
-        super::delete::wait_for_end(init)?;
-        return Err(record.cgroup.explain(error));
+    let channel = call_init(entry, init)?;
+    match channel.await_execve() {
+        Ok(Started::Executed) => {}
+        Ok(Started::Failed(error)) => {
+            // it is about to exit: after this command it counts as stopped
+            super::delete::wait_for_end(init)?;
+            return Err(record.cgroup.explain(error));
+        }
+        // its program may run by now: who is told of a failure needs to know
+        // that it does not
+        Err(e) => return Err(stop(&record, e)),
     }
     run_poststart(&record, init.pid)?;
     // others may want the container while its program makes itself ready
@@ -82,15 +87,45 @@ pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
     }
 }
 
+/// Calls init: from here on the container counts as running.
+///
+/// The socket's name is out of the way before the call and comes back if there
+/// was none: a call can't be taken back.
+fn call_init(entry: &Entry, init: InitProcess) -> Result<Channel> {
+    let socket = seqpacket()?;
+    let dir = entry.dir();
+    renameat(dir, START_SOCKET, dir, CALLED_SOCKET).step(|| "rename the start socket")?;
+    let address = address(entry, CALLED_SOCKET)?;
+    if let Err(e) = uninterrupted(|| connect(socket.as_raw_fd(), &address)) {
+        if e == Errno::ECONNREFUSED {
+            // nobody listens any more: init is on its way out, if not gone
+            super::delete::wait_for_end(init)?;
+            return Err(Error::new(ErrorKind::State, "call init: the container's init has died"));
+        }
+        let back = renameat(dir, CALLED_SOCKET, dir, START_SOCKET);
+        let e = Error::from(e).step("call init");
+        return Err(match back {
+            Ok(()) => e,
+            Err(left) => e.hint(format!("and its undoing failed: {}", Error::from(left))),
+        });
+    }
+    // the name means nothing any more, and goes with the state directory
+    unlinkat(dir, CALLED_SOCKET, UnlinkatFlags::NoRemoveDir).unwrap_or_default();
+    Ok(Channel::from_socket(socket))
+}
+
+/// Ends a container whose start has failed half-way.
+fn stop(record: &Record, e: Error) -> Error {
+    match super::delete::end_processes(record) {
+        Ok(()) => e.hint("the container was stopped"),
+        Err(left) => e.hint(format!("and stopping the container failed: {left}")),
+    }
+}
+
 /// Runs the poststart hooks. When one fails, the container is stopped.
 pub(super) fn run_poststart(record: &Record, pid: i32) -> Result<()> {
     let state = hook_state(record, "running", pid);
-    hooks::run("poststart", &record.poststart, &state).map_err(|e| {
-        match super::delete::end_processes(record) {
-            Ok(()) => e.hint("the container was stopped"),
-            Err(left) => e.hint(format!("and stopping the container failed: {left}")),
-        }
-    })
+    hooks::run("poststart", &record.poststart, &state).map_err(|e| stop(record, e))
 }
 
 /// What a hook gets to know.

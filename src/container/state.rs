@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 use serde::Serialize;
@@ -72,8 +73,10 @@ impl Status {
         if !init.is_alive()? {
             return Ok(Status::Stopped);
         }
-        if fstatat(entry.dir(), START_SOCKET, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
-            return Ok(Status::Created);
+        match fstatat(entry.dir(), START_SOCKET, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => return Ok(Status::Created),
+            Err(Errno::ENOENT) => {}
+            Err(e) => return Err(Error::from(e).step("look for the start socket")),
         }
         let frozen = match Cgroup::open(record.cgroup.clone()) {
             Ok(cgroup) => cgroup.frozen()?,

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
@@ -14,6 +14,7 @@ use super::id::ContainerId;
 use super::record::Record;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::fs::open_dir;
+use crate::sys::lock::{FileLock, Sharing};
 
 /// The directory that holds the state of containers.
 #[derive(Debug, Clone)]
@@ -32,7 +33,10 @@ pub struct Entry {
 
 /// Held while something about a container changes.
 #[derive(Debug)]
-pub struct Lock(Flock<OwnedFd>);
+pub struct Lock(FileLock);
+
+/// The step that a lock is.
+const LOCKING: &str = "lock the container";
 
 /// Name of the socket on which an init waits for `start`.
 pub(super) const START_SOCKET: &str = "start";
@@ -63,6 +67,7 @@ impl Store {
     /// [`ErrorKind::Exists`] when the id is in use.
     pub fn reserve(&self, id: &ContainerId) -> Result<(Entry, Lock)> {
         let root = self.open_or_make_root()?;
+        let held = root.try_clone().step(|| self.show())?;
         let mode = Mode::from_bits_truncate(0o700);
         match mkdirat(&root, id.as_str(), mode) {
             Ok(()) => {}
@@ -75,9 +80,19 @@ impl Store {
             }
             Err(e) => return Err(Error::from(e).step(format!("mkdir {}/{id}", self.show()))),
         }
-        let entry = self.entry(root, id)?;
-        let lock = entry.lock()?;
-        Ok((entry, lock))
+        let reserved = self.entry(root, id).and_then(|entry| {
+            let lock = entry.lock()?;
+            Ok((entry, lock))
+        });
+        if let Err(e) = reserved {
+            // nothing is in it, and nobody else would know whose it is
+            let removed = unlinkat(&held, id.as_str(), UnlinkatFlags::RemoveDir);
+            return Err(match removed {
+                Ok(()) => e,
+                Err(left) => e.hint(format!("and its undoing failed: {}", Error::from(left))),
+            });
+        }
+        reserved
     }
 
     /// The state directory of a container.
@@ -161,23 +176,19 @@ impl Entry {
     /// # Errors
     /// [`ErrorKind::NotFound`] when the container was deleted meanwhile.
     pub fn lock(&self) -> Result<Lock> {
-        // opened anew: a copy of `dir` would share its lock with every other copy
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut fd = Some(openat(&self.dir, ".", flags, Mode::empty())?);
-        let flock = loop {
-            let Some(this) = fd.take() else { return Err(Errno::EBADF.into()) };
-            match Flock::lock(this, FlockArg::LockExclusive) {
-                Ok(flock) => break flock,
-                Err((again, Errno::EINTR)) => fd = Some(again),
-                Err((_, e)) => return Err(Error::from(e).step("lock the container")),
-            }
-        };
+        let lock = FileLock::wait(self.open_for_lock()?, Sharing::Exclusive).step(|| LOCKING)?;
         self.still_there()?;
-        Ok(Lock(flock))
+        Ok(Lock(lock))
+    }
+
+    /// Opened anew: a copy of `dir` would share its lock with every other copy.
+    fn open_for_lock(&self) -> Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        openat(&self.dir, ".", flags, Mode::empty()).step(|| LOCKING)
     }
 
     fn still_there(&self) -> Result<()> {
-        if fstat(&self.dir)?.st_nlink == 0 {
+        if fstat(&self.dir).step(|| LOCKING)?.st_nlink == 0 {
             return Err(Error::new(
                 ErrorKind::NotFound,
                 format!("container {} {}", self.id, phrase::DOES_NOT_EXIST),
@@ -191,12 +202,10 @@ impl Entry {
     /// # Errors
     /// As for [`Entry::lock`].
     pub fn try_lock(&self) -> Result<Option<Lock>> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let fd = openat(&self.dir, ".", flags, Mode::empty())?;
-        match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
-            Ok(flock) => self.still_there().map(|()| Some(Lock(flock))),
-            Err((_, Errno::EWOULDBLOCK | Errno::EINTR)) => Ok(None),
-            Err((_, e)) => Err(Error::from(e).step("lock the container")),
+        let lock = FileLock::try_now(self.open_for_lock()?, Sharing::Exclusive).step(|| LOCKING)?;
+        match lock {
+            Some(lock) => self.still_there().map(|()| Some(Lock(lock))),
+            None => Ok(None),
         }
     }
 

@@ -214,7 +214,8 @@ mod tests {
         let ids: BTreeSet<&str> = GROUPS.iter().flat_map(|g| g.2.iter().map(|row| row.0)).collect();
         let rows = docs.lines().filter(|line| line.starts_with("| ")).skip(1);
         let mut count = 0;
-        for row in rows {
+        // some can't be tried without doing what they are for
+        for row in rows.filter(|row| !row.ends_with("| – |")) {
             let id = row.rsplit('`').nth(1).unwrap_or_default();
             assert!(ids.contains(id), "{row}");
             count += 1;

@@ -18,6 +18,7 @@ use super::extract::OPAQUE;
 use super::tree::{self, name_path, names};
 use crate::error::{Error, Result, Step};
 use crate::sys::fs::{open_dir, open_plain, reflink, set_xattr, set_xattr_at, xattrs_at};
+use crate::sys::uninterrupted;
 
 /// Copies the merged view of `layers` (from the bottom up) into `target`, an
 /// empty directory.
@@ -199,7 +200,9 @@ fn copy_data(from: &OwnedFd, to: &OwnedFd, size: i64) -> Result<()> {
         let (mut read, mut write) = (start, start);
         while read < end {
             let left = usize::try_from(end - read).unwrap_or(usize::MAX);
-            let n = copy_file_range(from, Some(&mut read), to, Some(&mut write), left);
+            let n = uninterrupted(|| {
+                copy_file_range(from, Some(&mut read), to, Some(&mut write), left)
+            });
             match n {
                 Ok(0) => return Err(Error::from(Errno::EIO).step("the layer's file shrank")),
                 Ok(_) => {}

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::unistd::syncfs;
 
 use super::digest::Digest;
@@ -30,6 +30,7 @@ use super::store::Store;
 use super::tree;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::fs::open_dir;
+use crate::sys::lock::{FileLock, Sharing};
 
 /// What to import, and how.
 #[derive(Debug, Clone, Default)]
@@ -151,7 +152,8 @@ fn unpack_all(
     let workers = thread::available_parallelism().map_or(2, usize::from);
     thread::scope(|scope| {
         for _ in 1..workers.min(missing.len()) {
-            scope.spawn(work);
+            // those that are there do the work of one that can't be had
+            drop(thread::Builder::new().spawn_scoped(scope, work));
         }
         work();
     });
@@ -253,7 +255,7 @@ fn record(store: &Store, choice: &Choice, name: String) -> Result<Record> {
 #[derive(Debug)]
 pub(crate) struct Staging {
     path: PathBuf,
-    _lock: Flock<File>,
+    _lock: FileLock,
 }
 
 static STAGINGS: AtomicU64 = AtomicU64::new(0);
@@ -268,9 +270,16 @@ impl Staging {
         let nanos = nanos.map_or(0, |t| t.subsec_nanos());
         let path = parent.join(format!("{}-{count}-{nanos:08x}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&path).step(|| format!("make {}", path.display()))?;
-        let lock = Flock::lock(File::open(&path)?, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, e)| Error::from(e).step("lock the staging directory"))?;
-        Ok(Staging { path, _lock: lock })
+        let lock = File::open(&path).step(|| "open the staging directory").and_then(|dir| {
+            FileLock::wait(dir, Sharing::Exclusive).step(|| "lock the staging directory")
+        });
+        match lock {
+            Ok(lock) => Ok(Staging { path, _lock: lock }),
+            Err(e) => Err(match fs::remove_dir(&path) {
+                Ok(()) => e,
+                Err(left) => e.hint(format!("and its undoing failed: {left}")),
+            }),
+        }
     }
 
     /// Where a layer is being made.
@@ -298,10 +307,9 @@ fn remove_dir(path: &Path) -> Result<()> {
 }
 
 /// Held while a staging directory is made or judged.
-fn gate(parent: &Path) -> Result<Flock<File>> {
+fn gate(parent: &Path) -> Result<FileLock> {
     let dir = File::open(parent).step(|| format!("open {}", parent.display()))?;
-    Flock::lock(dir, FlockArg::LockExclusive)
-        .map_err(|(_, e)| Error::from(e).step("lock the staging directories"))
+    FileLock::wait(dir, Sharing::Exclusive).step(|| "lock the staging directories")
 }
 
 /// Removes what imports that died have left.
@@ -316,7 +324,7 @@ fn clean_staging(store: &Store) -> Result<()> {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 other => other?,
             };
-            if let Ok(lock) = Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            if let Some(lock) = FileLock::try_now(dir, Sharing::Exclusive)? {
                 stale.push((path, lock));
             }
         }

@@ -6,8 +6,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::FlockArg;
-
 use super::digest::Digest;
 use super::import::Staging;
 use super::record::{Record, Reference, read_dir_json, record_file};
@@ -15,6 +13,7 @@ use super::store::Store;
 use super::tree;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::fs::open_dir;
+use crate::sys::lock::Sharing;
 
 impl Store {
     /// Removes images, and the layers that nothing else uses.
@@ -28,7 +27,7 @@ impl Store {
         for name in names {
             self.find(name)?;
         }
-        let _lock = self.lock(FlockArg::LockExclusive)?;
+        let _lock = self.lock(Sharing::Exclusive)?;
         let (going, staying): (Vec<_>, Vec<_>) =
             self.list()?.into_iter().partition(|r| names.contains(&r.name));
         let kept = used_layers(&staying);

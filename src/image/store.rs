@@ -21,7 +21,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::Mode;
 use oci_spec::image::ImageConfiguration;
 
@@ -34,6 +33,7 @@ use super::record::{
 use super::select::Selector;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::fs::{open_dir, replace_file};
+use crate::sys::lock::{FileLock, Sharing};
 
 pub use super::import::Options as ImportOptions;
 pub use super::record::{LayerRecord, Record};
@@ -51,7 +51,7 @@ pub struct Image {
     /// The layers' directories, from the bottom up, each once.
     pub layers: Vec<PathBuf>,
     record: Record,
-    _lock: Arc<Flock<File>>,
+    _lock: Arc<FileLock>,
 }
 
 impl Image {
@@ -174,7 +174,7 @@ impl Store {
     pub fn image(&self, name: &str) -> Result<Image> {
         // a store without images has no lock yet
         self.find(name)?;
-        let lock = self.lock(FlockArg::LockShared)?;
+        let lock = self.lock(Sharing::Shared)?;
         let record = self.find(name)?;
         let step = || format!("image {name}");
         let bytes = fs::read(self.blob_path(&record.config_digest)).step(step)?;
@@ -232,7 +232,7 @@ impl Store {
     }
 
     /// Makes the directories and locks the store for use.
-    pub(crate) fn prepare(&self) -> Result<Flock<File>> {
+    pub(crate) fn prepare(&self) -> Result<FileLock> {
         let step = || format!("image store {}", self.path.display());
         let mut dirs = DirBuilder::new();
         dirs.recursive(true).mode(0o700);
@@ -251,15 +251,15 @@ impl Store {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).step(step),
             _ => {}
         }
-        self.lock(FlockArg::LockShared)
+        self.lock(Sharing::Shared)
     }
 
-    pub(crate) fn lock(&self, how: FlockArg) -> Result<Flock<File>> {
+    pub(crate) fn lock(&self, how: Sharing) -> Result<FileLock> {
         let step = || format!("image store {}: lock", self.path.display());
         let mut options = File::options();
         let file = options.create(true).truncate(false).write(true);
         let file = file.open(self.path.join("lock")).step(step)?;
-        Flock::lock(file, how).map_err(|(_, e)| Error::from(e).step(step()))
+        FileLock::wait(file, how).step(step)
     }
 
     /// The image's layers for an overlay, which needs one at least: an empty

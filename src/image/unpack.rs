@@ -56,10 +56,10 @@ pub fn unpack(store: &Store, image: &Image, bundle: &Path, mode: RootfsForm) -> 
     let made_dir = claim(&bundle).step(step)?;
     let mark = Mark { store: store.path().to_owned(), image: image.name.clone(), mode, made_dir };
     let done = fill(store, image, &bundle, &mark);
-    if done.is_err() {
-        // the first error is the one to tell
-        undo(&bundle, &mark).unwrap_or_default();
-    }
+    let done = done.map_err(|e| match undo(&bundle, &mark) {
+        Ok(()) => e,
+        Err(left) => e.hint(format!("and its undoing failed: {left}")),
+    });
     done.step(step)
 }
 
@@ -131,8 +131,9 @@ fn json_error(e: serde_json::Error) -> Error {
 /// System when they can't be read or set.
 pub fn copy_root(layers: &[PathBuf], upper: &Path) -> Result<()> {
     if let Some(top) = layers.last() {
-        super::parents::copy_attributes(open_dir(top)?.as_fd(), open_dir(upper)?.as_fd())
-            .step(|| "attributes of the root directory")?;
+        let step = || "attributes of the root directory";
+        let (top, upper) = (open_dir(top).step(step)?, open_dir(upper).step(step)?);
+        super::parents::copy_attributes(top.as_fd(), upper.as_fd()).step(step)?;
     }
     Ok(())
 }

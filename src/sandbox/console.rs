@@ -32,7 +32,8 @@ pub(super) fn open(root: BorrowedFd<'_>) -> Result<Pty> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
     let master = open_in_root(root, Path::new("/dev/pts/ptmx"), flags, Mode::empty())
         .step(|| "process.terminal: open /dev/pts/ptmx (a devpts has to be mounted there)")?;
-    if fstatfs(&master)?.filesystem_type() != DEVPTS {
+    let found = fstatfs(&master).step(|| "statfs of the pty")?;
+    if found.filesystem_type() != DEVPTS {
         return Err(Error::invalid("process.terminal: /dev/pts/ptmx is not on a devpts"));
     }
     process::unlock_pty(master.as_fd()).step(|| "unlock the pty")?;
@@ -50,8 +51,6 @@ pub(super) fn take(terminal: &OwnedFd, plan: &ProcessPlan) -> Result<()> {
     }
     fchown(terminal, Some(Uid::from_raw(plan.uid)), None::<Gid>).step(|| "chown of the pty")?;
     process::set_controlling_terminal(terminal.as_fd()).step(|| "set the controlling terminal")?;
-    dup2_stdin(terminal)?;
-    dup2_stdout(terminal)?;
-    dup2_stderr(terminal)?;
-    Ok(())
+    let streams = dup2_stdin(terminal).and(dup2_stdout(terminal)).and(dup2_stderr(terminal));
+    streams.step(|| "make the pty stdin, stdout and stderr")
 }

@@ -123,7 +123,12 @@ fn replace_ptmx(root: BorrowedFd<'_>, dev: BorrowedFd<'_>) -> Result<()> {
     let found = fstatat(dev, "ptmx", AtFlags::AT_SYMLINK_NOFOLLOW)?;
     let is_node = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits();
     let own = open_in_root(root, Path::new("/dev/pts/ptmx"), OFlag::O_PATH, Mode::empty());
-    if is_node && own.is_ok() {
+    let has_own = match own {
+        Ok(_) => true,
+        Err(Errno::ENOENT | Errno::ENOTDIR) => false,
+        Err(e) => return Err(Error::from(e).step("open /dev/pts/ptmx")),
+    };
+    if is_node && has_own {
         nix::unistd::unlinkat(dev, "ptmx", nix::unistd::UnlinkatFlags::NoRemoveDir)?;
         symlinkat("pts/ptmx", dev, "ptmx")?;
     }

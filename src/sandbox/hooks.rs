@@ -6,8 +6,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
@@ -39,7 +40,7 @@ pub(crate) fn run(kind: &str, hooks: &[HookPlan], state: &HookState<'_>) -> Resu
         return Ok(());
     }
     // what the caller left open is for the program at most
-    close_range_on_exec(3).step(|| "keep descriptors from hooks")?;
+    keep_descriptors()?;
     let json = serde_json::to_vec(state)
         .map_err(|e| Error::new(ErrorKind::System, format!("{kind} hook: encode state: {e}")))?;
     for (index, hook) in hooks.iter().enumerate() {
@@ -48,44 +49,69 @@ pub(crate) fn run(kind: &str, hooks: &[HookPlan], state: &HookState<'_>) -> Resu
     Ok(())
 }
 
+/// Marks all descriptors but the first three close-on-exec.
+pub(super) fn keep_descriptors() -> Result<()> {
+    close_range_on_exec(3).map_err(|errno| {
+        let e = Error::from(errno).step("keep descriptors from hooks: close_range");
+        match errno {
+            Errno::EINVAL => e.hint("CLOSE_RANGE_CLOEXEC needs Linux 5.11, and tare 5.14"),
+            _ => e,
+        }
+    })
+}
+
 fn run_one(hook: &HookPlan, state: &[u8]) -> Result<()> {
     // files in memory instead of pipes: nobody can block on them
-    let mut input = memory_file("state")?;
-    input.write_all(state)?;
-    input.seek(SeekFrom::Start(0))?;
-    let mut output = memory_file("output")?;
+    let input = state_file(state).step(|| "file for the state")?;
+    let mut output = memory_file("output").step(|| "file for the output")?;
     let mut command = Command::new(&hook.path);
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);
     }
     command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
-    command.stdin(input).stdout(output.try_clone()?).stderr(output.try_clone()?);
+    let copy = || output.try_clone().step(|| "file for the output");
+    command.stdin(input).stdout(copy()?).stderr(copy()?);
     let mut child = command.spawn().step(|| "start")?;
-    let status = match hook.timeout {
-        None => child.wait()?,
-        Some(seconds) => {
-            let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(-1));
-            let pidfd = pidfd_open(pid).step(|| "watch")?;
-            if !ends_within(pidfd.as_fd(), seconds)? {
-                child.kill().step(|| "kill after its timeout")?;
-                child.wait()?;
-                return Err(Error::new(
-                    ErrorKind::System,
-                    format!("did not end within its timeout of {seconds} s"),
-                ));
-            }
-            child.wait()?
+    let status = match wait_for(&mut child, hook.timeout) {
+        Ok(status) => status,
+        Err(e) => {
+            // it must not go on behind the back of a command that has failed
+            let killed = child.kill().and_then(|()| child.wait());
+            return Err(match killed {
+                Ok(_) => e,
+                Err(left) => e.hint(format!("and it was not killed: {}", Error::from(left))),
+            });
         }
     };
     if status.success() {
         return Ok(());
     }
     let mut said = String::new();
-    output.seek(SeekFrom::Start(0))?;
+    output.seek(SeekFrom::Start(0)).step(|| "read its output")?;
     output.take(4096).read_to_string(&mut said).unwrap_or_default();
     let said = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let error = Error::new(ErrorKind::System, describe(status));
     Err(if said.is_empty() { error } else { error.hint(format!("it said: {}", said.trim())) })
+}
+
+/// The state, to be read from its beginning.
+fn state_file(state: &[u8]) -> Result<File> {
+    let mut file = memory_file("state")?;
+    file.write_all(state)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file)
+}
+
+fn wait_for(child: &mut Child, timeout: Option<u64>) -> Result<ExitStatus> {
+    if let Some(seconds) = timeout {
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(-1));
+        let pidfd = pidfd_open(pid).step(|| "watch")?;
+        if !ends_within(pidfd.as_fd(), seconds).step(|| "watch")? {
+            let text = format!("did not end within its timeout of {seconds} s");
+            return Err(Error::new(ErrorKind::System, text));
+        }
+    }
+    child.wait().step(|| "wait for its end")
 }
 
 fn memory_file(name: &str) -> Result<File> {
@@ -99,7 +125,7 @@ fn ends_within(pidfd: std::os::fd::BorrowedFd<'_>, seconds: u64) -> Result<bool>
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], timeout) {
             Ok(0) if left.is_zero() => return Ok(false),
-            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
+            Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(true),
             Err(e) => return Err(e.into()),
         }

@@ -121,9 +121,9 @@ fn close_what_is_not_ours(init: &Init<'_>) -> Result<()> {
     keep.push(init.channel.as_fd().as_raw_fd());
     keep.extend(init.listener.iter().chain(&init.rootfs).map(AsRawFd::as_raw_fd));
     let first = RawFd::try_from(init.options.first_closed_fd()).unwrap_or(RawFd::MAX);
-    process::close_all_but(first, &keep).step(|| "close the runtime's descriptors")?;
+    process::close_all_but(first, &keep).step(|| "close the runtime's descriptors: close_range")?;
     // what is preserved is opened up again right before execve
-    process::close_range_on_exec(3).step(|| "keep descriptors from hooks")
+    hooks::keep_descriptors()
 }
 
 pub(super) fn join(joins: &[Join], which: impl Fn(CloneFlags) -> bool) -> Result<()> {

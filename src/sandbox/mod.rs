@@ -21,5 +21,5 @@ mod rootfs;
 mod scheduling;
 mod spawn;
 
-pub(crate) use protocol::Channel;
+pub(crate) use protocol::{Channel, Started};
 pub use spawn::{Options, SpawnArgs, Spawned, spawn};

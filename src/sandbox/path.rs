@@ -44,7 +44,8 @@ pub(super) fn ensure_parent(root: BorrowedFd<'_>, path: &Path) -> Result<(OwnedF
 /// Walks down and makes each missing part. A symbolic link that leads nowhere
 /// is followed inside the root, and what it names is made.
 fn make(root: BorrowedFd<'_>, path: &Path, missing: Missing, links: u32) -> Result<OwnedFd> {
-    let mut here = open_in_root(root, Path::new("/"), OFlag::O_PATH, Mode::empty())?;
+    let mut here = open_in_root(root, Path::new("/"), OFlag::O_PATH, Mode::empty())
+        .step(|| format!("make {}", path.display()))?;
     let mut done = PathBuf::from("/");
     let mut rest = path.components().filter(|part| matches!(part, Component::Normal(_))).peekable();
     while let Some(part) = rest.next() {

@@ -31,7 +31,8 @@ use nix::sys::socket::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::uninterrupted;
 
 /// Most bytes of a packet: an error's line and its frame.
 const MAX_PACKET: usize = 32 << 10;
@@ -64,6 +65,15 @@ impl Message {
             other => std::borrow::Cow::Borrowed(other),
         }
     }
+}
+
+/// What came of a start.
+#[derive(Debug)]
+pub(crate) enum Started {
+    /// Init runs the container's program.
+    Executed,
+    /// It does not, and is about to exit.
+    Failed(Error),
 }
 
 /// One end of the conversation.
@@ -99,8 +109,10 @@ impl Channel {
         let rights = raw.as_ref().map(|fds| [ControlMessage::ScmRights(fds)]);
         let control = rights.as_ref().map(|r| r.as_slice()).unwrap_or_default();
         let slices = [IoSlice::new(&bytes)];
-        sendmsg::<()>(self.socket.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?;
-        Ok(())
+        let socket = self.socket.as_raw_fd();
+        uninterrupted(|| sendmsg::<()>(socket, &slices, control, MsgFlags::MSG_NOSIGNAL, None))
+            .map(drop)
+            .step(|| "send a message to the other side")
     }
 
     /// Waits for a message; `None` at the end of the stream.
@@ -114,7 +126,7 @@ impl Channel {
                 Err(Errno::EINTR) => {}
                 // the other side died with our last message unread
                 Err(Errno::ECONNRESET) => return Ok(None),
-                Err(e) => return Err(e.into()),
+                Err(e) => return Err(Error::from(e).step("wait for the other side")),
                 Ok(received) => break (received.bytes, first_fd(&received)?),
             }
         };
@@ -128,23 +140,22 @@ impl Channel {
         Ok(Some((message, fd)))
     }
 
-    /// The runtime's side, after the start: waits until init runs its program.
+    /// The runtime's side, after the start: waits until init runs its program,
+    /// or says why not.
     ///
     /// # Errors
-    /// What failed in init; that it died before its program ran.
-    pub(crate) fn await_execve(&self) -> Result<()> {
+    /// Init can't be heard: whether its program runs is not known.
+    pub(crate) fn await_execve(&self) -> Result<Started> {
         let mut executing = false;
         loop {
             match self.receive()? {
-                None if executing => return Ok(()),
+                None if executing => return Ok(Started::Executed),
                 None => {
-                    return Err(Error::new(
-                        ErrorKind::State,
-                        "the container's init died before its program ran",
-                    ));
+                    let text = "the container's init died before its program ran";
+                    return Ok(Started::Failed(Error::new(ErrorKind::State, text)));
                 }
                 Some((Message::Executing, _)) => executing = true,
-                Some((Message::Failed(error), _)) => return Err(error),
+                Some((Message::Failed(error), _)) => return Ok(Started::Failed(error)),
                 Some(_) => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
             }
         }

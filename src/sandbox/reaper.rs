@@ -22,7 +22,7 @@ pub(super) fn supervise(
     execute: impl FnOnce() -> Error,
 ) -> Result<Infallible> {
     // from here on no signal is lost: they wait until init asks for them
-    SigSet::all().thread_block().step(|| "init: block signals")?;
+    process::block_signals(&SigSet::all()).step(|| "init: block signals")?;
     let how = CloneHow::default();
     let child = clone_child(how, || {
         let error = match detach(terminal) {
@@ -50,7 +50,7 @@ fn detach(terminal: bool) -> Result<()> {
         // SIGTTOU is blocked, so this does not stop us
         tcsetpgrp(std::io::stdin().as_fd(), getpid()).step(|| "take the terminal")?;
     }
-    SigSet::empty().thread_set_mask().step(|| "unblock signals")
+    process::unblock_signals().step(|| "unblock signals")
 }
 
 fn serve(program: Pid) -> i32 {

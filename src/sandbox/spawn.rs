@@ -14,10 +14,11 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::init::{self, Init, Join};
-use super::protocol::{Channel, Message};
+use super::protocol::{Channel, Message, Started};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{IdMapping, Plan, namespace_name};
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
+use crate::sys::{SysResult, uninterrupted};
 
 /// Choices of the caller that are not in the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -111,6 +112,7 @@ fn explain_clone(e: Error) -> Error {
         Some(Errno::EOPNOTSUPP) => {
             Some("the cgroup is threaded or below such a one (cgroup.type), and takes no process")
         }
+        Some(Errno::E2BIG) => Some("CLONE_INTO_CGROUP needs Linux 5.7, and tare 5.14"),
         Some(Errno::EUSERS) => Some("user namespaces are nested too deep"),
         _ => None,
     };
@@ -175,7 +177,7 @@ fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
     })
     .map_err(|e| explain_clone(e.into()))?;
     // it ends by itself, at once: everything it does is a few system calls
-    waitid(Id::PIDFd(helper.pidfd.as_fd()), WaitPidFlag::WEXITED).step(|| "wait for the helper")?;
+    wait_for_end(helper.pidfd.as_fd()).step(|| "wait for the helper")?;
     match ours.receive()? {
         Some((Message::Moved(pid), Some(pidfd))) => Ok(Child { pid: Pid::from_raw(pid), pidfd }),
         Some((Message::Failed(error), _)) => Err(error),
@@ -301,7 +303,10 @@ impl Spawned {
     /// Why the program could not be executed, in init's words.
     pub fn start(&self) -> Result<()> {
         self.release()?;
-        self.channel.await_execve()
+        match self.channel.await_execve()? {
+            Started::Executed => Ok(()),
+            Started::Failed(error) => Err(error),
+        }
     }
 
     /// Init's pid, as the runtime sees it.
@@ -329,17 +334,21 @@ impl Spawned {
         // it may have ended by itself
         pidfd_send_signal(self.pidfd(), libc::SIGKILL).unwrap_or_default();
         // ECHILD: it has been reaped before
-        waitid(Id::PIDFd(self.pidfd()), WaitPidFlag::WEXITED).unwrap_or(WaitStatus::StillAlive);
+        wait_for_end(self.pidfd()).unwrap_or(WaitStatus::StillAlive);
     }
 
     fn unexpected_death(&self) -> Error {
-        let how = match waitid(Id::PIDFd(self.pidfd()), WaitPidFlag::WEXITED) {
+        let how = match wait_for_end(self.pidfd()) {
             Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
             Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
             _ => "has gone".to_owned(),
         };
         Error::new(ErrorKind::System, format!("the container's init {how} during its set-up"))
     }
+}
+
+fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {
+    uninterrupted(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED))
 }
 
 fn write_maps(pid: Pid, plan: &Plan) -> Result<()> {

@@ -80,8 +80,14 @@ struct IdAttr {
     open_flags: u32,
 }
 
+/// How often a load that a signal has come in between of is tried again.
+const TRIES: u32 = 32;
+
 /// Loads a program for the device controller. With `log`, the verifier writes
 /// its findings there, which costs time: for a second try, after a failure.
+///
+/// The verifier gives up with EAGAIN when a signal arrives, one that is about to
+/// be ignored or a stop among them; that is tried again.
 pub fn load_device_program(insns: &[Insn], log: Option<&mut [u8]>) -> SysResult<OwnedFd> {
     let mut attr = LoadAttr {
         prog_type: PROG_TYPE_CGROUP_DEVICE,
@@ -97,10 +103,15 @@ pub fn load_device_program(insns: &[Insn], log: Option<&mut [u8]>) -> SysResult<
         attr.log_size = u32::try_from(log.len()).unwrap_or(u32::MAX);
         attr.log_buf = address(log.as_mut_ptr());
     }
-    // SAFETY: the attributes point to the instructions, a string that ends in
-    // NUL and the log, which all outlive the call and have the lengths given.
-    let fd = unsafe { bpf(PROG_LOAD, &mut attr) }?;
-    Ok(owned(fd))
+    let mut tries = 1;
+    loop {
+        // SAFETY: the attributes point to the instructions, a string that ends in
+        // NUL and the log, which all outlive the call and have the lengths given.
+        match unsafe { bpf(PROG_LOAD, &mut attr) } {
+            Err(Errno::EAGAIN | Errno::EINTR) if tries < TRIES => tries += 1,
+            other => return Ok(owned(other?)),
+        }
+    }
 }
 
 /// Attaches a program to a cgroup (an O_PATH descriptor will do), beside those

@@ -96,12 +96,15 @@ pub fn replace_file(
         other => other?,
     };
     let mut file = File::from(fd);
-    file.write_all(bytes)?;
-    if sync {
-        file.sync_all()?;
+    let replaced = file
+        .write_all(bytes)
+        .and_then(|()| if sync { file.sync_all() } else { Ok(()) })
+        .and_then(|()| Ok(renameat(&dir, temporary.as_str(), &dir, name)?));
+    if replaced.is_err() {
+        // the first error is the one to tell
+        unlinkat(&dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir).unwrap_or_default();
     }
-    renameat(&dir, temporary.as_str(), &dir, name)?;
-    Ok(())
+    replaced
 }
 
 /// Opens `path` strictly below `root` on the same mount, and refuses symbolic

@@ -8,6 +8,7 @@
 pub mod bpf;
 pub mod exe;
 pub mod fs;
+pub mod lock;
 pub mod mount;
 pub mod mountinfo;
 pub mod net;
@@ -19,6 +20,16 @@ use nix::errno::Errno;
 
 /// The result of one system call.
 pub type SysResult<T> = std::result::Result<T, Errno>;
+
+/// Makes a call again as long as signals interrupt it.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> SysResult<T>) -> SysResult<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
+}
 
 /// Turns the return value of `libc::syscall` into a result.
 fn check(ret: libc::c_long) -> SysResult<libc::c_long> {

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 
@@ -280,7 +281,21 @@ pub fn reset_signals() -> SysResult<()> {
         }
         default_signal(signal)?;
     }
-    nix::sys::signal::SigSet::empty().thread_set_mask()
+    unblock_signals()
+}
+
+/// Unblocks all signals.
+///
+/// By sigprocmask: pthread_sigmask gives its errno back, where nix's
+/// `thread_set_mask` does not look for it.
+pub fn unblock_signals() -> SysResult<()> {
+    let none = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None)
+}
+
+/// Blocks these signals as well; as [`unblock_signals`].
+pub fn block_signals(set: &SigSet) -> SysResult<()> {
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(set), None)
 }
 
 /// Accepts a connection; the descriptor is close-on-exec.

@@ -69,38 +69,43 @@ pub fn temp_dir() -> TempDir {
 /// The probe, next to tare; built when it is not there or older than its source.
 pub fn probe() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
-    PROBE.get_or_init(|| {
-        let path = Path::new(env!("CARGO_BIN_EXE_tare")).with_file_name("tare-probe");
-        // one lock for all test binaries: two builds of the same file at once
-        // would have one test run a half-written probe
-        let lock = std::fs::File::create(path.with_extension("lock")).unwrap();
-        lock.lock().unwrap();
-        if !is_fresh(&path) {
-            build_probe();
-        }
-        path
-    })
+    PROBE.get_or_init(|| helper("tare-probe", "tests/probe/src"))
 }
 
-fn is_fresh(binary: &Path) -> bool {
+/// The program that makes system calls fail, as [`probe`].
+pub fn faults() -> &'static Path {
+    static FAULTS: OnceLock<PathBuf> = OnceLock::new();
+    FAULTS.get_or_init(|| helper("tare-faults", "tests/faults/src"))
+}
+
+fn helper(package: &str, source: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_tare")).with_file_name(package);
+    // one lock for all test binaries: two builds of the same file at once
+    // would have one test run a half-written program
+    let lock = std::fs::File::create(path.with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    if !is_fresh(&path, source) {
+        build(package);
+    }
+    path
+}
+
+fn is_fresh(binary: &Path, source: &str) -> bool {
     let modified = |p: &Path| std::fs::metadata(p).and_then(|m| m.modified()).ok();
     let Some(built) = modified(binary) else {
         return false;
     };
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe/src");
-    std::fs::read_dir(source)
+    std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(source))
         .unwrap()
         .map(|entry| modified(&entry.unwrap().path()).unwrap_or(SystemTime::UNIX_EPOCH))
         .all(|changed| changed <= built)
 }
 
-fn build_probe() {
+fn build(package: &str) {
     let mut cargo = std::process::Command::new(env!("CARGO"));
-    cargo
-        .args(["build", "--quiet", "--package", "tare-probe"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(["build", "--quiet", "--package", package]).current_dir(env!("CARGO_MANIFEST_DIR"));
     if env!("CARGO_BIN_EXE_tare").contains("/release/") {
         cargo.arg("--release");
     }
-    assert!(cargo.status().unwrap().success(), "the probe does not build");
+    assert!(cargo.status().unwrap().success(), "{package} does not build");
 }

@@ -109,6 +109,16 @@ impl Invocation {
         self
     }
 
+    /// The same by way of another program: `WRAPPER WORDS -- COMMAND`. Before
+    /// anything else is said of its descriptors.
+    pub fn through(mut self, wrapper: &Path, words: &[&str]) -> Self {
+        let mut command = Command::new(wrapper);
+        command.args(words).arg("--").arg(self.command.get_program());
+        command.args(self.command.get_args()).stdin(Stdio::null());
+        self.command = command;
+        self
+    }
+
     /// Runs this in the child before the program.
     ///
     /// # Safety
