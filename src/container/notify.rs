@@ -25,6 +25,7 @@ use super::store::Entry;
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, MountKind, MountPlan, Plan};
 use crate::sys::mount::attr;
+use crate::sys::uninterrupted;
 
 /// In the state directory: what the container sees as [`INSIDE`].
 const DIRECTORY: &str = "notify";
@@ -101,7 +102,8 @@ impl NotifySocket {
         send(to.as_fd(), b"BARRIER=1", Some(end.as_fd())).step(step)?;
         drop(end);
         let patience = PollTimeout::from(BARRIER_PATIENCE);
-        poll(&mut [PollFd::new(heard.as_fd(), PollFlags::POLLIN)], patience).step(step)?;
+        let closed = || poll(&mut [PollFd::new(heard.as_fd(), PollFlags::POLLIN)], patience);
+        uninterrupted(closed).step(step)?;
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-use super::SysResult;
+use super::{SysResult, uninterrupted};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
@@ -152,7 +152,7 @@ impl Netlink {
         // sequence number and port: one request at a time, and the kernel's own
         packet.extend([0; 8]);
         packet.extend(body);
-        send(fd, &packet, MsgFlags::MSG_NOSIGNAL)?;
+        uninterrupted(|| send(fd, &packet, MsgFlags::MSG_NOSIGNAL))?;
         let mut answers = Vec::new();
         while !read_answers(fd, &mut answers)? {}
         Ok(answers)
@@ -163,7 +163,7 @@ impl Netlink {
 fn read_answers(fd: RawFd, answers: &mut Vec<(u16, Vec<u8>)>) -> SysResult<bool> {
     // more than the kernel puts into one packet
     let mut buffer = vec![0u8; 64 << 10];
-    let length = recv(fd, &mut buffer, MsgFlags::empty())?;
+    let length = uninterrupted(|| recv(fd, &mut buffer, MsgFlags::empty()))?;
     let mut rest = buffer.get(..length).unwrap_or_default();
     while rest.len() >= HEADER {
         let size = usize::try_from(number(rest, 0)).unwrap_or(usize::MAX);

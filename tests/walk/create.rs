@@ -82,6 +82,12 @@ fn full_config(config: &mut Value) {
         {"type": "RLIMIT_NOFILE", "hard": 512, "soft": 256},
         {"type": "RLIMIT_CORE", "hard": 0, "soft": 0},
     ]);
+    process["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 5});
+    process["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 6});
+    config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0"});
+    config["linux"]["personality"] = json!({"domain": "LINUX32"});
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+    config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1000}});
     config["root"]["readonly"] = json!(true);
     config["domainname"] = json!("example");
     let hook = json!([{"path": crate::support::probe(), "args": ["probe", "say", "hook"]}]);
@@ -177,6 +183,29 @@ fn a_failing_call_in_create_with_everything() {
     let calls = reference.calls.iter().filter(|c| c.name != "rt_sigprocmask").cloned();
     let steps = steps_of(&calls.collect::<Vec<_>>());
     walk("create with everything", &steps, Extent::Sample(110), |step| {
+        reference.take(&new(), step)
+    });
+}
+
+#[test]
+fn a_failing_call_for_the_programs_scheduling_and_clocks() {
+    const NAMES: [&str; 7] = [
+        "sched_setaffinity",
+        "sched_setattr",
+        "ioprio_set",
+        "set_mempolicy",
+        "personality",
+        "unshare",
+        "setns",
+    ];
+    let new = Scene::full;
+    let reference = Reference::of(&new);
+    let calls = reference.calls.iter().filter(|c| NAMES.contains(&c.name.as_str())).cloned();
+    let calls: Vec<Call> = calls.collect();
+    for name in NAMES {
+        assert!(calls.iter().any(|c| c.name == name), "no {name} among the calls");
+    }
+    walk("create with scheduling and clocks", &steps_of(&calls), Extent::Whole, |step| {
         reference.take(&new(), step)
     });
 }

@@ -45,6 +45,10 @@ pub fn normal_of(text: &str, id: &str, bundle: Option<&str>) -> Value {
             *target = Value::from(kind);
         }
     }
+    // the hour of the test
+    if let Some(report) = value.as_object_mut() {
+        report.remove("clocks");
+    }
     // a keyring of its own: that of the tests' session is never seen inside
     if value["keyring"].is_i64() {
         value["keyring"] = Value::from("a number");

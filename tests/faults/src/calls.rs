@@ -75,6 +75,8 @@ names! {
     seccomp SYS_seccomp, sigaltstack SYS_sigaltstack, set_tid_address SYS_set_tid_address,
     set_robust_list SYS_set_robust_list, rseq SYS_rseq, futex SYS_futex,
     sched_getaffinity SYS_sched_getaffinity, sched_setaffinity SYS_sched_setaffinity,
+    sched_setattr SYS_sched_setattr, ioprio_set SYS_ioprio_set,
+    set_mempolicy SYS_set_mempolicy,
     clock_gettime SYS_clock_gettime, ppoll SYS_ppoll, epoll_create1 SYS_epoll_create1,
     epoll_ctl SYS_epoll_ctl, epoll_wait SYS_epoll_wait, eventfd2 SYS_eventfd2,
     signalfd4 SYS_signalfd4, rt_sigtimedwait SYS_rt_sigtimedwait,
