@@ -23,6 +23,9 @@ pub(super) fn supervise(
 ) -> Result<Infallible> {
     // from here on no signal is lost: they wait until init asks for them
     process::block_signals(&SigSet::all()).step(|| "init: block signals")?;
+    // the command line that made the container is none of its business, from the
+    // program's first moment on; without /proc nobody in there can read it
+    process::set_title(b"tare-init").unwrap_or_default();
     let how = CloneHow::default();
     let child = clone_child(how, || {
         let error = match detach(terminal) {
@@ -36,9 +39,6 @@ pub(super) fn supervise(
     // the end of the conversation tells that execve succeeded: init must not
     // keep its own end open, nor anything that was passed to the program
     process::close_all_but(3, &[]).step(|| "init: close descriptors")?;
-    // the command line that made the container is none of its business; without
-    // /proc nobody in there can read it
-    process::set_title(b"tare-init").unwrap_or_default();
     process::exit_now(serve(child.pid))
 }
 
