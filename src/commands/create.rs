@@ -9,7 +9,6 @@ use crate::spec;
 pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> {
     super::refuse_systemd(global)?;
     let id = ContainerId::parse(&args.id)?;
-    super::refuse_ordinary_users()?;
     crate::sys::exe::protect()?;
     let bundle = bundle(args)?;
     let spec = spec::load(&bundle)?;
@@ -23,6 +22,7 @@ pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> 
         pid_file: args.pid_file.as_deref(),
         rootfs: None,
         reserved: None,
+        rootless: super::rootless(global)?,
         starts_later: true,
     })?;
     Ok(created.release()?)

@@ -23,6 +23,7 @@ use anyhow::Context;
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::container::{ContainerId, Entry, Store};
 use crate::error::{Error, Result, Step, one_line};
+use crate::sys::caller::caller;
 
 /// Runs a command; the answer is tare's exit code.
 ///
@@ -81,9 +82,15 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
 }
 
 fn check(global: &GlobalArgs) -> Result<()> {
+    rootless(global).map(drop)
+}
+
+/// Whether to do without what only the machine's root is sure to have.
+fn rootless(global: &GlobalArgs) -> Result<bool> {
     match global.rootless.as_str() {
-        "auto" | "false" => Ok(()),
-        "true" => Err(Error::unsupported("--rootless=true: not supported yet")),
+        "auto" => Ok(!caller().is_host_root()),
+        "true" => Ok(true),
+        "false" => Ok(false),
         other => Err(Error::invalid(format!("--rootless={other}: give true, false or auto"))),
     }
 }
@@ -97,14 +104,6 @@ fn refuse_systemd(global: &GlobalArgs) -> Result<()> {
         true => Err(Error::unsupported("--systemd-cgroup: not supported yet")),
         false => Ok(()),
     }
-}
-
-fn refuse_ordinary_users() -> Result<()> {
-    if nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Error::unsupported("containers of an ordinary user are not supported yet")
-        .hint("run tare as root"))
 }
 
 fn store(global: &GlobalArgs) -> Result<Store> {

@@ -9,6 +9,7 @@ mod delete;
 mod foreground;
 mod id;
 mod kill;
+mod place;
 mod record;
 mod reserve;
 mod start;

@@ -3,13 +3,12 @@
 
 use std::path::PathBuf;
 
-use nix::unistd::geteuid;
-
 use super::id::ContainerId;
 use super::record::Record;
 use super::store::{Entry, Lock, Store};
 use crate::cgroup::CgroupRecord;
 use crate::error::{Result, Step};
+use crate::sys::caller::caller;
 
 /// An id that is taken; dropping it gives it back and removes its scratch.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ impl Reserved {
                 rootfs: PathBuf::new(),
                 created: crate::logging::now(),
                 annotations: std::collections::BTreeMap::new(),
-                owner: geteuid().as_raw(),
+                owner: caller().uid,
                 init: None,
                 cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
                 own_pid_namespace: false,

@@ -32,6 +32,7 @@ use super::record::{
 };
 use super::select::Selector;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::sys::caller::caller;
 use crate::sys::fs::{open_dir, replace_file};
 use crate::sys::lock::{FileLock, Sharing};
 
@@ -87,7 +88,7 @@ impl Store {
     /// # Errors
     /// Invalid when neither variable is set.
     pub fn default_path() -> Result<PathBuf> {
-        if nix::unistd::geteuid().is_root() {
+        if !caller().has_own_directories() {
             return Ok(PathBuf::from("/var/lib/tare"));
         }
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());

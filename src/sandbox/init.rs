@@ -14,11 +14,13 @@ use nix::unistd::{chdir, getcwd, getpid, setsid};
 
 use super::hooks::{self, HookState};
 use super::path::{Missing, ensure};
+use super::privileges::Groups;
 use super::protocol::{Channel, Message};
 use super::rootfs::Leave;
 use super::{Options, console, devices, mounts, privileges, program, reaper, rootfs};
 use crate::error::{Error, Result, Step};
 use crate::spec::{IdMapping, Plan};
+use crate::sys::caller::caller;
 use crate::sys::{net, process};
 
 /// A namespace to join, open.
@@ -37,8 +39,8 @@ pub(super) struct Init<'a> {
     pub(super) listener: Option<OwnedFd>,
     /// A detached mount that takes the place of the rootfs directory.
     pub(super) rootfs: Option<OwnedFd>,
-    /// The container's own cgroup, as a path of the host.
-    pub(super) cgroup: &'a Path,
+    /// The container's cgroup, as a path of the host.
+    pub(super) cgroup: Option<&'a Path>,
     /// Namespaces to join that were not joined before the clone.
     pub(super) joins: Vec<Join>,
 }
@@ -54,17 +56,23 @@ pub(super) fn main(mut init: Init<'_>) -> Infallible {
 }
 
 fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> {
+    let plan = init.plan;
+    let makes_users = plan.namespaces.makes(CloneFlags::CLONE_NEWUSER);
+    set_own_oom_score_adj(plan)?;
     // a process of a joined namespace must not look into this copy of the
-    // runtime, whose root is still the host's; execve sets it back
-    nix::sys::prctl::set_dumpable(false).step(|| "close init to other processes")?;
+    // runtime, whose root is still the host's; execve sets it back. An ordinary
+    // user's runtime can't write the maps of what is closed; until they are
+    // written, the new user namespace alone keeps others out
+    set_dumpable(makes_users && !caller().is_host_root())?;
     close_what_is_not_ours(init)?;
     process::reset_signals().step(|| "reset signals")?;
     let inherited = umask(Mode::empty());
-    let plan = init.plan;
-    if plan.namespaces.makes(CloneFlags::CLONE_NEWUSER) {
+    if makes_users {
         init.channel.ask(&Message::MapIds)?;
+        set_dumpable(false)?;
     }
     join(&init.joins, |kind| kind != CloneFlags::CLONE_NEWNS)?;
+    let groups = Groups::find(plan)?;
     isolate(init)?;
     join(&init.joins, |kind| kind == CloneFlags::CLONE_NEWNS)?;
     let root = set_up_root(init)?;
@@ -80,7 +88,7 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     umask(Mode::empty());
     seal_root(init, root.as_fd())?;
     drop(root);
-    let program = become_user(init, terminal)?;
+    let program = become_user(init, terminal, groups)?;
     let env = program::environment(&plan.process);
     init.channel.ask(&Message::Ready)?;
     if let Some(listener) = init.listener.take() {
@@ -98,6 +106,23 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
         return reaper::supervise(channel, plan.process.terminal, execute);
     }
     Err(execute())
+}
+
+fn set_dumpable(yes: bool) -> Result<()> {
+    nix::sys::prctl::set_dumpable(yes).step(|| "close init to other processes")
+}
+
+/// Without power over the machine, the process sets its own score, while /proc
+/// still lets it. What is so already needs no permission.
+pub(super) fn set_own_oom_score_adj(plan: &Plan) -> Result<()> {
+    let Some(value) = plan.process.oom_score_adj.filter(|_| !caller().is_host_root()) else {
+        return Ok(());
+    };
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    match own.trim().parse() == Ok(value) {
+        true => Ok(()),
+        false => super::spawn::set_oom_score_adj("self", value),
+    }
 }
 
 /// Closes the runtime's descriptors. The lock of the container is among them:
@@ -230,7 +255,7 @@ fn seal_root(init: &Init<'_>, root: BorrowedFd<'_>) -> Result<()> {
     rootfs::enter(root, &plan.rootfs, leave)
 }
 
-fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
+fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>, groups: Groups) -> Result<CString> {
     let process = &init.plan.process;
     chdir(&process.cwd).step(|| format!("process.cwd {}", process.cwd.display()))?;
     // a directory outside would give the container a way out
@@ -245,7 +270,7 @@ fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
     if !privileges::set_limits(process)? {
         init.channel.ask(&Message::RaiseLimits)?;
     }
-    privileges::drop_to(process)?;
+    privileges::drop_to(process, groups)?;
     umask(Mode::from_bits_truncate(process.umask));
     let program = program::find(process)?;
     Ok(program)

@@ -7,6 +7,7 @@
 mod console;
 mod devices;
 pub(crate) mod hooks;
+pub mod idmap;
 mod init;
 mod mounts;
 mod path;

@@ -25,7 +25,10 @@ pub(super) struct Source {
 }
 
 /// Opens the sources of all bind mounts, by the index of the mount.
-pub(super) fn open_sources(plans: &[MountPlan], cgroup: &Path) -> Result<Vec<Option<Source>>> {
+pub(super) fn open_sources(
+    plans: &[MountPlan],
+    cgroup: Option<&Path>,
+) -> Result<Vec<Option<Source>>> {
     plans
         .iter()
         .map(|plan| match &plan.kind {
@@ -36,6 +39,9 @@ pub(super) fn open_sources(plans: &[MountPlan], cgroup: &Path) -> Result<Vec<Opt
             // its own from inside, and unlike one it waits for no RCU grace
             // period
             MountKind::Cgroup => {
+                let cgroup = cgroup.ok_or_else(|| {
+                    Error::unsupported("no cgroup2 is to be seen here").step(plan.label())
+                })?;
                 open_source(cgroup, false).map(Some).map_err(|e| e.step(plan.label()))
             }
             _ => Ok(None),
