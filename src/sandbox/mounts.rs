@@ -53,7 +53,10 @@ fn open_source(path: &Path, recursive: bool) -> Result<Source> {
     let tree = match mount::clone_tree(AT_FDCWD, path, recursive, 0) {
         Err(Errno::ENOENT) => return Err(Error::invalid("source does not exist")),
         Err(Errno::EINVAL) => {
-            return Err(Error::from(Errno::EINVAL).hint("the source may be unbindable"));
+            return Err(Error::from(Errno::EINVAL).hint(
+                "the source may be unbindable; or there are mounts below it, and a user namespace \
+                 binds them with it alone: rbind",
+            ));
         }
         other => other.step(|| "open_tree")?,
     };
@@ -125,10 +128,43 @@ fn filesystem(
     if is_dev(plan) {
         attrs &= !attr::RDONLY;
     }
-    let made = context.mount(attrs)?;
+    let made = match context.mount(attrs) {
+        // sysfs shows a network namespace, and that is not ours
+        Err(e) if fstype == "sysfs" && e.is_errno(Errno::EPERM) => {
+            return hosts_sysfs(&target, plan);
+        }
+        other => other.map_err(|e| explain(e, fstype))?,
+    };
     mount::move_mount(made.as_fd(), target.as_fd()).step(|| "move_mount")?;
     change(made.as_fd(), true, plan.recursive_attrs).step(|| "set attributes below")?;
     propagate(made.as_fd(), &plan.propagation)
+}
+
+/// What a user namespace is missing, where it is not allowed a mount.
+fn explain(e: Error, fstype: &str) -> Error {
+    if !e.is_errno(Errno::EPERM) {
+        return e;
+    }
+    match fstype {
+        "proc" => e.hint(
+            "a user namespace needs a pid namespace of its own for it, and a /proc outside that \
+             nothing is mounted over: inside a container, one without maskedPaths",
+        ),
+        "mqueue" => e.hint("a user namespace needs an ipc namespace of its own for it"),
+        "tmpfs" | "devpts" | "overlay" => e,
+        _ => e.hint("the kernel lets no user namespace mount this file system"),
+    }
+}
+
+/// In place of a sysfs of the container's own: the host's, read-only with all
+/// that is mounted in it.
+fn hosts_sysfs(target: &OwnedFd, plan: &MountPlan) -> Result<()> {
+    let step = || "bind the host's /sys";
+    let tree = mount::clone_tree(AT_FDCWD, Path::new("/sys"), true, 0).step(step)?;
+    let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    change(tree.as_fd(), true, AttrChange { set: all, clear: 0 }).step(step)?;
+    mount::move_mount(tree.as_fd(), target.as_fd()).step(step)?;
+    propagate(tree.as_fd(), &plan.propagation)
 }
 
 /// A directory that no symbolic link leads to, made if it is missing.
@@ -180,12 +216,24 @@ pub(super) fn dev_is_bound(plans: &[MountPlan]) -> bool {
     plans.iter().any(|p| is_dev(p) && matches!(p.kind, MountKind::Bind { .. }))
 }
 
+/// Changes attributes. What a user namespace may not take away from a mount of
+/// the host's (read-only, nosuid, nodev, noexec, its access times) stays.
 pub(super) fn change(fd: BorrowedFd<'_>, recursive: bool, by: AttrChange) -> nix::Result<()> {
     if by.is_empty() {
         return Ok(());
     }
-    let attr = MountAttr { set: by.set, clear: by.clear, ..MountAttr::default() };
-    mount::mount_setattr(fd, recursive, &attr)
+    let set = |by: AttrChange| {
+        let attr = MountAttr { set: by.set, clear: by.clear, ..MountAttr::default() };
+        mount::mount_setattr(fd, recursive, &attr)
+    };
+    match set(by) {
+        Err(Errno::EPERM) => match by.without_what_locks() {
+            rest if rest == by => Err(Errno::EPERM),
+            rest if rest.is_empty() => Ok(()),
+            rest => set(rest),
+        },
+        other => other,
+    }
 }
 
 pub(super) fn propagate(fd: BorrowedFd<'_>, list: &[Propagation]) -> Result<()> {

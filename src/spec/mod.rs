@@ -11,6 +11,7 @@ mod namespaces;
 mod plan;
 mod process;
 mod refuse;
+pub mod rootless;
 
 use std::fs::File;
 use std::io::Read;

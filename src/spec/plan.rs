@@ -11,7 +11,7 @@ use super::linux::{self, DevicePlan, SysctlPlan};
 use super::mounts::{MountPlan, Propagation};
 use super::namespaces::NamespacePlan;
 use super::process::ProcessPlan;
-use super::refuse;
+use super::{refuse, rootless};
 use crate::cgroup;
 use crate::cgroup::devices::DeviceProgram;
 use crate::cgroup::limits::LimitsPlan;
@@ -127,6 +127,8 @@ impl Plan {
         for (index, mount) in spec.mounts().as_deref().unwrap_or_default().iter().enumerate() {
             mounts.push(MountPlan::resolve(index, mount, args.bundle)?);
         }
+        let process = ProcessPlan::resolve(process)?;
+        rootless::check(&namespaces, &process, &mounts)?;
         let empty = LinuxResources::default();
         let resources = linux.and_then(|l| l.resources().as_ref());
         let rules = resources.and_then(|r| r.devices().as_deref());
@@ -145,7 +147,7 @@ impl Plan {
             sysctls,
             masked_paths: linux::paths("linux.maskedPaths", masked)?,
             readonly_paths: linux::paths("linux.readonlyPaths", readonly)?,
-            process: ProcessPlan::resolve(process)?,
+            process,
             cgroups_path: linux.and_then(|l| l.cgroups_path().clone()),
             limits: cgroup::limits::plan(resources.unwrap_or(&empty))?,
             device_program: cgroup::devices::plan(rules.unwrap_or_default())?,
