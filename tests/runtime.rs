@@ -35,6 +35,8 @@ mod namespaces;
 mod process;
 #[path = "runtime/rootfs.rs"]
 mod rootfs;
+#[path = "runtime/rootless.rs"]
+mod rootless;
 #[path = "runtime/run.rs"]
 mod run;
 #[path = "runtime/terminal.rs"]

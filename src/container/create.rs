@@ -94,7 +94,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
     }
     plan.limits.warnings.iter().for_each(|text| crate::logging::warn(text));
     let place = Place::find(&plan, args.rootless)?;
-    let id_maps = IdMaps::of(&plan.namespaces)?;
+    let id_maps = IdMaps::of(&plan)?;
     let scratch = args.reserved.as_ref().map(|r| r.scratch().to_owned()).unwrap_or_default();
     let (entry, lock) = match args.reserved.take().and_then(Reserved::into_parts) {
         Some(parts) => parts,

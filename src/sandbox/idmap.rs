@@ -12,7 +12,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spec::{IdMapping, NamespacePlan};
+use crate::spec::{IdMapping, Plan};
 use crate::sys::caller::caller;
 use crate::sys::process::close_range_on_exec;
 
@@ -75,12 +75,22 @@ impl IdMaps {
     /// none. Nothing is touched.
     ///
     /// # Errors
-    /// Maps that need a program which is not there.
-    pub fn of(plan: &NamespacePlan) -> Result<Option<Self>> {
-        match plan.makes(CloneFlags::CLONE_NEWUSER) {
-            true => Self::new(plan.uid_map.clone(), plan.gid_map.clone()).map(Some),
-            false => Ok(None),
+    /// Maps that need a program which is not there; groups for a process that
+    /// may not have any.
+    pub fn of(plan: &Plan) -> Result<Option<Self>> {
+        let namespaces = &plan.namespaces;
+        if !namespaces.makes(CloneFlags::CLONE_NEWUSER) {
+            return Ok(None);
         }
+        let maps = Self::new(namespaces.uid_map.clone(), namespaces.gid_map.clone())?;
+        if maps.denies_groups && !plan.process.groups.is_empty() {
+            return Err(Error::unsupported(
+                "process.user.additionalGids: with a map of the own group alone, the kernel lets \
+                 an ordinary user change no groups (setgroups is denied)",
+            )
+            .hint("linux.gidMappings with a range of /etc/subgid do"));
+        }
+        Ok(Some(maps))
     }
 
     /// Decides for these maps.
@@ -92,11 +102,6 @@ impl IdMaps {
         let gid = (GROUPS.writer(&gid_map, caller().gid)?, gid_map);
         let denies_groups = gid.0 == Writer::Us && !GROUPS.has_power();
         Ok(IdMaps { uid, gid, denies_groups })
-    }
-
-    /// True when no process of the namespace may change its groups.
-    pub fn denies_groups(&self) -> bool {
-        self.denies_groups
     }
 
     /// Writes the maps of a process that is in its new user namespace.

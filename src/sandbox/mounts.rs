@@ -111,6 +111,26 @@ fn filesystem(
         "proc" | "sysfs" => real_directory(root, &plan.destination)?,
         _ => ensure(root, &plan.destination, Missing::Directory)?,
     };
+    let made = match new_filesystem(target.as_fd(), plan, fstype, source, options) {
+        // sysfs shows a network namespace, and that is not ours
+        Err(e) if fstype == "sysfs" && e.is_errno(Errno::EPERM) => {
+            return hosts_sysfs(&target, plan);
+        }
+        other => other.map_err(|e| explain(e, fstype))?,
+    };
+    mount::move_mount(made.as_fd(), target.as_fd()).step(|| "move_mount")?;
+    change(made.as_fd(), true, plan.recursive_attrs).step(|| "set attributes below")?;
+    propagate(made.as_fd(), &plan.propagation)
+}
+
+/// A new instance of a file system, in no mount table yet.
+fn new_filesystem(
+    target: BorrowedFd<'_>,
+    plan: &MountPlan,
+    fstype: &str,
+    source: &str,
+    options: &[FsOption],
+) -> Result<OwnedFd> {
     let context = FsContext::open(fstype)?;
     context.set("source", source)?;
     for option in options {
@@ -121,23 +141,14 @@ fn filesystem(
     }
     if fstype == "tmpfs" && !options.iter().any(|o| o.key == "mode") {
         // what the image has there keeps its permissions
-        let mode = fstat(&target)?.st_mode & 0o7777;
+        let mode = fstat(target)?.st_mode & 0o7777;
         context.set("mode", &format!("{mode:o}"))?;
     }
     let mut attrs = plan.attrs.set;
     if is_dev(plan) {
         attrs &= !attr::RDONLY;
     }
-    let made = match context.mount(attrs) {
-        // sysfs shows a network namespace, and that is not ours
-        Err(e) if fstype == "sysfs" && e.is_errno(Errno::EPERM) => {
-            return hosts_sysfs(&target, plan);
-        }
-        other => other.map_err(|e| explain(e, fstype))?,
-    };
-    mount::move_mount(made.as_fd(), target.as_fd()).step(|| "move_mount")?;
-    change(made.as_fd(), true, plan.recursive_attrs).step(|| "set attributes below")?;
-    propagate(made.as_fd(), &plan.propagation)
+    context.mount(attrs)
 }
 
 /// What a user namespace is missing, where it is not allowed a mount.
