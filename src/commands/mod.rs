@@ -98,6 +98,15 @@ fn rootless(global: &GlobalArgs) -> Result<bool> {
 /// The step that an answer is on its way out.
 const PRINTING: &str = "write to stdout";
 
+/// For commands that work on the files of images: they have many owners and any
+/// mode, which needs root, if only in a user namespace.
+fn become_root_of_files() -> Result<()> {
+    match caller().capable {
+        true => Ok(()),
+        false => crate::sandbox::userns::enter(),
+    }
+}
+
 /// For commands that make a container; callers give the option to all.
 fn refuse_systemd(global: &GlobalArgs) -> Result<()> {
     match global.systemd_cgroup {

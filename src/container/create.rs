@@ -22,8 +22,8 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::hooks::{self, HookState};
 use crate::sandbox::idmap::IdMaps;
 use crate::sandbox::{Options, SpawnArgs, Spawned, spawn};
-use crate::spec::{Plan, ResolveArgs};
-use crate::sys::caller::caller;
+use crate::spec::{Plan, ResolveArgs, rootless};
+use crate::sys::caller::{caller, is_capable};
 
 /// How long leftovers of a failed create may take to die.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
@@ -200,8 +200,13 @@ fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
 
 /// Whoever has no power over the machine gets it in a user namespace alone.
 fn check_namespaces(plan: &Plan) -> Result<()> {
-    if caller().capable || plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
+    if plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) || caller().is_host_root() {
         return Ok(());
+    }
+    if is_capable() {
+        let (uid_map, gid_map) = rootless::own_maps()?;
+        return rootless::check_ids((&uid_map, &gid_map), &plan.process, &plan.mounts)
+            .map_err(|e| e.hint("of the user namespace that tare runs in: more of them come from /etc/subuid and /etc/subgid"));
     }
     Err(Error::invalid("linux.namespaces: a container of an ordinary user needs a user namespace")
         .hint("tare spec --rootless writes a config with one"))

@@ -17,7 +17,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -257,10 +257,23 @@ impl Store {
 
     pub(crate) fn lock(&self, how: Sharing) -> Result<FileLock> {
         let step = || format!("image store {}: lock", self.path.display());
+        self.check_owner()?;
         let mut options = File::options();
         let file = options.create(true).truncate(false).write(true);
         let file = file.open(self.path.join("lock")).step(step)?;
         FileLock::wait(file, how).step(step)
+    }
+
+    /// A store is of one user: its layers have the form that his overlays read.
+    fn check_owner(&self) -> Result<()> {
+        let step = || format!("image store {}", self.path.display());
+        let owner = fs::metadata(&self.path).step(step)?.uid();
+        if owner == nix::unistd::geteuid().as_raw() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("it belongs to uid {owner}"))
+            .hint("each user has a store: see --store")
+            .step(step()))
     }
 
     /// The image's layers for an overlay, which needs one at least: an empty

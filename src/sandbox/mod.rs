@@ -17,6 +17,7 @@ mod protocol;
 mod reaper;
 mod rootfs;
 mod spawn;
+pub mod userns;
 
 pub(crate) use protocol::{Channel, Started};
 pub use spawn::{Options, SpawnArgs, Spawned, spawn};

@@ -64,7 +64,7 @@ impl Groups {
     /// # Errors
     /// The plan has groups that can't be given.
     pub(super) fn find(plan: &Plan) -> Result<Self> {
-        if caller().initial && !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
+        if caller().is_host_root() && !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
             return Ok(Groups::Free);
         }
         let text = std::fs::read_to_string("/proc/self/setgroups").unwrap_or_default();

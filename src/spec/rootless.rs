@@ -10,7 +10,7 @@ use oci_spec::runtime::{
 use super::mounts::{MountKind, MountPlan};
 use super::namespaces::{IdMapping, NamespacePlan};
 use super::process::ProcessPlan;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Step};
 
 /// Turns a config into one that an ordinary user can run: with a user namespace
 /// of its own that has these maps, and without what a user can't have (limits,
@@ -33,11 +33,9 @@ pub fn adapt(
             mount.set_source(Some(PathBuf::from("/sys")));
             mount.set_options(Some(options.to_vec()));
         }
-        let mut options = mount.options().clone().unwrap_or_default();
-        options.retain(|option| owner(option, uid_map, gid_map).is_none_or(|(_, known)| known));
-        mount.set_options(Some(options).filter(|all| !all.is_empty()));
     }
     spec.set_mounts(Some(mounts));
+    drop_owners(spec, uid_map, gid_map);
     let Some(linux) = spec.linux_mut() else { return Ok(()) };
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
     namespaces.retain(|n| {
@@ -53,6 +51,34 @@ pub fn adapt(
     linux.set_resources(None);
     linux.set_cgroups_path(None);
     Ok(())
+}
+
+/// The maps of the user namespace that this process is in: users, groups.
+///
+/// # Errors
+/// They can't be read.
+pub fn own_maps() -> Result<(Vec<IdMapping>, Vec<IdMapping>)> {
+    let read = |path: &str| -> Result<Vec<IdMapping>> {
+        let text = std::fs::read_to_string(path).step(|| path.to_owned())?;
+        let line = |line: &str| {
+            let mut numbers = line.split_ascii_whitespace().map(|number| number.parse().ok());
+            let (container, host, size) = (numbers.next()??, numbers.next()??, numbers.next()??);
+            Some(IdMapping { container, host, size })
+        };
+        Ok(text.lines().filter_map(line).collect())
+    };
+    Ok((read("/proc/self/uid_map")?, read("/proc/self/gid_map")?))
+}
+
+/// Takes the owners out of mount options that these maps lack.
+pub fn drop_owners(spec: &mut Spec, uid_map: &[IdMapping], gid_map: &[IdMapping]) {
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    for mount in &mut mounts {
+        let mut options = mount.options().clone().unwrap_or_default();
+        options.retain(|option| owner(option, uid_map, gid_map).is_none_or(|(_, known)| known));
+        mount.set_options(Some(options).filter(|all| !all.is_empty()));
+    }
+    spec.set_mounts(Some(mounts));
 }
 
 fn mappings(map: &[IdMapping]) -> Result<Vec<LinuxIdMapping>> {
@@ -89,10 +115,21 @@ pub(super) fn check(
     process: &ProcessPlan,
     mounts: &[MountPlan],
 ) -> Result<()> {
-    let (uid_map, gid_map) = (&namespaces.uid_map, &namespaces.gid_map);
     if !namespaces.makes(nix::sched::CloneFlags::CLONE_NEWUSER) {
         return Ok(());
     }
+    check_ids((&namespaces.uid_map, &namespaces.gid_map), process, mounts)
+}
+
+/// The same for maps of any user namespace.
+///
+/// # Errors
+/// The field with the id.
+pub fn check_ids(
+    (uid_map, gid_map): (&[IdMapping], &[IdMapping]),
+    process: &ProcessPlan,
+    mounts: &[MountPlan],
+) -> Result<()> {
     let lacks = |field: &str, id: u32, maps: &str| {
         Error::invalid(format!("{field}: {id} is not among the container's ids of linux.{maps}"))
     };

@@ -48,6 +48,11 @@ pub fn caller() -> &'static Caller {
         // without /proc nothing works, and the next step says so
         initial: std::fs::metadata("/proc/self/ns/user")
             .map_or(true, |found| found.ino() == INITIAL_USER_NAMESPACE),
-        capable: caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false),
+        capable: is_capable(),
     })
+}
+
+/// CAP_SYS_ADMIN in the user namespace that this process is in now.
+pub fn is_capable() -> bool {
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).unwrap_or(false)
 }
