@@ -190,7 +190,10 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
         rootfs::cut_off(&plan.rootfs)?;
     }
-    let sources = mounts::open_sources(&plan.mounts, init.cgroup)?;
+    let sources = mounts::open_sources(&plan.mounts, init.cgroup, |index| {
+        let fd = init.channel.ask_for(&Message::OpenSource(index))?;
+        fd.ok_or_else(|| Error::from(nix::errno::Errno::EBADF))
+    })?;
     let root = rootfs::attach(&plan.rootfs.path, init.rootfs.take())?;
     let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
     if in_userns {

@@ -11,6 +11,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use super::path::{Missing, ensure};
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
+use crate::sys::caller::caller;
 use crate::sys::fs::open_in_root;
 use crate::sys::mount::{self, FsContext, MountAttr, attr};
 
@@ -24,16 +25,23 @@ pub(super) struct Source {
     is_directory: bool,
 }
 
-/// Opens the sources of all bind mounts, by the index of the mount.
+/// Opens the sources of all bind mounts, by the index of the mount. What is
+/// closed to init, in a user namespace, `ask` is to get from the runtime.
 pub(super) fn open_sources(
     plans: &[MountPlan],
     cgroup: Option<&Path>,
+    ask: impl Fn(usize) -> Result<OwnedFd>,
 ) -> Result<Vec<Option<Source>>> {
     plans
         .iter()
-        .map(|plan| match &plan.kind {
+        .enumerate()
+        .map(|(index, plan)| match &plan.kind {
             MountKind::Bind { source, recursive } => {
-                open_source(source, *recursive).map(Some).map_err(|e| e.step(plan.label()))
+                let tree = match open_tree(source, *recursive) {
+                    Err(e) if e.is_errno(Errno::EACCES) && caller().is_host_root() => ask(index),
+                    other => other,
+                };
+                tree.and_then(Source::new).map(Some).map_err(|e| e.step(plan.label()))
             }
             // a bind of the container's own cgroup: it looks like a mount of
             // its own from inside, and unlike one it waits for no RCU grace
@@ -42,26 +50,38 @@ pub(super) fn open_sources(
                 let cgroup = cgroup.ok_or_else(|| {
                     Error::unsupported("no cgroup2 is to be seen here").step(plan.label())
                 })?;
-                open_source(cgroup, false).map(Some).map_err(|e| e.step(plan.label()))
+                open_tree(cgroup, false)
+                    .and_then(Source::new)
+                    .map(Some)
+                    .map_err(|e| e.step(plan.label()))
             }
             _ => Ok(None),
         })
         .collect()
 }
 
-fn open_source(path: &Path, recursive: bool) -> Result<Source> {
-    let tree = match mount::clone_tree(AT_FDCWD, path, recursive, 0) {
-        Err(Errno::ENOENT) => return Err(Error::invalid("source does not exist")),
-        Err(Errno::EINVAL) => {
-            return Err(Error::from(Errno::EINVAL).hint(
-                "the source may be unbindable; or there are mounts below it, and a user namespace \
-                 binds them with it alone: rbind",
-            ));
-        }
-        other => other.step(|| "open_tree")?,
-    };
-    let is_directory = kind_of(tree.as_fd())? == SFlag::S_IFDIR;
-    Ok(Source { tree, is_directory })
+/// A detached copy of the mount at a path.
+fn open_tree(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    mount::clone_tree(AT_FDCWD, path, recursive, 0).map_err(source_error)
+}
+
+/// Why the source of a bind mount can't be opened.
+pub(super) fn source_error(errno: Errno) -> Error {
+    match errno {
+        Errno::ENOENT => Error::invalid("source does not exist"),
+        Errno::EINVAL => Error::from(Errno::EINVAL).hint(
+            "the source may be unbindable; or there are mounts below it, and a user namespace \
+             binds them with it alone: rbind",
+        ),
+        other => Error::from(other).step("open_tree"),
+    }
+}
+
+impl Source {
+    fn new(tree: OwnedFd) -> Result<Self> {
+        let is_directory = kind_of(tree.as_fd())? == SFlag::S_IFDIR;
+        Ok(Source { tree, is_directory })
+    }
 }
 
 pub(super) fn kind_of(fd: BorrowedFd<'_>) -> nix::Result<SFlag> {
