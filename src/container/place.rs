@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::CloneFlags;
 
 use crate::cgroup::{Cgroup, Hierarchy};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::spec::Plan;
 
 /// The cgroup of a container that is to be.
@@ -35,15 +35,16 @@ impl Place {
             return own().map(|(hierarchy, path)| Place::Own { hierarchy, path });
         }
         let why = match own() {
-            Ok((hierarchy, path)) if hierarchy.is_delegated(&path)? => {
-                return Ok(Place::Own { hierarchy, path });
-            }
-            Ok((hierarchy, path)) => Error::unsupported(format!(
-                "no cgroup is delegated to this user at {}",
-                hierarchy.mount_point().join(path).display()
-            )),
+            Ok((hierarchy, path)) => match hierarchy.is_delegated(&path) {
+                Ok(true) => return Ok(Place::Own { hierarchy, path }),
+                Ok(false) => Error::unsupported(format!(
+                    "no cgroup is delegated to this user at {}",
+                    hierarchy.mount_point().join(path).display()
+                )),
+                Err(e) => e,
+            },
             // a path that is wrong is wrong for everybody
-            Err(e) if e.kind() == crate::ErrorKind::Invalid => return Err(e),
+            Err(e) if e.kind() == ErrorKind::Invalid => return Err(e),
             Err(e) => e,
         };
         let delegation = "systemd-run --user --scope -p Delegate=yes COMMAND starts a command with \

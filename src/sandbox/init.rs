@@ -19,7 +19,7 @@ use super::protocol::{Channel, Message};
 use super::rootfs::Leave;
 use super::{Options, console, devices, mounts, privileges, program, reaper, rootfs};
 use crate::error::{Error, Result, Step};
-use crate::spec::{IdMapping, Plan};
+use crate::spec::Plan;
 use crate::sys::caller::caller;
 use crate::sys::{net, process};
 
@@ -197,7 +197,7 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     let root = rootfs::attach(&plan.rootfs.path, init.rootfs.take())?;
     let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
     if in_userns {
-        become_root_inside(&plan.namespaces.uid_map)?;
+        become_root_inside()?;
     }
     for (mount, source) in plan.mounts.iter().zip(&sources) {
         mounts::perform(root.as_fd(), mount, source.as_ref()).map_err(|e| e.step(mount.label()))?;
@@ -213,10 +213,7 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
 /// Until here init had its maker's ids, which may look into directories that
 /// are closed for the container's root; files made from here on need an owner
 /// that the user namespace knows.
-fn become_root_inside(uid_map: &[IdMapping]) -> Result<()> {
-    if !uid_map.is_empty() && !uid_map.iter().any(|m| m.container == 0) {
-        return Err(Error::invalid("linux.uidMappings: nothing is mapped to user 0"));
-    }
+fn become_root_inside() -> Result<()> {
     process::set_identity(0, 0, None).step(|| "become root in the user namespace")
 }
 

@@ -118,7 +118,14 @@ pub(super) fn check(
     if !namespaces.makes(nix::sched::CloneFlags::CLONE_NEWUSER) {
         return Ok(());
     }
-    check_ids((&namespaces.uid_map, &namespaces.gid_map), process, mounts)
+    let (uid_map, gid_map) = (&namespaces.uid_map, &namespaces.gid_map);
+    for (field, map) in [("linux.uidMappings", uid_map), ("linux.gidMappings", gid_map)] {
+        // mounts, devices and links are made by root of the namespace
+        if !has(map, 0) {
+            return Err(Error::invalid(format!("{field}: nothing is mapped to id 0")));
+        }
+    }
+    check_ids((uid_map, gid_map), process, mounts)
 }
 
 /// The same for maps of any user namespace.

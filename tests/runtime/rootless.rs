@@ -6,7 +6,10 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-use crate::support::{Container, Tare, USER, add_mount, args, cgroup2_mount, temp_dir};
+use crate::support::{
+    Container, Tare, Terminal, USER, add_mount, args, cgroup2_mount, namespace_of, namespace_path,
+    temp_dir,
+};
 
 /// A container of this user's in which he is root, and nobody else is.
 fn of(tare: &Tare, edit: impl FnOnce(&mut Value)) -> Container {
@@ -265,6 +268,127 @@ fn what_a_mount_of_the_host_has_locked_stays() {
     for option in ["nosuid", "nodev", "noexec", "noatime", "nosymfollow"] {
         assert!(options.contains(&json!(option)), "no {option} in {options:?}");
     }
+}
+
+#[test]
+fn a_proc_with_something_over_it_is_explained() {
+    let prepare = || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)?;
+        // as maskedPaths of a container around this one do
+        Ok(mount(Some("none"), "/proc/irq", Some("tmpfs"), MsFlags::empty(), none)?)
+    };
+    // SAFETY: three system calls.
+    let tare = unsafe { Tare::of_user_after(Some(Box::new(prepare))) };
+    of(&tare, |_| {}).assert_refused(&["mount /proc (proc)", "maskedPaths"]);
+}
+
+#[test]
+fn a_message_queue_file_system_needs_its_namespace() {
+    of_user(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|n| n["type"] != "ipc");
+    })
+    .assert_refused(&["mount /dev/mqueue (mqueue)", "ipc namespace"]);
+}
+
+#[test]
+fn a_binary_that_is_the_users_own_runs_from_a_copy() {
+    let tare = Tare::of_user();
+    let own = tare.home().join("own");
+    std::fs::create_dir(&own).unwrap();
+    let own = own.join("tare");
+    let mut copy = std::process::Command::new("cp");
+    assert!(copy.arg(tare.home().join("tare")).arg(&own).status().unwrap().success());
+    std::os::unix::fs::chown(&own, Some(USER), Some(USER)).unwrap();
+    let c = of(&tare.at(&own), |c| args(c, &["wait"]));
+    let _output = c.create();
+    let exe = std::fs::read_link(format!("/proc/{}/exe", c.pid())).unwrap();
+    assert!(exe.to_str().unwrap().starts_with("/memfd:tare"), "{exe:?}");
+    c.delete().ok();
+    c.assert_gone();
+}
+
+#[test]
+fn a_terminal_of_an_ordinary_user() {
+    let c = of_user(|config| {
+        config["process"]["terminal"] = json!(true);
+        args(config, &["stat", "/dev/console"]);
+    });
+    let mut terminal = Terminal::new(24, 80);
+    terminal.attach(c.on_bundle("run", &[])).run().ok();
+    let line = terminal.output.line();
+    assert!(line.contains("\"type\":\"c\""), "{line}");
+}
+
+#[test]
+fn maps_without_root_are_refused() {
+    of_user(|config| {
+        let map = json!([{"containerID": 5, "hostID": USER, "size": 1}]);
+        config["linux"]["uidMappings"] = map;
+    })
+    .assert_refused(&["linux.uidMappings", "id 0"]);
+}
+
+#[test]
+fn an_ordinary_user_joins_the_namespaces_of_his_containers() {
+    let tare = Tare::of_user();
+    let first = of(&tare, |c| args(c, &["wait"]));
+    let _output = first.started();
+    let pid = first.pid();
+    let second = of(&tare, |config| {
+        for (word, kind) in [("user", "user"), ("network", "net"), ("ipc", "ipc"), ("uts", "uts")] {
+            namespace_path(config, word, &format!("/proc/{pid}/ns/{kind}"));
+        }
+        let linux = config["linux"].as_object_mut().unwrap();
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        config.as_object_mut().unwrap().remove("hostname");
+    });
+    let report = second.json();
+    for kind in ["user", "net", "ipc", "uts"] {
+        assert_eq!(report["namespaces"][kind], namespace_of(pid, kind), "{kind}");
+    }
+    assert_eq!(report["uid_map"], json!([[0, USER, 1]]));
+    assert_eq!(report["hostname"], "probe");
+}
+
+/// Makes the process root of a user namespace, as an engine of a user's does
+/// before it starts a runtime.
+fn become_root_of_a_namespace() -> std::io::Result<()> {
+    // the change of user before has closed /proc/self
+    nix::sys::prctl::set_dumpable(true)?;
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    let map = format!("0 {USER} 1");
+    for (file, text) in [("setgroups", "deny"), ("uid_map", &map), ("gid_map", &map)] {
+        std::fs::write(format!("/proc/self/{file}"), text)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn root_of_a_user_namespace_needs_no_second_one() {
+    let c = of_user(|config| {
+        let linux = config["linux"].as_object_mut().unwrap();
+        linux["namespaces"].as_array_mut().unwrap().retain(|n| n["type"] != "user");
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+    });
+    let run = || {
+        // SAFETY: system calls on short texts, in a child of few threads.
+        unsafe { c.on_bundle("run", &[]).before_exec(become_root_of_a_namespace) }.run()
+    };
+    let report = run().ok().json();
+    assert_eq!(report["uid_map"], json!([[0, USER, 1]]));
+    assert_eq!(report["dev"]["null"]["minor"], 3);
+    c.assert_gone();
+    c.bundle.edit(|config| config["process"]["user"]["uid"] = json!(7));
+    run().fails_with(&["process.user.uid: 7", "/etc/subuid"]);
+    let groups = json!({"uid": 0, "gid": 0, "additionalGids": [0]});
+    c.bundle.edit(|config| config["process"]["user"] = groups);
+    run().fails_with(&["process.user.additionalGids", "setgroups"]);
+    c.assert_gone();
 }
 
 #[test]

@@ -79,6 +79,11 @@ impl Tare {
         tare
     }
 
+    /// The same with another binary.
+    pub fn at(&self, binary: &Path) -> Self {
+        Tare { binary: binary.to_owned(), ..self.clone() }
+    }
+
     /// The user's home directory.
     pub fn home(&self) -> &Path {
         self.user.as_ref().unwrap().home.path()
