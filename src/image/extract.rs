@@ -413,7 +413,14 @@ fn parent_error(path: &[u8], errno: Errno) -> Error {
 }
 
 fn set_opaque(fd: BorrowedFd<'_>) -> Result<()> {
-    set_xattr(fd, form::opaque(), b"y").step(|| format!("mark as opaque ({:?})", form::opaque()))
+    let step = || format!("mark as opaque ({:?})", form::opaque());
+    set_xattr(fd, form::opaque(), b"y").map_err(|errno| match errno {
+        Errno::EOPNOTSUPP => Error::from(errno).step(step()).hint(
+            "the store's file system has no such attributes: a tmpfs has those of users from \
+             Linux 6.6 on",
+        ),
+        other => Error::from(other).step(step()),
+    })
 }
 
 fn open_dir_at(dir: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<OwnedFd, Errno> {

@@ -88,7 +88,9 @@ impl Store {
     /// # Errors
     /// Invalid when neither variable is set.
     pub fn default_path() -> Result<PathBuf> {
-        if !caller().has_own_directories() {
+        let who = caller();
+        // layers of a root without power have the form of a user's
+        if !who.has_own_directories() && (who.is_host_root() || !who.initial) {
             return Ok(PathBuf::from("/var/lib/tare"));
         }
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());

@@ -106,9 +106,9 @@ fn explain_clone(e: Error) -> Error {
         Some(Errno::EPERM) => {
             Some("new namespaces need root; a user namespace, that the system gives it to users")
         }
-        Some(Errno::EACCES) => {
-            Some("the cgroup, and the one above it and the caller's, have to be the caller's")
-        }
+        Some(Errno::EACCES) => Some(
+            "cgroup.procs has to be writable in the cgroup, and in the one above both it and the caller",
+        ),
         Some(Errno::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
         Some(Errno::EBUSY) => Some("the cgroup has controllers enabled for its children"),
         Some(Errno::EOPNOTSUPP) => {

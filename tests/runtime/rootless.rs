@@ -4,6 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -401,6 +402,19 @@ fn a_lower_oom_score_needs_root() {
     assert_eq!(report["oom_score_adj"], own + 100);
     of_user(|config| config["process"]["oomScoreAdj"] = json!(-1000))
         .assert_refused(&["process.oomScoreAdj", "CAP_SYS_RESOURCE"]);
+}
+
+#[test]
+fn a_higher_rlimit_needs_root() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NPROC).unwrap();
+    if hard == nix::libc::RLIM_INFINITY {
+        println!("skipped: there is no limit to go beyond");
+        return;
+    }
+    let limit = |hard: u64| json!([{"type": "RLIMIT_NPROC", "soft": 100, "hard": hard}]);
+    of_user(|config| config["process"]["rlimits"] = limit(hard)).run().ok();
+    of_user(|config| config["process"]["rlimits"] = limit(hard + 1))
+        .assert_refused(&["process.rlimits", "CAP_SYS_RESOURCE"]);
 }
 
 /// A user with these lines in /etc/subuid and /etc/subgid, and a name: the
