@@ -12,6 +12,7 @@ use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, symlinkat};
 use super::path::{Missing, ensure, ensure_parent};
 use crate::error::{Error, Result, Step};
 use crate::spec::DevicePlan;
+use crate::sys::caller::is_initial;
 use crate::sys::fs::open_in_root;
 use crate::sys::mount;
 
@@ -43,9 +44,7 @@ pub(super) fn make(root: BorrowedFd<'_>, plans: &[DevicePlan], in_userns: bool) 
             true => bind(root, plan),
             false => match node(dir.as_fd(), name, plan) {
                 // root of somebody else's user namespace
-                Err(e) if e.is_errno(Errno::EPERM) && plan.kind != SFlag::S_IFIFO => {
-                    bind(root, plan)
-                }
+                Err(e) if e.is_errno(Errno::EPERM) && !is_initial() => bind(root, plan),
                 other => other,
             },
         };

@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use super::path::{Missing, ensure};
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
-use crate::sys::caller::caller;
+use crate::sys::caller::{caller, is_initial};
 use crate::sys::fs::open_in_root;
 use crate::sys::mount::{self, FsContext, MountAttr, attr};
 
@@ -133,7 +133,7 @@ fn filesystem(
     };
     let made = match new_filesystem(target.as_fd(), plan, fstype, source, options) {
         // sysfs shows a network namespace, and that is not ours
-        Err(e) if fstype == "sysfs" && e.is_errno(Errno::EPERM) => {
+        Err(e) if fstype == "sysfs" && e.is_errno(Errno::EPERM) && !is_initial() => {
             return hosts_sysfs(&target, plan);
         }
         other => other.map_err(|e| explain(e, fstype))?,
@@ -173,7 +173,7 @@ fn new_filesystem(
 
 /// What a user namespace is missing, where it is not allowed a mount.
 fn explain(e: Error, fstype: &str) -> Error {
-    if !e.is_errno(Errno::EPERM) {
+    if !e.is_errno(Errno::EPERM) || is_initial() {
         return e;
     }
     match fstype {
@@ -258,7 +258,7 @@ pub(super) fn change(fd: BorrowedFd<'_>, recursive: bool, by: AttrChange) -> nix
         mount::mount_setattr(fd, recursive, &attr)
     };
     match set(by) {
-        Err(Errno::EPERM) => match by.without_what_locks() {
+        Err(Errno::EPERM) if !is_initial() => match by.without_what_locks() {
             rest if rest == by => Err(Errno::EPERM),
             rest if rest.is_empty() => Ok(()),
             rest => set(rest),

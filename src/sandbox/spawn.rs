@@ -287,7 +287,7 @@ impl Spawned {
             process::exit_now(opened.err().map_or(0, |errno| errno as i32))
         })
         .step(|| "clone3")?;
-        match waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED)? {
+        match wait_for_end(child.pidfd.as_fd())? {
             WaitStatus::Exited(_, 0) => Ok(place),
             WaitStatus::Exited(_, errno) => {
                 Err(mounts::source_error(Errno::from_raw(errno)).step(bind.label()))
@@ -379,7 +379,7 @@ impl Spawned {
     }
 }
 
-fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {
+pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {
     uninterrupted(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED))
 }
 

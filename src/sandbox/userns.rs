@@ -5,11 +5,11 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::getpid;
 
 use super::idmap::{GROUPS, IdMaps, Kind, USERS, own_ranges};
 use super::protocol::{Channel, Message};
+use super::spawn::wait_for_end;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::IdMapping;
 use crate::sys::caller::caller;
@@ -50,7 +50,7 @@ pub fn enter() -> Result<()> {
             _ => Err(Error::new(ErrorKind::System, "the process that maps ids has died")),
         });
     drop(ours);
-    waitid(Id::PIDFd(writer.pidfd.as_fd()), WaitPidFlag::WEXITED).step(|| "wait for a helper")?;
+    wait_for_end(writer.pidfd.as_fd()).step(|| "wait for a helper")?;
     mapped.step(|| "make a user namespace")
 }
 
@@ -93,7 +93,7 @@ pub fn in_child(work: impl FnOnce() -> Result<()>) -> Result<()> {
         process::exit_now(0)
     })
     .step(|| "fork")?;
-    waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED).step(|| "wait for a helper")?;
+    wait_for_end(child.pidfd.as_fd()).step(|| "wait for a helper")?;
     match ours.receive()? {
         Some((Message::Go, _)) => Ok(()),
         Some((Message::Failed(error), _)) => Err(error),

@@ -45,11 +45,16 @@ pub fn caller() -> &'static Caller {
     CALLER.get_or_init(|| Caller {
         uid: geteuid().as_raw(),
         gid: getegid().as_raw(),
-        // without /proc nothing works, and the next step says so
-        initial: std::fs::metadata("/proc/self/ns/user")
-            .map_or(true, |found| found.ino() == INITIAL_USER_NAMESPACE),
+        initial: is_initial(),
         capable: is_capable(),
     })
+}
+
+/// True in the user namespace that the machine started with.
+pub fn is_initial() -> bool {
+    // without /proc nothing works, and the next step says so
+    std::fs::metadata("/proc/self/ns/user")
+        .map_or(true, |found| found.ino() == INITIAL_USER_NAMESPACE)
 }
 
 /// CAP_SYS_ADMIN in the user namespace that this process is in now.

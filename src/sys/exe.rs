@@ -45,7 +45,7 @@ pub fn protect() -> Result<()> {
         return Ok(());
     }
     let clone = match read_only_clone() {
-        Err(e) if e.is_errno(Errno::EPERM) => {
+        Err(e) if e.is_errno(Errno::EPERM) && !caller().is_host_root() => {
             if is_sealed().step(step)? {
                 nix::sys::prctl::set_name(c"tare").step(step)?;
                 return Ok(());
