@@ -257,7 +257,7 @@ fn an_ordinary_user_learns_why_not() {
     assert!(blocked.contains(&"user".into()), "{blocked:?}");
     let found = check(&report, "user");
     assert!(found["detail"].as_str().unwrap().contains("65534"), "{found}");
-    assert!(found["detail"].as_str().unwrap().contains("does not run without root"), "{found}");
+    assert!(found["detail"].as_str().unwrap().contains("user namespace only"), "{found}");
     for path in ["/tmp/tare-of-nobody", "/tmp/store-of-nobody"] {
         assert!(!Path::new(path).exists(), "{path}");
     }

@@ -19,6 +19,8 @@ mod support;
 
 #[path = "limits/cpu.rs"]
 mod cpu;
+#[path = "limits/delegated.rs"]
+mod delegated;
 #[path = "limits/io.rs"]
 mod io;
 #[path = "limits/memory.rs"]

@@ -41,6 +41,8 @@ mod netdevices;
 mod process;
 #[path = "runtime/rootfs.rs"]
 mod rootfs;
+#[path = "runtime/rootless.rs"]
+mod rootless;
 #[path = "runtime/run.rs"]
 mod run;
 #[path = "runtime/scheduling.rs"]

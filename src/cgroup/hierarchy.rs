@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
-use nix::unistd::geteuid;
+use nix::unistd::{AccessFlags, faccessat};
 
 use super::path;
 use crate::error::{Error, Result, Step};
+use crate::sys::caller::caller;
 use crate::sys::mountinfo::{Mount, mounts};
 
 /// Where the hierarchy is on a host that has nothing but cgroup2, and on one
@@ -79,10 +80,32 @@ impl Hierarchy {
     /// A cgroupsPath that leads out, or a relative one where the caller's own
     /// cgroup is not to be seen.
     pub fn cgroup_path(&self, cgroups_path: Option<&Path>, id: &str) -> Result<PathBuf> {
-        path::resolve(cgroups_path, id, geteuid().is_root(), || {
+        path::resolve(cgroups_path, id, caller().is_host_root(), || {
             let own = self.own_cgroup()?;
-            Ok(own.parent().map(Path::to_owned).unwrap_or_default())
+            let parent = own.parent().map(Path::to_owned).unwrap_or_default();
+            let fits = caller().is_host_root() || self.may_write(&parent) || !self.may_write(&own);
+            Ok(if fits { parent } else { own })
         })
+    }
+
+    /// True if this caller may make the cgroup at `path`, and be cloned into it:
+    /// its nearest ancestor that is there is the caller's, and so is the list of
+    /// processes of the one that it has in common with the caller's own (the
+    /// kernel's rule for a delegated subtree).
+    ///
+    /// # Errors
+    /// The caller's own cgroup is not below the mount.
+    pub fn is_delegated(&self, path: &Path) -> Result<bool> {
+        let own = self.own_cgroup()?;
+        let there = |p: &&Path| faccessat(&self.dir, at(p), AccessFlags::F_OK, EACCESS).is_ok();
+        let Some(nearest) = path.ancestors().find(there) else { return Ok(false) };
+        let same = own.components().zip(path.components()).take_while(|(a, b)| a == b);
+        let common: PathBuf = same.map(|(part, _)| part).collect();
+        Ok(self.may_write(nearest) && self.may_write(&common.join("cgroup.procs")))
+    }
+
+    fn may_write(&self, path: &Path) -> bool {
+        faccessat(&self.dir, at(path), AccessFlags::W_OK, EACCESS).is_ok()
     }
 
     /// The caller's own cgroup, relative to the mount point.
@@ -134,6 +157,13 @@ impl Hierarchy {
             None => error.hint("it is not delegated to here, or the kernel does not have it"),
         }
     }
+}
+
+const EACCESS: AtFlags = AtFlags::AT_EACCESS;
+
+/// The topmost cgroup has no name of its own.
+fn at(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
 /// The mount table of this process (see [`crate::sys::mountinfo`]).

@@ -9,11 +9,12 @@ const FIELD: &str = "linux.cgroupsPath";
 /// The path of a container's cgroup, relative to the cgroup2 mount point.
 ///
 /// - absolute: below the mount point;
-/// - relative: below `parent_of_own`, the parent of the caller's own cgroup.
-///   The caller's own has processes in it, so it could hand no controller
-///   down; its parent often can, and is what is delegated to a user. runc
-///   does so too, while crun takes a relative path for an absolute one: with a
-///   caller in the root cgroup, or in a child of it, the three agree;
+/// - relative: below `base`, the parent of the caller's own cgroup. The
+///   caller's own has processes in it, so it could hand no controller down; its
+///   parent often can, and is what is delegated to a user (where only the own
+///   one is, `base` is that). runc does so too, while crun takes a relative
+///   path for an absolute one: with a caller in the root cgroup, or in a child
+///   of it, the three agree;
 /// - absent: `tare-ID`, below the mount point for root and as a relative path
 ///   for others. It has no directory above it that is shared with other
 ///   containers: none has to be made, none stays behind.
@@ -27,18 +28,18 @@ pub fn resolve(
     cgroups_path: Option<&Path>,
     id: &str,
     root: bool,
-    parent_of_own: impl FnOnce() -> Result<PathBuf>,
+    base: impl FnOnce() -> Result<PathBuf>,
 ) -> Result<PathBuf> {
     match cgroups_path.filter(|path| !path.as_os_str().is_empty()) {
         None => {
             let name = format!("tare-{id}");
-            let mut path = if root { PathBuf::new() } else { parent_of_own()? };
+            let mut path = if root { PathBuf::new() } else { base()? };
             path.push(name);
             Ok(path)
         }
         Some(path) => {
             let below = normalise(path)?;
-            if path.is_absolute() { Ok(below) } else { Ok(parent_of_own()?.join(below)) }
+            if path.is_absolute() { Ok(below) } else { Ok(base()?.join(below)) }
         }
     }
 }

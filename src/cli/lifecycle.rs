@@ -188,7 +188,8 @@ pub struct SpecArgs {
     /// Directory to write config.json into [default: the current directory]
     #[arg(short, long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
-    /// For an ordinary user: with a user namespace (not supported yet: an error)
+    /// For an ordinary user: in a user namespace whose root is the caller, with
+    /// the host's network, without limits
     #[arg(long = "rootless", id = "for_rootless")]
     pub rootless: bool,
 }

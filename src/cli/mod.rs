@@ -56,7 +56,8 @@ pub struct GlobalArgs {
     /// Put containers into systemd scopes (not supported yet: an error)
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
-    /// Run without root: true, false or auto (only auto and false are supported yet)
+    /// Do without a cgroup where none is delegated: true, false, or auto, which is
+    /// true for everybody but the machine's root
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub rootless: String,
     /// Print the version and exit

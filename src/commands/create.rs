@@ -9,7 +9,6 @@ use crate::spec;
 pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> {
     super::refuse_systemd(global)?;
     let id = ContainerId::parse(&args.id)?;
-    super::refuse_ordinary_users()?;
     crate::sys::exe::protect()?;
     let bundle = bundle(args)?;
     let spec = spec::load(&bundle)?;
@@ -25,6 +24,7 @@ pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> 
         reserved: None,
         activation: Activation::from_env()?,
         notify: NotifySocket::from_env()?,
+        rootless: super::rootless(global)?,
         starts_later: true,
     })?;
     Ok(created.release()?)

@@ -17,6 +17,8 @@ use crate::image::limits::size;
 use crate::image::overlay::{OverlayPlan, mount_detached};
 use crate::image::store::{Image, Store};
 use crate::image::unpack::copy_root;
+use crate::spec::rootless;
+use crate::sys::caller::caller;
 use crate::sys::fs::{open_dir, replace_file};
 
 /// What `run` creates a container from.
@@ -37,6 +39,7 @@ pub(super) fn prepare(
     id: &ContainerId,
 ) -> Result<Prepared> {
     let overrides = overrides(&args.image, &args.args, id)?;
+    super::become_root_of_files()?;
     let store = Store::open(global.store.as_deref())?;
     let image = store.resolve(name, &super::image::selector(&args.image.select)?)?;
     // two state roots may share a store, and each may have this id
@@ -48,7 +51,11 @@ pub(super) fn prepare(
     let rootfs = overlay(&store, &image, &bundle)?;
     // as long as the directory is there, the image's layers stay
     store.hold(&image, &bundle)?;
-    let spec = spec_for(&image.config, rootfs.as_fd(), &overrides)?;
+    let mut spec = spec_for(&image.config, rootfs.as_fd(), &overrides)?;
+    if !caller().is_host_root() {
+        let (uid_map, gid_map) = rootless::own_maps()?;
+        rootless::drop_owners(&mut spec, &uid_map, &gid_map);
+    }
     let json = serde_json::to_vec(&spec)
         .map_err(|e| Error::new(ErrorKind::System, format!("encode config.json: {e}")))?;
     let dir = open_dir(&bundle).step(step)?;

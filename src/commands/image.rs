@@ -15,6 +15,9 @@ use crate::image::store::{ImportOptions, Record, Store};
 /// Runs one of the subcommands.
 pub(super) fn run(global: &GlobalArgs, command: ImageCommand) -> anyhow::Result<i32> {
     let store = Store::open(global.store.as_deref())?;
+    if matches!(command, ImageCommand::Import(_) | ImageCommand::Rm(_)) {
+        super::become_root_of_files()?;
+    }
     match command {
         ImageCommand::Import(args) => import(&store, args)?,
         ImageCommand::Ls(args) => ls(&store, &args)?,

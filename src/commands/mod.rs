@@ -24,6 +24,7 @@ use anyhow::Context;
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::container::{ContainerId, Entry, Store};
 use crate::error::{Error, Result, Step, one_line};
+use crate::sys::caller::caller;
 
 /// Runs a command; the answer is tare's exit code.
 ///
@@ -83,9 +84,15 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
 }
 
 fn check(global: &GlobalArgs) -> Result<()> {
+    rootless(global).map(drop)
+}
+
+/// Whether to do without what only the machine's root is sure to have.
+fn rootless(global: &GlobalArgs) -> Result<bool> {
     match global.rootless.as_str() {
-        "auto" | "false" => Ok(()),
-        "true" => Err(Error::unsupported("--rootless=true: not supported yet")),
+        "auto" => Ok(!caller().is_host_root()),
+        "true" => Ok(true),
+        "false" => Ok(false),
         other => Err(Error::invalid(format!("--rootless={other}: give true, false or auto"))),
     }
 }
@@ -93,20 +100,21 @@ fn check(global: &GlobalArgs) -> Result<()> {
 /// The step that an answer is on its way out.
 const PRINTING: &str = "write to stdout";
 
+/// For commands that work on the files of images: they have many owners and any
+/// mode, which needs root, if only in a user namespace.
+fn become_root_of_files() -> Result<()> {
+    match caller().capable {
+        true => Ok(()),
+        false => crate::sandbox::userns::enter(),
+    }
+}
+
 /// For commands that make a container; callers give the option to all.
 fn refuse_systemd(global: &GlobalArgs) -> Result<()> {
     match global.systemd_cgroup {
         true => Err(Error::unsupported("--systemd-cgroup: not supported yet")),
         false => Ok(()),
     }
-}
-
-fn refuse_ordinary_users() -> Result<()> {
-    if nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Error::unsupported("containers of an ordinary user are not supported yet")
-        .hint("run tare as root"))
 }
 
 fn store(global: &GlobalArgs) -> Result<Store> {

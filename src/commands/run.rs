@@ -10,7 +10,6 @@ use crate::spec;
 pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
     super::refuse_systemd(global)?;
     let id = ContainerId::parse(&args.create.id)?;
-    super::refuse_ordinary_users()?;
     crate::sys::exe::protect()?;
     let prepared = prepare(global, args, &id)?;
     let signals = (!args.detach).then(Signals::block).transpose()?;
@@ -30,6 +29,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
         reserved: prepared.reserved,
         activation: Activation::from_env()?,
         notify: NotifySocket::from_env()?,
+        rootless: super::rootless(global)?,
         starts_later: false,
     })?;
     Ok(follow(&id, created, signals.as_ref(), args.keep)?)

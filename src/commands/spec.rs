@@ -8,13 +8,15 @@ use nix::sys::stat::Mode;
 
 use crate::cli::SpecArgs;
 use crate::error::{Error, ErrorKind, Step};
-use crate::spec::defaults::default_document;
+use crate::spec::defaults::{default_document, rootless_document};
+use crate::sys::caller::caller;
 use crate::sys::fs::open_dir;
 
 pub(super) fn run(args: &SpecArgs) -> anyhow::Result<()> {
-    if args.rootless {
-        return Err(Error::unsupported("--rootless: not supported yet").into());
-    }
+    let text = match args.rootless {
+        true => rootless_document(caller().uid, caller().gid),
+        false => default_document().to_owned(),
+    };
     let bundle = args.bundle.as_deref().unwrap_or(Path::new("."));
     let step = || bundle.join("config.json").display().to_string();
     let dir = open_dir(bundle).step(step)?;
@@ -27,7 +29,6 @@ pub(super) fn run(args: &SpecArgs) -> anyhow::Result<()> {
         }
         other => other.step(step)?,
     };
-    std::io::Write::write_all(&mut std::fs::File::from(fd), default_document().as_bytes())
-        .step(step)?;
+    std::io::Write::write_all(&mut std::fs::File::from(fd), text.as_bytes()).step(step)?;
     Ok(())
 }

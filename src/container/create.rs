@@ -8,23 +8,26 @@ use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 
 use super::activation::Activation;
 use super::id::ContainerId;
 use super::notify::{self, Listener, NotifySocket};
+use super::place::Place;
 use super::rdt;
 use super::record::{InitProcess, Record};
 use super::reserve::{Reserved, remove_scratch};
 use super::store::{Entry, Lock, Store};
 use super::{start, terminal};
-use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy, OutOfMemory};
+use crate::cgroup::{Cgroup, CgroupRecord, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::hooks::{self, HookState};
+use crate::sandbox::idmap::IdMaps;
 use crate::sandbox::netdevices::{self, Moved};
 use crate::sandbox::{Options, SpawnArgs, Spawned, spawn};
-use crate::spec::{Plan, ResolveArgs};
+use crate::spec::{Plan, ResolveArgs, rootless};
+use crate::sys::caller::{caller, is_capable};
 
 /// How long leftovers of a failed create may take to die.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
@@ -67,6 +70,8 @@ pub struct CreateArgs<'a> {
     pub notify: Option<NotifySocket>,
     /// True: init waits for a later `start`; false: for [`Created::start`].
     pub starts_later: bool,
+    /// Do without a cgroup where none is delegated and nothing needs one.
+    pub rootless: bool,
 }
 
 /// A container that is created; its lock is held.
@@ -102,8 +107,8 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         }
     }
     plan.limits.warnings.iter().for_each(|text| crate::logging::warn(text));
-    let hierarchy = Hierarchy::discover()?;
-    let path = hierarchy.cgroup_path(plan.cgroups_path.as_deref(), &plan.id)?;
+    let place = Place::find(&plan, args.rootless)?;
+    let id_maps = IdMaps::of(&plan)?;
     let scratch = args.reserved.as_ref().map(|r| r.scratch().to_owned()).unwrap_or_default();
     let (entry, lock) = match args.reserved.take().and_then(Reserved::into_parts) {
         Some(parts) => parts,
@@ -111,7 +116,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
     };
     let mut undo = Undo::new(&entry);
     let record = new_record(&plan, scratch.clone());
-    match steps(&mut args, record, &plan, (&hierarchy, &path), &mut undo) {
+    match steps(&mut args, record, &plan, (&place, id_maps.as_ref()), &mut undo) {
         Ok(record) => {
             let Some(spawned) = undo.spawned.take() else {
                 return Err(Error::new(ErrorKind::System, "no init was made"));
@@ -201,6 +206,7 @@ fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
     }
     check_forks(args.options, plan)?;
     crate::sandbox::labels::check(&plan.labels)?;
+    check_namespaces(plan)?;
     if args.rootfs.is_none() {
         let path = &plan.rootfs.path;
         let found = std::fs::metadata(path).map_err(|e| {
@@ -245,14 +251,28 @@ fn check_forks(options: Options, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
+/// Whoever has no power over the machine gets it in a user namespace alone.
+fn check_namespaces(plan: &Plan) -> Result<()> {
+    if plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) || caller().is_host_root() {
+        return Ok(());
+    }
+    if is_capable() {
+        let (uid_map, gid_map) = rootless::own_maps()?;
+        return rootless::check_ids((&uid_map, &gid_map), &plan.process, &plan.mounts)
+            .map_err(|e| e.hint("of the user namespace that tare runs in: more of them come from /etc/subuid and /etc/subgid"));
+    }
+    Err(Error::invalid("linux.namespaces: a container of an ordinary user needs a user namespace")
+        .hint("tare spec --rootless writes a config with one"))
+}
+
 fn steps(
     args: &mut CreateArgs<'_>,
     mut record: Record,
     plan: &Plan,
-    (hierarchy, path): (&Hierarchy, &Path),
+    (place, id_maps): (&Place, Option<&IdMaps>),
     undo: &mut Undo<'_>,
 ) -> Result<Record> {
-    record.cgroup.path = hierarchy.mount_point().join(path);
+    record.cgroup.path = place.own_path();
     record.cgroup_was_there = is_there(&record.cgroup.path)?;
     let resctrl = plan.rdt.as_ref().map(|rdt| Ok::<_, Error>((rdt, rdt::mount_point()?)));
     let resctrl = resctrl.transpose()?;
@@ -268,21 +288,24 @@ fn steps(
             undo.listener = Listener::bind(undo.entry, manager)?;
         }
     }
-    let cgroup = Cgroup::create(hierarchy, path, &plan.limits.settings)?;
-    record.cgroup = cgroup.record().clone();
-    undo.cgroup = Some(record.cgroup.clone());
-    if record.cgroup.made_parents > 0 {
-        undo.entry.save(&record)?;
+    let cgroup = place.make(plan)?;
+    if let Some(cgroup) = &cgroup {
+        record.cgroup = cgroup.record().clone();
+        undo.cgroup = Some(record.cgroup.clone());
+        if record.cgroup.made_parents > 0 {
+            undo.entry.save(&record)?;
+        }
+        cgroup.apply(&plan.limits.settings)?;
     }
-    cgroup.apply(&plan.limits.settings)?;
     let group = resctrl.map(|(rdt, root)| rdt::Group::prepare(&root, rdt, args.id)).transpose()?;
     undo.rdt = group.as_ref().map(|group| group.made().to_vec()).unwrap_or_default();
     let listener = args.starts_later.then(|| start::listen(undo.entry)).transpose()?;
     let spawned = undo.spawned.insert(spawn(SpawnArgs {
         plan,
         options: args.options,
-        cgroup: cgroup.dir(),
-        cgroup_path: cgroup.path(),
+        cgroup: cgroup.as_ref().map(Cgroup::dir),
+        cgroup_path: place.seen(cgroup.as_ref()),
+        id_maps,
         rootfs: args.rootfs.take(),
         listener,
     })?);
@@ -291,12 +314,16 @@ fn steps(
         group.enter(spawned.pid())?;
     }
     undo.devices = netdevices::move_in(plan, spawned.pid())?;
-    if let Some(program) = &plan.device_program {
+    if let (Some(program), Some(cgroup), true) =
+        (&plan.device_program, &cgroup, caller().is_host_root())
+    {
+        // only root may; others get no device but those that are bound, and have
+        // the rights on them that they have anyway.
         // while init is busy with its mounts: no code of the user's or of a
         // hook runs before `serve`
         cgroup.attach_devices(program)?;
     }
-    spawned.serve(plan, |pid| run_hooks(plan, pid))?;
+    spawned.serve(plan, id_maps, |pid| run_hooks(plan, pid))?;
     record.init = Some(InitProcess::of(spawned.pid())?);
     if let (Console::Socket(path), Some(master)) = (&args.console, spawned.console()) {
         terminal::send_master(path, master)?;
@@ -326,7 +353,7 @@ fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         rootfs: plan.rootfs.path.clone(),
         created: crate::logging::now(),
         annotations: plan.annotations.clone(),
-        owner: geteuid().as_raw(),
+        owner: caller().uid,
         init: None,
         cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
         own_pid_namespace: plan.namespaces.makes(CloneFlags::CLONE_NEWPID),

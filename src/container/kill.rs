@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::record::Record;
 use super::store::Entry;
@@ -66,6 +67,9 @@ fn not_running() -> Error {
 }
 
 fn kill_all(record: &Record, signal: i32) -> Result<()> {
+    if record.cgroup.path.as_os_str().is_empty() {
+        return kill_pid_namespace(record, signal);
+    }
     let cgroup = match Cgroup::open(record.cgroup.clone()) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Err(not_running()),
         other => other?,
@@ -80,6 +84,35 @@ fn kill_all(record: &Record, signal: i32) -> Result<()> {
     for pid in cgroup.procs(true)?.into_iter().filter(|pid| pid.as_raw() > 0) {
         match process::kill(pid, signal) {
             // it has ended meanwhile
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(e) => {
+                return Err(Error::from(e).step(format!("send signal {signal} to process {pid}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Without a cgroup of its own, the container has a pid namespace of its own:
+/// its processes are those in the same one as init.
+fn kill_pid_namespace(record: &Record, signal: i32) -> Result<()> {
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let init = record.init.ok_or_else(not_running)?;
+    let pidfd = init.open()?.ok_or_else(not_running)?;
+    let own = namespace(&init.pid.to_string()).ok_or_else(not_running)?;
+    if signal == libc::SIGKILL {
+        // the end of init is the end of all
+        return process::pidfd_send_signal(pidfd.as_fd(), signal).step(|| "kill init");
+    }
+    for entry in std::fs::read_dir("/proc").step(|| "read /proc")?.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(other) = process::pidfd_open(Pid::from_raw(pid)) else { continue };
+        // looked at once more behind its pidfd: the number can't change hands now
+        if namespace(&pid.to_string()).is_none_or(|found| found != own) {
+            continue;
+        }
+        match process::pidfd_send_signal(other.as_fd(), signal) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(e) => {
                 return Err(Error::from(e).step(format!("send signal {signal} to process {pid}")));

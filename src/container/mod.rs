@@ -11,6 +11,7 @@ mod foreground;
 mod id;
 mod kill;
 mod notify;
+mod place;
 mod rdt;
 mod record;
 mod reserve;

@@ -3,13 +3,15 @@
 
 use std::path::PathBuf;
 
-use nix::unistd::geteuid;
+use nix::errno::Errno;
 
 use super::id::ContainerId;
 use super::record::Record;
 use super::store::{Entry, Lock, Store};
 use crate::cgroup::CgroupRecord;
 use crate::error::{Result, Step};
+use crate::sandbox::userns;
+use crate::sys::caller::{caller, is_capable};
 
 /// An id that is taken; dropping it gives it back and removes its scratch.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ impl Reserved {
                 rootfs: PathBuf::new(),
                 created: crate::logging::now(),
                 annotations: std::collections::BTreeMap::new(),
-                owner: geteuid().as_raw(),
+                owner: caller().uid,
                 init: None,
                 cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
                 own_pid_namespace: false,
@@ -71,7 +73,19 @@ impl Drop for Reserved {
 }
 
 /// Removes directories and files that go with a container.
+///
+/// Files of an image may have owners and modes that keep their user from
+/// removing them, but not root of his user namespace.
 pub(super) fn remove_scratch(paths: &[PathBuf]) -> Result<()> {
+    match remove_all(paths) {
+        Err(e) if !is_capable() && (e.is_errno(Errno::EACCES) || e.is_errno(Errno::EPERM)) => {
+            userns::in_child(|| remove_all(paths))
+        }
+        other => other,
+    }
+}
+
+fn remove_all(paths: &[PathBuf]) -> Result<()> {
     for path in paths {
         let removed = match std::fs::symlink_metadata(path) {
             Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),

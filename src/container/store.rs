@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -13,6 +14,7 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use super::id::ContainerId;
 use super::record::Record;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::sys::caller::caller;
 use crate::sys::fs::open_dir;
 use crate::sys::lock::{FileLock, Sharing};
 
@@ -47,17 +49,24 @@ impl Store {
         Store { root }
     }
 
-    /// `/run/tare` for root, else `$XDG_RUNTIME_DIR/tare`.
+    /// `/run/tare` for root; for others `$XDG_RUNTIME_DIR/tare`, or
+    /// `/run/user/UID/tare` where a login has made that directory. Nothing in
+    /// /tmp: anybody could have been there first.
     ///
     /// # Errors
-    /// An ordinary user without XDG_RUNTIME_DIR.
+    /// An ordinary user with neither.
     pub fn default_root() -> Result<PathBuf> {
-        if geteuid().is_root() {
+        if !caller().has_own_directories() {
             return Ok(PathBuf::from("/run/tare"));
         }
-        match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-            Some(dir) => Ok(Path::new(&dir).join("tare")),
-            None => Err(Error::invalid("XDG_RUNTIME_DIR is not set: give --root")),
+        if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+            return Ok(Path::new(&dir).join("tare"));
+        }
+        let usual = PathBuf::from(format!("/run/user/{}", caller().uid));
+        match std::fs::symlink_metadata(&usual) {
+            Ok(found) if found.is_dir() && found.uid() == caller().uid => Ok(usual.join("tare")),
+            _ => Err(Error::invalid("no directory for the state of containers")
+                .hint("set XDG_RUNTIME_DIR to one that is yours alone, or give --root")),
         }
     }
 
@@ -146,13 +155,33 @@ impl Store {
     fn open_or_make_root(&self) -> Result<OwnedFd> {
         match open_dir(&self.root) {
             Err(Errno::ENOENT) => {}
-            other => return other.step(|| self.show()),
+            other => return other.step(|| self.show()).and_then(|dir| self.own(dir)),
         }
-        use std::os::unix::fs::DirBuilderExt;
         let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700);
+        // the sticky bit keeps it from those who clean up old files in
+        // XDG_RUNTIME_DIR (the XDG base directory specification)
+        builder.recursive(true).mode(if caller().uid == 0 { 0o700 } else { 0o1700 });
         builder.create(&self.root).step(|| format!("make the state root {}", self.show()))?;
-        open_dir(&self.root).step(|| self.show())
+        open_dir(&self.root).step(|| self.show()).and_then(|dir| self.own(dir))
+    }
+
+    /// What is in there decides which processes get signals: it has to be the
+    /// caller's own, and closed to others.
+    fn own(&self, dir: OwnedFd) -> Result<OwnedFd> {
+        let found = fstat(&dir).step(|| self.show())?;
+        let owner = found.st_uid;
+        if caller().is_host_root() {
+            // whose directory root takes is root's choice
+            return Ok(dir);
+        }
+        // root of a user namespace sees itself as such
+        if owner != geteuid().as_raw() {
+            return Err(Error::invalid(format!("it belongs to uid {owner}")).step(self.show()));
+        }
+        if found.st_mode & 0o022 != 0 {
+            return Err(Error::invalid("others may write to it").step(self.show()));
+        }
+        Ok(dir)
     }
 
     fn show(&self) -> String {

@@ -150,7 +150,7 @@ const LATER: &[Row] = &[
     Row("systemd", "systemd", OPTIONAL, programs::systemd),
 ];
 
-/// What an ordinary user would need: tare does not run without root yet.
+/// What an ordinary user needs (docs/rootless.md).
 const ROOTLESS: &[Row] = &[
     Row("user-namespaces", "user namespaces", OPTIONAL, users::user_namespaces),
     Row("id-ranges", "subuid, subgid", OPTIONAL, users::id_ranges),
@@ -170,7 +170,7 @@ const GROUPS: &[(&str, &str, &[Row])] = &[
     ("files", "Files and mounts", FILES),
     ("privileges", "Privileges", PRIVILEGES),
     ("later", "Not used by tare yet", LATER),
-    ("rootless", "For containers without root, which tare does not run yet", ROOTLESS),
+    ("rootless", "For containers without root", ROOTLESS),
 ];
 
 /// Tries everything. This process must have one thread.

@@ -28,8 +28,8 @@ pub(super) fn user(host: &Host) -> Finding {
     if host.is_root() {
         return Finding::ok("");
     }
-    Finding::missing(format!("uid {}: tare does not run without root yet", geteuid()))
-        .hint("run it as root: sudo tare …")
+    Finding::missing(format!("uid {}: containers in a user namespace only", geteuid()))
+        .hint("tare spec --rootless writes a config for one: docs/rootless.md")
 }
 
 pub(super) fn own_capabilities(host: &Host) -> Finding {

@@ -1,5 +1,6 @@
 //! What an entry says of its file: data, owner, mode, attributes, times.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -12,6 +13,7 @@ use nix::unistd::{Gid, Uid, fchown, ftruncate};
 
 use super::entry::{Entry, Time};
 use super::extract::data_error;
+use super::form;
 use super::tarstream::{Source, TarStream};
 use crate::error::{Result, Step};
 use crate::sys::fs::set_xattr;
@@ -44,34 +46,33 @@ pub(crate) fn write_data<S: Source>(
 /// away another: chown clears setuid and capabilities.
 pub(crate) fn dress(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
     if entry.uid != 0 || entry.gid != 0 {
-        fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+        own(fd, entry)?;
     }
     if entry.mode & 0o7000 != 0 {
         fchmod(fd, Mode::from_bits_truncate(entry.mode))?;
     }
     for (key, value) in kept_xattrs(entry) {
-        let key = CString::new(key).map_err(|_nul| Errno::EINVAL)?;
+        let key = CString::new(key.as_ref()).map_err(|_nul| Errno::EINVAL)?;
         set_xattr(fd, &key, value).step(|| format!("attribute {key:?}"))?;
     }
     Ok(())
 }
 
+fn own(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
+    form::owned(fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))))
+}
+
 /// The same for a directory that may have been there before.
 pub(crate) fn dress_dir(fd: BorrowedFd<'_>, entry: &Entry) -> Result<()> {
-    fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+    own(fd, entry)?;
     fchmod(fd, Mode::from_bits_truncate(entry.mode))?;
     dress(fd, entry)
 }
 
-/// A label of the machine that built the image means nothing to this one's
-/// policy, and NFS access lists fit no file system that can be an overlay.
-pub(crate) fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let foreign: [&[u8]; 2] = [b"security.selinux", b"system.nfs4_acl"];
-    entry
-        .xattrs
-        .iter()
-        .map(|(key, value)| (key.as_slice(), value.as_slice()))
-        .filter(move |(key, _)| !foreign.contains(key))
+/// The attributes that a layer keeps, under the names that they have in it.
+pub(crate) fn kept_xattrs(entry: &Entry) -> impl Iterator<Item = (Cow<'_, [u8]>, &[u8])> {
+    let kept = |(key, value)| Some((form::kept_name(key)?, value));
+    entry.xattrs.iter().map(|(key, value)| (key.as_slice(), value.as_slice())).filter_map(kept)
 }
 
 pub(crate) fn spec(time: Time) -> TimeSpec {

@@ -14,7 +14,7 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, Whence, fchown, fchownat, ftruncate, linkat, lseek, symlinkat};
 
-use super::extract::OPAQUE;
+use super::form;
 use super::tree::{self, name_path, names};
 use crate::error::{Error, Result, Step};
 use crate::sys::fs::{open_dir, open_plain, reflink, set_xattr, set_xattr_at, xattrs_at};
@@ -111,7 +111,7 @@ impl Copier<'_> {
     fn dir(&mut self, place: &Place<'_>, path: &Path) -> Result<()> {
         let opaque = xattrs_at(place.from, name_path(place.name))?
             .iter()
-            .any(|(name, value)| name.as_c_str() == OPAQUE && value == b"y");
+            .any(|(name, value)| name.as_c_str() == form::opaque() && value == b"y");
         let there = fstatat(place.to, place.name, AtFlags::AT_SYMLINK_NOFOLLOW);
         let is_dir = there.is_ok_and(|s| s.st_mode & libc::S_IFMT == libc::S_IFDIR);
         if opaque || !is_dir {
@@ -241,11 +241,8 @@ fn copy_by_hand(from: &OwnedFd, to: &OwnedFd, mut at: i64, end: i64) -> Result<(
 fn plain_xattrs(all: Vec<(CString, Vec<u8>)>) -> Result<Vec<(CString, Vec<u8>)>> {
     let mut plain = Vec::new();
     for (name, value) in all {
-        let bytes = name.as_bytes();
-        if let Some(rest) = bytes.strip_prefix(b"trusted.overlay.overlay.") {
-            let name = CString::new([b"trusted.overlay.", rest].concat());
-            plain.push((name.map_err(|_nul| Errno::EINVAL)?, value));
-        } else if !bytes.starts_with(b"trusted.overlay.") {
+        if let Some(name) = form::merged_name(name.as_bytes()) {
+            let name = CString::new(name.as_ref()).map_err(|_nul| Errno::EINVAL)?;
             plain.push((name, value));
         }
     }

@@ -23,15 +23,13 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat
 
 use super::attributes::{dress, dress_dir, kept_xattrs, spec, write_data};
 use super::entry::{Entry, Kind, Time, shown};
+use super::form;
 use super::limits::Limits;
 use super::names::{Name, classify, clean, join, parent_and_name};
 use super::tarstream::{Source, TarStream};
 use super::tree;
 use crate::error::{Error, Result, Step};
 use crate::sys::fs::{open_plain, set_xattr, set_xattr_at, start_writeback};
-
-/// The xattr that hides what lower layers have in a directory.
-pub(crate) const OPAQUE: &std::ffi::CStr = c"trusted.overlay.opaque";
 
 /// Files from this size on are sent to the disk as soon as they are complete,
 /// so that the sync at the end of an import finds little to do.
@@ -47,6 +45,8 @@ pub(crate) struct Extracted {
     /// Directories that entries lie in but that the layer doesn't list, parents
     /// first. The root is the empty path.
     pub(crate) implied: Vec<Vec<u8>>,
+    /// Device nodes that only root could make.
+    pub(crate) left_out: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -295,7 +295,11 @@ impl Extractor<'_> {
         };
         let device = makedev(u64::from(device.0), u64::from(device.1));
         let mode = Mode::from_bits_truncate(entry.mode);
-        self.make(name, path, |here| mknodat(here, as_path(name), kind, mode, device))?;
+        let made = self.make(name, path, |here| mknodat(here, as_path(name), kind, mode, device));
+        if !form::node(made)? {
+            self.facts.left_out += 1;
+            return Ok(());
+        }
         self.dress_node(name, entry)?;
         if entry.mode & 0o7000 != 0 {
             let here = self.here()?;
@@ -366,10 +370,11 @@ impl Extractor<'_> {
         let name = as_path(name);
         if entry.uid != 0 || entry.gid != 0 {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            fchownat(here, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            let none = AtFlags::AT_SYMLINK_NOFOLLOW;
+            form::owned(fchownat(here, name, Some(uid), Some(gid), none))?;
         }
         for (key, value) in kept_xattrs(entry) {
-            let key = CString::new(key).map_err(|_nul| Errno::EINVAL)?;
+            let key = CString::new(key.as_ref()).map_err(|_nul| Errno::EINVAL)?;
             set_xattr_at(here, name, &key, value).step(|| format!("attribute {key:?}"))?;
         }
         let time = spec(entry.mtime);
@@ -408,7 +413,14 @@ fn parent_error(path: &[u8], errno: Errno) -> Error {
 }
 
 fn set_opaque(fd: BorrowedFd<'_>) -> Result<()> {
-    set_xattr(fd, OPAQUE, b"y").step(|| "mark as opaque (trusted.overlay.opaque)")
+    let step = || format!("mark as opaque ({:?})", form::opaque());
+    set_xattr(fd, form::opaque(), b"y").map_err(|errno| match errno {
+        Errno::EOPNOTSUPP => Error::from(errno).step(step()).hint(
+            "the store's file system has no such attributes: a tmpfs has those of users from \
+             Linux 6.6 on",
+        ),
+        other => Error::from(other).step(step()),
+    })
 }
 
 fn open_dir_at(dir: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<OwnedFd, Errno> {

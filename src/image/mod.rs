@@ -13,6 +13,7 @@ mod copy;
 pub mod digest;
 mod entry;
 mod extract;
+mod form;
 mod import;
 mod layout;
 pub mod limits;

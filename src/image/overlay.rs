@@ -11,6 +11,7 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{chdir, dup3, fchdir};
 
+use super::form;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::mount::{FsContext, MountAttr, attr, clone_tree, mount_setattr};
 use crate::sys::process::{self, CloneHow, clone_child};
@@ -63,10 +64,21 @@ fn read_only(layer: &Path) -> Result<OwnedFd> {
 /// Most bytes of a value that fsconfig(2) takes: 256 with the NUL.
 const MAX_VALUE: usize = 255;
 
-/// Each layer by an option of its own.
-fn appended(plan: &OverlayPlan) -> Result<OwnedFd> {
+fn new_context() -> Result<FsContext> {
     let context = FsContext::open("overlay")?;
     context.set("source", "overlay")?;
+    if form::is_users() {
+        // the overlay's own attributes are user.overlay.*, in layers and above
+        context.set_flag(USER_XATTR)?;
+    }
+    Ok(context)
+}
+
+const USER_XATTR: &str = "userxattr";
+
+/// Each layer by an option of its own.
+fn appended(plan: &OverlayPlan) -> Result<OwnedFd> {
+    let context = new_context()?;
     // what stands for a long path has to stay open
     let mut open = Vec::new();
     // overlayfs names the uppermost layer first
@@ -133,8 +145,7 @@ fn joined(plan: &OverlayPlan) -> Result<OwnedFd> {
         return by_string(plan);
     }
     let _here = WorkingDirectory::change(Path::new(FDS))?;
-    let context = FsContext::open("overlay")?;
-    context.set("source", "overlay")?;
+    let context = new_context()?;
     numbered.options.iter().try_for_each(|(key, value)| context.set(key, value))?;
     context.mount(0)
 }
@@ -168,6 +179,7 @@ fn mount_here(plan: &OverlayPlan) -> Result<OwnedFd> {
     // overlayfs takes directories of mounts of this namespace only: opened here
     let numbered = Numbered::open(plan)?;
     let options = numbered.options.iter().map(|(key, value)| format!("{key}={value}"));
+    let options = options.chain(form::is_users().then(|| USER_XATTR.to_owned()));
     let options = options.collect::<Vec<_>>().join(",");
     let target = plan.lower.first().ok_or_else(|| Error::invalid("no layers"))?;
     chdir(FDS)?;

@@ -16,6 +16,7 @@ use nix::unistd::{Gid, Uid, fchown};
 
 use super::entry::shown;
 use super::extract::as_path;
+use super::form;
 use super::import::{Done, Staging};
 use super::select::Choice;
 use super::store::Store;
@@ -89,9 +90,8 @@ pub(crate) fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Resul
     fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     fchmod(to, Mode::from_bits_truncate(stat.st_mode))?;
     for (name, value) in xattrs_at(from, Path::new("."))? {
-        if name.as_bytes().starts_with(b"trusted.overlay.")
-            && !name.as_bytes().starts_with(b"trusted.overlay.overlay.")
-        {
+        // the escaped ones are the image's
+        if form::merged_name(name.as_bytes()).is_none() {
             continue;
         }
         set_xattr(to, &name, &value).step(|| format!("attribute {name:?}"))?;

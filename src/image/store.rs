@@ -17,7 +17,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +32,7 @@ use super::record::{
 };
 use super::select::Selector;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::sys::caller::caller;
 use crate::sys::fs::{open_dir, replace_file};
 use crate::sys::lock::{FileLock, Sharing};
 
@@ -87,7 +88,9 @@ impl Store {
     /// # Errors
     /// Invalid when neither variable is set.
     pub fn default_path() -> Result<PathBuf> {
-        if nix::unistd::geteuid().is_root() {
+        let who = caller();
+        // layers of a root without power have the form of a user's
+        if !who.has_own_directories() && (who.is_host_root() || !who.initial) {
             return Ok(PathBuf::from("/var/lib/tare"));
         }
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
@@ -256,10 +259,23 @@ impl Store {
 
     pub(crate) fn lock(&self, how: Sharing) -> Result<FileLock> {
         let step = || format!("image store {}: lock", self.path.display());
+        self.check_owner()?;
         let mut options = File::options();
         let file = options.create(true).truncate(false).write(true);
         let file = file.open(self.path.join("lock")).step(step)?;
         FileLock::wait(file, how).step(step)
+    }
+
+    /// A store is of one user: its layers have the form that his overlays read.
+    fn check_owner(&self) -> Result<()> {
+        let step = || format!("image store {}", self.path.display());
+        let owner = fs::metadata(&self.path).step(step)?.uid();
+        if owner == nix::unistd::geteuid().as_raw() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("it belongs to uid {owner}"))
+            .hint("each user has a store: see --store")
+            .step(step()))
     }
 
     /// The image's layers for an overlay, which needs one at least: an empty

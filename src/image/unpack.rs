@@ -18,6 +18,8 @@ use super::overlay::{OverlayPlan, mount_detached};
 use super::store::{Image, Store};
 use super::{copy, manifest, tree};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::spec::rootless;
+use crate::sys::caller::caller;
 use crate::sys::fs::{open_dir, replace_file};
 use crate::sys::mount::move_mount;
 
@@ -106,6 +108,11 @@ fn fill(store: &Store, image: &Image, bundle: &Path, mark: &Mark) -> Result<()> 
     let mut spec = spec_for(&image.config, root.as_fd(), &RuntimeOverrides::default())?;
     // nothing newer is in it, and older runtimes refuse what they don't know
     spec.set_version("1.0.2".to_owned());
+    if !caller().capable {
+        // this process is root of the user namespace that the container gets
+        let (uid_map, gid_map) = rootless::own_maps()?;
+        rootless::adapt(&mut spec, &uid_map, &gid_map, false)?;
+    }
     let text = serde_json::to_vec_pretty(&spec).map_err(json_error)?;
     write(&dir, "config.json", &text)?;
     if mark.mode == RootfsForm::Overlay {

@@ -12,6 +12,7 @@ use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, symlinkat};
 use super::path::{Missing, ensure, ensure_parent};
 use crate::error::{Error, Result, Step};
 use crate::spec::DevicePlan;
+use crate::sys::caller::is_initial;
 use crate::sys::fs::open_in_root;
 use crate::sys::mount;
 
@@ -25,8 +26,8 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Makes the nodes. In a user namespace the kernel refuses mknod, and the
-/// host's node is bind mounted instead.
+/// Makes the nodes. In a user namespace the kernel refuses mknod (but of a
+/// fifo), and the host's node is bind mounted instead, with its owner and mode.
 pub(super) fn make(root: BorrowedFd<'_>, plans: &[DevicePlan], in_userns: bool) -> Result<()> {
     let mut last: Option<(PathBuf, OwnedFd)> = None;
     for plan in plans {
@@ -39,11 +40,15 @@ pub(super) fn make(root: BorrowedFd<'_>, plans: &[DevicePlan], in_userns: bool) 
         let (Some((_, dir)), Some(name)) = (&last, plan.path.file_name()) else {
             continue;
         };
-        if in_userns {
-            bind(root, plan).step(step)?;
-        } else {
-            node(dir.as_fd(), name, plan).step(step)?;
-        }
+        let made = match in_userns && plan.kind != SFlag::S_IFIFO {
+            true => bind(root, plan),
+            false => match node(dir.as_fd(), name, plan) {
+                // root of somebody else's user namespace
+                Err(e) if e.is_errno(Errno::EPERM) && !is_initial() => bind(root, plan),
+                other => other,
+            },
+        };
+        made.step(step)?;
     }
     Ok(())
 }
@@ -89,8 +94,8 @@ fn chmod_node(dir: BorrowedFd<'_>, name: &OsStr, inode: u64, mode: Mode) -> Resu
 fn bind(root: BorrowedFd<'_>, plan: &DevicePlan) -> Result<()> {
     let found = fstatat(AT_FDCWD, &plan.path, AtFlags::empty())
         .step(|| "the host's node, which a user namespace has to use")?;
-    let is_same = found.st_mode & SFlag::S_IFMT.bits() == plan.kind.bits()
-        && (plan.kind == SFlag::S_IFIFO || found.st_rdev == plan.rdev);
+    let is_same =
+        found.st_mode & SFlag::S_IFMT.bits() == plan.kind.bits() && found.st_rdev == plan.rdev;
     if !is_same {
         return Err(Error::invalid(format!(
             "a user namespace has to use the host's node, and that one is {}:{}",

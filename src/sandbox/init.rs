@@ -14,6 +14,7 @@ use nix::unistd::{chdir, getcwd, getpid, setsid};
 
 use super::hooks::{self, HookState};
 use super::path::{Missing, ensure};
+use super::privileges::Groups;
 use super::protocol::{Channel, Message};
 use super::rootfs::Leave;
 use super::{
@@ -21,7 +22,8 @@ use super::{
     scheduling,
 };
 use crate::error::{Error, Result, Step};
-use crate::spec::{IdMapping, Plan};
+use crate::spec::Plan;
+use crate::sys::caller::caller;
 use crate::sys::{net, process, sched};
 
 /// A namespace to join, open.
@@ -40,8 +42,8 @@ pub(super) struct Init<'a> {
     pub(super) listener: Option<OwnedFd>,
     /// A detached mount that takes the place of the rootfs directory.
     pub(super) rootfs: Option<OwnedFd>,
-    /// The container's own cgroup, as a path of the host.
-    pub(super) cgroup: &'a Path,
+    /// The container's cgroup, as a path of the host.
+    pub(super) cgroup: Option<&'a Path>,
     /// Namespaces to join that were not joined before the clone.
     pub(super) joins: Vec<Join>,
 }
@@ -57,19 +59,25 @@ pub(super) fn main(mut init: Init<'_>) -> Infallible {
 }
 
 fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> {
+    let plan = init.plan;
+    let makes_users = plan.namespaces.makes(CloneFlags::CLONE_NEWUSER);
+    set_own_oom_score_adj(plan)?;
     // a process of a joined namespace must not look into this copy of the
-    // runtime, whose root is still the host's; execve sets it back
-    nix::sys::prctl::set_dumpable(false).step(|| "close init to other processes")?;
+    // runtime, whose root is still the host's; execve sets it back. An ordinary
+    // user's runtime can't write the maps of what is closed; until they are
+    // written, the new user namespace alone keeps others out
+    set_dumpable(makes_users && !caller().is_host_root())?;
     close_what_is_not_ours(init)?;
     process::reset_signals().step(|| "reset signals")?;
     // the runtime may be pinned: that is none of the container's
     sched::use_all_processors().step(|| "use all processors")?;
     let inherited = umask(Mode::empty());
-    let plan = init.plan;
-    if plan.namespaces.makes(CloneFlags::CLONE_NEWUSER) {
+    if makes_users {
         init.channel.ask(&Message::MapIds)?;
+        set_dumpable(false)?;
     }
     join(&init.joins, |kind| kind != CloneFlags::CLONE_NEWNS)?;
+    let groups = Groups::find(plan)?;
     isolate(init)?;
     let labels = labels::open(&plan.labels)?;
     join(&init.joins, |kind| kind == CloneFlags::CLONE_NEWNS)?;
@@ -86,7 +94,7 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     umask(Mode::empty());
     seal_root(init, root.as_fd())?;
     drop(root);
-    let program = become_user(init, terminal, labels)?;
+    let program = become_user(init, terminal, labels, groups)?;
     let env = program::environment(&plan.process);
     init.channel.ask(&Message::Ready)?;
     if let Some(listener) = init.listener.take() {
@@ -111,6 +119,23 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
         return reaper::supervise(channel, plan.process.terminal, execute);
     }
     Err(execute())
+}
+
+fn set_dumpable(yes: bool) -> Result<()> {
+    nix::sys::prctl::set_dumpable(yes).step(|| "close init to other processes")
+}
+
+/// Without power over the machine, the process sets its own score, while /proc
+/// still lets it. What is so already needs no permission.
+pub(super) fn set_own_oom_score_adj(plan: &Plan) -> Result<()> {
+    let Some(value) = plan.process.oom_score_adj.filter(|_| !caller().is_host_root()) else {
+        return Ok(());
+    };
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    match own.trim().parse() == Ok(value) {
+        true => Ok(()),
+        false => super::spawn::set_oom_score_adj("self", value),
+    }
 }
 
 /// Closes the runtime's descriptors. The lock of the container is among them:
@@ -181,11 +206,14 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
         rootfs::cut_off(&plan.rootfs)?;
     }
-    let sources = mounts::open_sources(&plan.mounts, init.cgroup)?;
+    let sources = mounts::open_sources(&plan.mounts, init.cgroup, |index| {
+        let fd = init.channel.ask_for(&Message::OpenSource(index))?;
+        fd.ok_or_else(|| Error::from(nix::errno::Errno::EBADF))
+    })?;
     let root = rootfs::attach(&plan.rootfs.path, init.rootfs.take())?;
     let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
     if in_userns {
-        become_root_inside(&plan.namespaces.uid_map)?;
+        become_root_inside()?;
     }
     for (mount, source) in plan.mounts.iter().zip(&sources) {
         mounts::perform(root.as_fd(), mount, source.as_ref()).map_err(|e| e.step(mount.label()))?;
@@ -201,10 +229,7 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
 /// Until here init had its maker's ids, which may look into directories that
 /// are closed for the container's root; files made from here on need an owner
 /// that the user namespace knows.
-fn become_root_inside(uid_map: &[IdMapping]) -> Result<()> {
-    if !uid_map.is_empty() && !uid_map.iter().any(|m| m.container == 0) {
-        return Err(Error::invalid("linux.uidMappings: nothing is mapped to user 0"));
-    }
+fn become_root_inside() -> Result<()> {
     process::set_identity(0, 0, None).step(|| "become root in the user namespace")
 }
 
@@ -250,6 +275,7 @@ fn become_user(
     init: &Init<'_>,
     terminal: Option<OwnedFd>,
     labels: labels::Files,
+    groups: Groups,
 ) -> Result<CString> {
     let process = &init.plan.process;
     chdir(&process.cwd).step(|| format!("process.cwd {}", process.cwd.display()))?;
@@ -267,7 +293,7 @@ fn become_user(
     }
     scheduling::set_own(&init.plan.scheduling)?;
     labels::apply(&init.plan.labels, labels)?;
-    privileges::drop_to(process)?;
+    privileges::drop_to(process, groups)?;
     umask(Mode::from_bits_truncate(process.umask));
     let program = program::find(process)?;
     Ok(program)

@@ -8,6 +8,7 @@ mod clocks;
 mod console;
 mod devices;
 pub(crate) mod hooks;
+pub mod idmap;
 mod init;
 pub(crate) mod labels;
 mod mounts;
@@ -20,6 +21,7 @@ mod reaper;
 mod rootfs;
 mod scheduling;
 mod spawn;
+pub mod userns;
 
 pub(crate) use protocol::{Channel, Started};
 pub use spawn::{Options, SpawnArgs, Spawned, spawn};

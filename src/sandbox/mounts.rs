@@ -11,6 +11,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use super::path::{Missing, ensure};
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
+use crate::sys::caller::{caller, is_initial};
 use crate::sys::fs::open_in_root;
 use crate::sys::mount::{self, FsContext, MountAttr, attr};
 
@@ -24,35 +25,63 @@ pub(super) struct Source {
     is_directory: bool,
 }
 
-/// Opens the sources of all bind mounts, by the index of the mount.
-pub(super) fn open_sources(plans: &[MountPlan], cgroup: &Path) -> Result<Vec<Option<Source>>> {
+/// Opens the sources of all bind mounts, by the index of the mount. What is
+/// closed to init, in a user namespace, `ask` is to get from the runtime.
+pub(super) fn open_sources(
+    plans: &[MountPlan],
+    cgroup: Option<&Path>,
+    ask: impl Fn(usize) -> Result<OwnedFd>,
+) -> Result<Vec<Option<Source>>> {
     plans
         .iter()
-        .map(|plan| match &plan.kind {
+        .enumerate()
+        .map(|(index, plan)| match &plan.kind {
             MountKind::Bind { source, recursive } => {
-                open_source(source, *recursive).map(Some).map_err(|e| e.step(plan.label()))
+                let tree = match open_tree(source, *recursive) {
+                    Err(e) if e.is_errno(Errno::EACCES) && caller().is_host_root() => ask(index),
+                    other => other,
+                };
+                tree.and_then(Source::new).map(Some).map_err(|e| e.step(plan.label()))
             }
             // a bind of the container's own cgroup: it looks like a mount of
             // its own from inside, and unlike one it waits for no RCU grace
             // period
             MountKind::Cgroup => {
-                open_source(cgroup, false).map(Some).map_err(|e| e.step(plan.label()))
+                let cgroup = cgroup.ok_or_else(|| {
+                    Error::unsupported("no cgroup2 is to be seen here").step(plan.label())
+                })?;
+                open_tree(cgroup, false)
+                    .and_then(Source::new)
+                    .map(Some)
+                    .map_err(|e| e.step(plan.label()))
             }
             _ => Ok(None),
         })
         .collect()
 }
 
-fn open_source(path: &Path, recursive: bool) -> Result<Source> {
-    let tree = match mount::clone_tree(AT_FDCWD, path, recursive, 0) {
-        Err(Errno::ENOENT) => return Err(Error::invalid("source does not exist")),
-        Err(Errno::EINVAL) => {
-            return Err(Error::from(Errno::EINVAL).hint("the source may be unbindable"));
-        }
-        other => other.step(|| "open_tree")?,
-    };
-    let is_directory = kind_of(tree.as_fd())? == SFlag::S_IFDIR;
-    Ok(Source { tree, is_directory })
+/// A detached copy of the mount at a path.
+fn open_tree(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    mount::clone_tree(AT_FDCWD, path, recursive, 0).map_err(source_error)
+}
+
+/// Why the source of a bind mount can't be opened.
+pub(super) fn source_error(errno: Errno) -> Error {
+    match errno {
+        Errno::ENOENT => Error::invalid("source does not exist"),
+        Errno::EINVAL => Error::from(Errno::EINVAL).hint(
+            "the source may be unbindable; or there are mounts below it, and a user namespace \
+             binds them with it alone: rbind",
+        ),
+        other => Error::from(other).step("open_tree"),
+    }
+}
+
+impl Source {
+    fn new(tree: OwnedFd) -> Result<Self> {
+        let is_directory = kind_of(tree.as_fd())? == SFlag::S_IFDIR;
+        Ok(Source { tree, is_directory })
+    }
 }
 
 pub(super) fn kind_of(fd: BorrowedFd<'_>) -> nix::Result<SFlag> {
@@ -102,6 +131,26 @@ fn filesystem(
         "proc" | "sysfs" => real_directory(root, &plan.destination)?,
         _ => ensure(root, &plan.destination, Missing::Directory)?,
     };
+    let made = match new_filesystem(target.as_fd(), plan, fstype, source, options) {
+        // sysfs shows a network namespace, and that is not ours
+        Err(e) if fstype == "sysfs" && e.is_errno(Errno::EPERM) && !is_initial() => {
+            return hosts_sysfs(&target, plan);
+        }
+        other => other.map_err(|e| explain(e, fstype))?,
+    };
+    mount::move_mount(made.as_fd(), target.as_fd()).step(|| "move_mount")?;
+    change(made.as_fd(), true, plan.recursive_attrs).step(|| "set attributes below")?;
+    propagate(made.as_fd(), &plan.propagation)
+}
+
+/// A new instance of a file system, in no mount table yet.
+fn new_filesystem(
+    target: BorrowedFd<'_>,
+    plan: &MountPlan,
+    fstype: &str,
+    source: &str,
+    options: &[FsOption],
+) -> Result<OwnedFd> {
     let context = FsContext::open(fstype)?;
     context.set("source", source)?;
     for option in options {
@@ -112,17 +161,41 @@ fn filesystem(
     }
     if fstype == "tmpfs" && !options.iter().any(|o| o.key == "mode") {
         // what the image has there keeps its permissions
-        let mode = fstat(&target)?.st_mode & 0o7777;
+        let mode = fstat(target)?.st_mode & 0o7777;
         context.set("mode", &format!("{mode:o}"))?;
     }
     let mut attrs = plan.attrs.set;
     if is_dev(plan) {
         attrs &= !attr::RDONLY;
     }
-    let made = context.mount(attrs)?;
-    mount::move_mount(made.as_fd(), target.as_fd()).step(|| "move_mount")?;
-    change(made.as_fd(), true, plan.recursive_attrs).step(|| "set attributes below")?;
-    propagate(made.as_fd(), &plan.propagation)
+    context.mount(attrs)
+}
+
+/// What a user namespace is missing, where it is not allowed a mount.
+fn explain(e: Error, fstype: &str) -> Error {
+    if !e.is_errno(Errno::EPERM) || is_initial() {
+        return e;
+    }
+    match fstype {
+        "proc" => e.hint(
+            "a user namespace needs a pid namespace of its own for it, and a /proc outside that \
+             nothing is mounted over: inside a container, one without maskedPaths",
+        ),
+        "mqueue" => e.hint("a user namespace needs an ipc namespace of its own for it"),
+        "tmpfs" | "devpts" | "overlay" => e,
+        _ => e.hint("the kernel lets no user namespace mount this file system"),
+    }
+}
+
+/// In place of a sysfs of the container's own: the host's, read-only with all
+/// that is mounted in it.
+fn hosts_sysfs(target: &OwnedFd, plan: &MountPlan) -> Result<()> {
+    let step = || "bind the host's /sys";
+    let tree = mount::clone_tree(AT_FDCWD, Path::new("/sys"), true, 0).step(step)?;
+    let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    change(tree.as_fd(), true, AttrChange { set: all, clear: 0 }).step(step)?;
+    mount::move_mount(tree.as_fd(), target.as_fd()).step(step)?;
+    propagate(tree.as_fd(), &plan.propagation)
 }
 
 /// A directory that no symbolic link leads to, made if it is missing.
@@ -174,12 +247,24 @@ pub(super) fn dev_is_bound(plans: &[MountPlan]) -> bool {
     plans.iter().any(|p| is_dev(p) && matches!(p.kind, MountKind::Bind { .. }))
 }
 
+/// Changes attributes. What a user namespace may not take away from a mount of
+/// the host's (read-only, nosuid, nodev, noexec, its access times) stays.
 pub(super) fn change(fd: BorrowedFd<'_>, recursive: bool, by: AttrChange) -> nix::Result<()> {
     if by.is_empty() {
         return Ok(());
     }
-    let attr = MountAttr { set: by.set, clear: by.clear, ..MountAttr::default() };
-    mount::mount_setattr(fd, recursive, &attr)
+    let set = |by: AttrChange| {
+        let attr = MountAttr { set: by.set, clear: by.clear, ..MountAttr::default() };
+        mount::mount_setattr(fd, recursive, &attr)
+    };
+    match set(by) {
+        Err(Errno::EPERM) if !is_initial() => match by.without_what_locks() {
+            rest if rest == by => Err(Errno::EPERM),
+            rest if rest.is_empty() => Ok(()),
+            rest => set(rest),
+        },
+        other => other,
+    }
 }
 
 pub(super) fn propagate(fd: BorrowedFd<'_>, list: &[Propagation]) -> Result<()> {

@@ -4,11 +4,13 @@ use std::os::fd::AsFd;
 
 use caps::CapSet;
 use nix::errno::Errno;
+use nix::sched::CloneFlags;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Gid, Uid, fchown};
 
 use crate::error::{Error, Result, Step};
-use crate::spec::{Capabilities, ProcessPlan, RlimitPlan};
+use crate::spec::{Capabilities, Plan, ProcessPlan, RlimitPlan};
+use crate::sys::caller::caller;
 use crate::sys::process;
 
 /// Gives stdin, stdout and stderr, if they are pipes, to the container's user, so that it may open
@@ -47,16 +49,52 @@ pub(super) fn set_limits(plan: &ProcessPlan) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether the supplementary groups of a process can be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Groups {
+    Free,
+    /// /proc/PID/setgroups says deny: those of the caller stay, which nobody in
+    /// the user namespace has a name for.
+    Kept,
+}
+
+impl Groups {
+    /// Asks the kernel about the user namespace that this process is in.
+    ///
+    /// # Errors
+    /// The plan has groups that can't be given.
+    pub(super) fn find(plan: &Plan) -> Result<Self> {
+        if caller().is_host_root() && !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
+            return Ok(Groups::Free);
+        }
+        let text = std::fs::read_to_string("/proc/self/setgroups").unwrap_or_default();
+        if text.trim() != "deny" {
+            return Ok(Groups::Free);
+        }
+        if plan.process.groups.is_empty() {
+            return Ok(Groups::Kept);
+        }
+        Err(Error::invalid(
+            "process.user.additionalGids: setgroups is denied in this user namespace",
+        )
+        .hint("linux.gidMappings that newgidmap writes allow it"))
+    }
+
+    fn of(self, plan: &ProcessPlan) -> Option<&[u32]> {
+        (self == Groups::Free).then_some(plan.groups.as_slice())
+    }
+}
+
 /// Takes away every privilege that the plan does not give, in the only order
 /// that works: the bounding set while CAP_SETPCAP is there, the ids while
 /// CAP_SETUID is, and the other sets at last.
-pub(super) fn drop_to(plan: &ProcessPlan) -> Result<()> {
+pub(super) fn drop_to(plan: &ProcessPlan, groups: Groups) -> Result<()> {
     if plan.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().step(|| "process.noNewPrivileges")?;
     }
     drop_bounding(&plan.capabilities)?;
     nix::sys::prctl::set_keepcaps(true).step(|| "keep capabilities over setuid")?;
-    process::set_identity(plan.uid, plan.gid, Some(&plan.groups)).map_err(|e| {
+    process::set_identity(plan.uid, plan.gid, groups.of(plan)).map_err(|e| {
         Error::from(e).step(format!("become user {} and group {}", plan.uid, plan.gid))
     })?;
     nix::sys::prctl::set_keepcaps(false).step(|| "stop keeping capabilities")?;

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `MapIds` | `Go` | it is in a new user namespace and needs its id mappings |
 //! | `RunHooks` | `Go` | namespaces and mounts are there, pivot_root comes next |
+//! | `OpenSource` | `Go` + fd | a bind mount's source that init may not look at |
 //! | `RaiseLimits` | `Go` | a hard limit is to be raised, and init may not |
 //! | `Console` + fd | none | the master of the new pty |
 //! | `Ready` | `Go` | everything but the program's start is done |
@@ -45,6 +46,7 @@ const MAX_ERROR: usize = 4 << 10;
 pub(crate) enum Message {
     MapIds,
     RunHooks,
+    OpenSource(usize),
     RaiseLimits,
     Console,
     Moved(i32),
@@ -163,9 +165,14 @@ impl Channel {
 
     /// Init's side: sends a message and waits for `Go`.
     pub(crate) fn ask(&self, message: &Message) -> Result<()> {
+        self.ask_for(message).map(drop)
+    }
+
+    /// Init's side: the same, for the descriptor that comes with the answer.
+    pub(crate) fn ask_for(&self, message: &Message) -> Result<Option<OwnedFd>> {
         self.send(message)?;
         match self.receive()? {
-            Some((Message::Go, _)) => Ok(()),
+            Some((Message::Go, fd)) => Ok(fd),
             Some((other, _)) => Err(Error::new(
                 ErrorKind::System,
                 format!("the runtime answered {other:?} to {message:?}"),

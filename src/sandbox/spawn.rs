@@ -1,22 +1,27 @@
 //! The runtime's side: makes init with one clone3 where the kernel allows it,
 //! and serves it until it is ready.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, dup3};
 
+use super::idmap::IdMaps;
 use super::init::{self, Init, Join};
+use super::mounts;
 use super::protocol::{Channel, Message, Started};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spec::{IdMapping, Plan, namespace_name};
+use crate::spec::{MountKind, Plan, namespace_name};
+use crate::sys::caller::caller;
+use crate::sys::mount;
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
 use crate::sys::{SysResult, uninterrupted};
 
@@ -49,10 +54,12 @@ pub struct SpawnArgs<'a> {
     pub plan: &'a Plan,
     /// Choices of the caller.
     pub options: Options,
-    /// The container's cgroup, open.
-    pub cgroup: BorrowedFd<'a>,
-    /// The container's cgroup, as a path.
-    pub cgroup_path: &'a Path,
+    /// The container's cgroup, open; `None`: it stays in the caller's.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The cgroup that the container is in, as a path.
+    pub cgroup_path: Option<&'a Path>,
+    /// The id maps of its user namespace, if that is new.
+    pub id_maps: Option<&'a IdMaps>,
     /// A detached mount in place of the rootfs directory.
     pub rootfs: Option<OwnedFd>,
     /// A listening socket for a later `start`; `None`: [`Spawned::start`].
@@ -84,7 +91,7 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
         Some(at) if !with_helper => Some(joins.swap_remove(at)),
         _ => None,
     };
-    let how = CloneHow { namespaces: new, cgroup: Some(args.cgroup), ..CloneHow::default() };
+    let how = CloneHow { namespaces: new, cgroup: args.cgroup, ..CloneHow::default() };
     let init = Init {
         plan: args.plan,
         options: args.options,
@@ -106,7 +113,12 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
 
 fn explain_clone(e: Error) -> Error {
     let hint = match e.raw_errno() {
-        Some(Errno::EPERM) => Some("new namespaces need root"),
+        Some(Errno::EPERM) => {
+            Some("new namespaces need root; a user namespace, that the system gives it to users")
+        }
+        Some(Errno::EACCES) => Some(
+            "cgroup.procs has to be writable in the cgroup, and in the one above both it and the caller",
+        ),
         Some(Errno::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
         Some(Errno::EBUSY) => Some("the cgroup has controllers enabled for its children"),
         Some(Errno::EOPNOTSUPP) => {
@@ -162,8 +174,9 @@ fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
     let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
     let helper = clone_child(helper_how, move || {
         // as in init: it is about to be seen from inside
+        let scored = init::set_own_oom_score_adj(init.plan);
         let closed = nix::sys::prctl::set_dumpable(false).step(|| "close the helper to others");
-        let joined = closed.and_then(|()| join_all(how.namespaces, &mut init.joins));
+        let joined = scored.and(closed).and_then(|()| join_all(how.namespaces, &mut init.joins));
         let moved = joined.and_then(|()| {
             let how = CloneHow { namespaces: how.namespaces, sibling: true, ..CloneHow::default() };
             let child =
@@ -231,6 +244,7 @@ impl Spawned {
     pub fn serve(
         &mut self,
         plan: &Plan,
+        id_maps: Option<&IdMaps>,
         mut run_hooks: impl FnMut(Pid) -> Result<()>,
     ) -> Result<()> {
         loop {
@@ -239,12 +253,16 @@ impl Spawned {
             };
             match message {
                 Message::MapIds => {
-                    write_maps(self.pid(), plan)?;
+                    id_maps.map_or(Ok(()), |maps| maps.write(self.pid()))?;
                     self.channel.send(&Message::Go)?;
                 }
                 Message::RunHooks => {
                     run_hooks(self.pid())?;
                     self.channel.send(&Message::Go)?;
+                }
+                Message::OpenSource(index) => {
+                    let source = self.open_source(plan, index)?;
+                    self.channel.send_with(&Message::Go, Some(source.as_fd()))?;
                 }
                 Message::RaiseLimits => {
                     self.raise_limits(plan)?;
@@ -257,6 +275,34 @@ impl Spawned {
                     return Err(Error::new(ErrorKind::System, "init spoke out of turn"));
                 }
             }
+        }
+    }
+
+    /// Opens the source of a bind mount with root's own powers, which end at a
+    /// user namespace: in init's mount namespace, so that it is as locked there
+    /// as what init opens itself.
+    fn open_source(&self, plan: &Plan, index: usize) -> Result<OwnedFd> {
+        let Some(bind) = plan.mounts.get(index) else { return Err(Errno::EINVAL.into()) };
+        let MountKind::Bind { source, recursive } = &bind.kind else {
+            return Err(Errno::EINVAL.into());
+        };
+        let path = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        // the child puts what it opens in the place of this one
+        let mut place = open("/", path, Mode::empty())?;
+        let how = CloneHow { share_files: true, ..CloneHow::default() };
+        let child = clone_child(how, || {
+            let opened = setns(self.pidfd(), CloneFlags::CLONE_NEWNS)
+                .and_then(|()| mount::clone_tree(AT_FDCWD, source, *recursive, 0))
+                .and_then(|tree| dup3(tree, &mut place, OFlag::O_CLOEXEC));
+            process::exit_now(opened.err().map_or(0, |errno| errno as i32))
+        })
+        .step(|| "clone3")?;
+        match wait_for_end(child.pidfd.as_fd())? {
+            WaitStatus::Exited(_, 0) => Ok(place),
+            WaitStatus::Exited(_, errno) => {
+                Err(mounts::source_error(Errno::from_raw(errno)).step(bind.label()))
+            }
+            _ => Err(Error::new(ErrorKind::System, "a helper was killed").step(bind.label())),
         }
     }
 
@@ -281,15 +327,13 @@ impl Spawned {
 
     /// What the runtime may do to init and init may not do to itself.
     fn apply_outside(&self, plan: &Plan) -> Result<()> {
-        let pid = self.pid();
-        if let Some(value) = plan.process.oom_score_adj {
-            write_proc(pid, "oom_score_adj", &value.to_string()).map_err(|e| {
-                let lowers = e.is_errno(Errno::EACCES);
-                let e = e.step("process.oomScoreAdj");
-                if lowers { e.hint("lowering it needs CAP_SYS_RESOURCE") } else { e }
-            })?;
+        // whoever is not root has no way to what is closed to others
+        if let Some(value) = plan.process.oom_score_adj
+            && caller().is_host_root()
+        {
+            set_oom_score_adj(self.pid(), value)?;
         }
-        super::scheduling::set_outside(&plan.scheduling, pid)
+        super::scheduling::set_outside(&plan.scheduling, self.pid())
     }
 
     /// Lets a ready init go on: it waits for `start`, if it has a listener.
@@ -347,23 +391,20 @@ impl Spawned {
     }
 }
 
-fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {
+pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {
     uninterrupted(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED))
 }
 
-fn write_maps(pid: Pid, plan: &Plan) -> Result<()> {
-    let namespaces = &plan.namespaces;
-    write_proc(pid, "uid_map", &map_text(&namespaces.uid_map)).step(|| "linux.uidMappings")?;
-    write_proc(pid, "gid_map", &map_text(&namespaces.gid_map)).step(|| "linux.gidMappings")
-}
-
-fn map_text(map: &[IdMapping]) -> String {
-    map.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
-}
-
-fn write_proc(pid: Pid, name: &str, text: &str) -> Result<()> {
-    let mut file =
-        File::options().write(true).open(format!("/proc/{pid}/{name}")).step(|| name.to_owned())?;
-    // one write: the kernel takes a map whole or not at all
-    file.write_all(text.as_bytes()).step(|| format!("write {name}"))
+/// Sets how much the kernel would like to kill a process: its pid, or `self`.
+pub(super) fn set_oom_score_adj(process: impl Display, value: i32) -> Result<()> {
+    let path = format!("/proc/{process}/oom_score_adj");
+    let written = File::options()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(value.to_string().as_bytes()));
+    written.map_err(|e| {
+        let e = Error::from(e).step("process.oomScoreAdj");
+        let lowers = e.is_errno(Errno::EACCES);
+        if lowers { e.hint("lowering it needs CAP_SYS_RESOURCE") } else { e }
+    })
 }

@@ -13,6 +13,32 @@ pub fn default_document() -> &'static str {
     DEFAULT
 }
 
+/// The same for an ordinary user with these ids, who is root in it: in a user
+/// namespace, with the host's network and the host's /sys, and without limits
+/// ([`super::rootless::adapt`] makes the same of a config that is parsed).
+pub fn rootless_document(uid: u32, gid: u32) -> String {
+    let mut text = DEFAULT.replace(",\n        \"gid=5\"", "");
+    let sysfs = "\"type\": \"sysfs\",\n      \"source\": \"sysfs\",\n      \"options\": [";
+    let bind = "\"type\": \"none\",\n      \"source\": \"/sys\",\n      \"options\": [\n        \"rbind\",";
+    text = text.replace(sysfs, bind);
+    // limits and device rules: from their name to the next one
+    if let (Some(from), Some(to)) =
+        (text.find("    \"resources\""), text.find("    \"namespaces\""))
+    {
+        let map = |name: &str, id: u32| {
+            format!(
+                "    \"{name}\": [\n      {{\n        \"containerID\": 0,\n        \
+                 \"hostID\": {id},\n        \"size\": 1\n      }}\n    ],\n"
+            )
+        };
+        let maps = map("uidMappings", uid) + &map("gidMappings", gid);
+        text.replace_range(from..to, &maps);
+    }
+    text = text.replace("      {\n        \"type\": \"network\"\n      },\n", "");
+    let last = "        \"type\": \"cgroup\"\n      }";
+    text.replace(last, &format!("{last},\n      {{\n        \"type\": \"user\"\n      }}"))
+}
+
 /// A config to start from: a shell on a terminal in all namespaces but the user
 /// one, with a read-only root, three capabilities and no devices but the
 /// default ones.

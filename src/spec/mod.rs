@@ -17,6 +17,7 @@ mod plan;
 mod process;
 mod rdt;
 mod refuse;
+pub mod rootless;
 mod scheduling;
 mod spelling;
 

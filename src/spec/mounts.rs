@@ -66,6 +66,15 @@ impl AttrChange {
         self.set == 0 && self.clear == 0
     }
 
+    /// The same without what the kernel denies to a user namespace on a mount
+    /// that it got from outside: taking a restriction away, and another access
+    /// time mode (mount_namespaces(7)).
+    #[must_use]
+    pub fn without_what_locks(self) -> Self {
+        let times = attr::ATIME_MASK | attr::NODIRATIME;
+        AttrChange { set: self.set & !times, clear: self.clear & attr::NOSYMFOLLOW }
+    }
+
     fn set(&mut self, bits: u64) {
         self.set |= bits;
         self.clear &= !bits;

@@ -110,8 +110,8 @@ impl NamespacePlan {
         }
         if self.makes(CloneFlags::CLONE_NEWUSER) && self.joins(CloneFlags::CLONE_NEWNS).is_some() {
             return Err(Error::unsupported(
-                "linux.namespaces: a new user namespace with a joined mount namespace is not \
-                 supported",
+                "linux.namespaces: a new user namespace has no power over a mount namespace that \
+                 was there before it: join its user namespace as well, or make both",
             ));
         }
         if !self.separates(CloneFlags::CLONE_NEWNS) {

@@ -15,8 +15,8 @@ use super::namespaces::NamespacePlan;
 use super::net::{NetDevicePlan, net_devices};
 use super::process::ProcessPlan;
 use super::rdt::RdtPlan;
-use super::refuse;
 use super::scheduling::SchedulingPlan;
+use super::{refuse, rootless};
 use crate::cgroup;
 use crate::cgroup::devices::DeviceProgram;
 use crate::cgroup::limits::LimitsPlan;
@@ -144,6 +144,8 @@ impl Plan {
         }
         let labels = LabelPlan::resolve(process, linux)?;
         labels.label_mounts(&mut mounts);
+        let resolved = ProcessPlan::resolve(process)?;
+        rootless::check(&namespaces, &resolved, &mounts)?;
         let empty = LinuxResources::default();
         let resources = linux.and_then(|l| l.resources().as_ref());
         let rules = resources.and_then(|r| r.devices().as_deref());
@@ -164,7 +166,7 @@ impl Plan {
             sysctls,
             masked_paths: linux::paths("linux.maskedPaths", masked)?,
             readonly_paths: linux::paths("linux.readonlyPaths", readonly)?,
-            process: ProcessPlan::resolve(process)?,
+            process: resolved,
             scheduling: SchedulingPlan::resolve(process, linux)?,
             labels,
             cgroups_path: linux.and_then(|l| l.cgroups_path().clone()),

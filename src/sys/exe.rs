@@ -7,15 +7,19 @@
 //! binary as the host sees it.
 
 use std::ffi::{CString, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
-use nix::sys::stat::Mode;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::{Mode, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use nix::unistd::execveat;
+use nix::unistd::{AccessFlags, execveat, faccessat};
 
+use super::caller::caller;
 use super::mount::{MountAttr, attr, clone_tree, mount_setattr};
 use crate::error::{Error, Result, Step};
 
@@ -26,8 +30,12 @@ const SELF: &str = "/proc/self/exe";
 /// through a detached read-only mount of it. No copy, no environment variable:
 /// the file itself tells which of the two it is.
 ///
+/// An ordinary user may make no mount. Nor may his containers write to a binary
+/// that is root's and closed to him; any other one is copied into memory and
+/// sealed.
+///
 /// # Errors
-/// No permission for the mount.
+/// No room for a copy.
 pub fn protect() -> Result<()> {
     let step = || "protect the runtime's binary";
     let own = open(SELF, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).step(step)?;
@@ -36,7 +44,19 @@ pub fn protect() -> Result<()> {
         nix::sys::prctl::set_name(c"tare").step(step)?;
         return Ok(());
     }
-    let clone = read_only_clone().map_err(|e| e.step(step()))?;
+    let clone = match read_only_clone() {
+        Err(e) if e.is_errno(Errno::EPERM) && !caller().is_host_root() => {
+            if is_sealed().step(step)? {
+                nix::sys::prctl::set_name(c"tare").step(step)?;
+                return Ok(());
+            }
+            if is_out_of_reach(&own).step(step)? {
+                return Ok(());
+            }
+            sealed_copy().step(step)?
+        }
+        other => other.map_err(|e| e.step(step()))?,
+    };
     // an argument with a NUL inside can't have come from execve
     let args: Vec<_> =
         std::env::args_os().filter_map(|a| CString::new(a.into_vec()).ok()).collect();
@@ -50,6 +70,45 @@ fn read_only_clone() -> Result<OwnedFd> {
     let read_only = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
     mount_setattr(tree.as_fd(), false, &read_only).step(|| "mount_setattr")?;
     Ok(tree)
+}
+
+/// True for a file that nobody but the machine's root can write to or chmod.
+fn is_out_of_reach(own: &OwnedFd) -> nix::Result<bool> {
+    let who = caller();
+    if !who.initial || who.uid == 0 || fstat(own)?.st_uid != 0 {
+        return Ok(false);
+    }
+    let flags = AtFlags::AT_EACCESS;
+    Ok(faccessat(AT_FDCWD, SELF, AccessFlags::W_OK, flags) == Err(Errno::EACCES))
+}
+
+fn is_sealed() -> nix::Result<bool> {
+    let own = open(SELF, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    match fcntl(&own, FcntlArg::F_GET_SEALS) {
+        Ok(seals) => Ok(SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_WRITE)),
+        // only files in memory have seals
+        Err(Errno::EINVAL) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn sealed_copy() -> Result<OwnedFd> {
+    let sealable = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let memory = match memfd_create("tare", sealable | MFdFlags::from_bits_retain(libc::MFD_EXEC)) {
+        // the flag is of Linux 6.3; before it, all such files can be executed
+        Err(Errno::EINVAL) => memfd_create("tare", sealable),
+        other => other,
+    };
+    let mut memory = File::from(memory.step(|| "memfd_create")?);
+    std::io::copy(&mut File::open(SELF)?, &mut memory).step(|| "copy")?;
+    let seals = SealFlag::F_SEAL_SEAL
+        | SealFlag::F_SEAL_SHRINK
+        | SealFlag::F_SEAL_GROW
+        | SealFlag::F_SEAL_WRITE;
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals)).step(|| "seal")?;
+    // what is open for writing can't be executed
+    let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+    Ok(open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 fn entry((name, value): (OsString, OsString)) -> Option<CString> {

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "this module is the fence around it")]
 
 pub mod bpf;
+pub mod caller;
 pub mod exe;
 pub mod fs;
 pub mod lock;

@@ -19,6 +19,7 @@ mod bundles;
 mod content;
 mod layout;
 mod process;
+mod rootless;
 mod running;
 mod selection;
 

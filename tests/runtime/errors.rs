@@ -273,7 +273,7 @@ fn an_ordinary_user_without_rights_is_told_so() {
         let output = command.run();
         assert_eq!(output.code, 1, "{output:?}");
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
-        assert!(output.stderr.contains("run tare as root"), "{output:?}");
+        assert!(output.stderr.contains("needs a user namespace"), "{output:?}");
         c.assert_gone();
     }
 }

@@ -147,6 +147,29 @@ fn devices_and_mounts_work_in_a_user_namespace() {
 }
 
 #[test]
+fn a_bind_from_below_a_closed_directory_of_somebody_else_works() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let closed = crate::support::temp_dir();
+    let source = closed.path().join("data");
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), "seen").unwrap();
+    chown(closed.path(), Some(4242), Some(4242)).unwrap();
+    std::fs::set_permissions(closed.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let c = in_user_namespace(|config| {
+        let mount = json!({"destination": "/data", "source": source, "options": ["rbind", "ro"]});
+        crate::support::add_mount(config, mount);
+        args(config, &["read", "/data/file"]);
+    });
+    assert_eq!(c.lines(), ["seen"]);
+    // not even root finds what is not there
+    c.bundle.edit(|config| {
+        let mounts = config["mounts"].as_array_mut().unwrap();
+        mounts.last_mut().unwrap()["source"] = json!(closed.path().join("nothing"));
+    });
+    c.assert_refused(&["mount /data (bind from", "source does not exist"]);
+}
+
+#[test]
 fn a_user_namespace_can_be_joined_by_its_path() {
     let first = in_user_namespace(|c| args(c, &["wait"]));
     let _output = first.started();

@@ -36,6 +36,12 @@ impl Bundle {
         std::os::unix::fs::chown(self.rootfs(), Some(user), Some(user)).unwrap();
     }
 
+    /// All of it is this user's.
+    pub fn give_to(&self, user: u32) {
+        self.give_rootfs_to(user);
+        std::os::unix::fs::chown(self.path(), Some(user), Some(user)).unwrap();
+    }
+
     /// Any text as config.json.
     pub fn write_config(&self, text: &str) {
         std::fs::write(self.path().join("config.json"), text).unwrap();

@@ -25,7 +25,7 @@ pub use bundle::{Bundle, add_mount, args, drop_namespace, map_users, namespace_p
 pub use container::Container;
 pub use host::{Traces, below, cgroup2_mount, is_alive, namespace_of, wait_gone};
 pub use pipe::{Pipe, pipe};
-pub use runtime::{Invocation, Output, Running, Tare, dup_to, is_readable, pidfd_open};
+pub use runtime::{Invocation, Output, Running, Tare, USER, dup_to, is_readable, pidfd_open};
 pub use terminal::{Terminal, receive_fd};
 
 use std::path::{Path, PathBuf};

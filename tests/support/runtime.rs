@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,7 +21,21 @@ pub struct Tare {
     binary: PathBuf,
     root: Arc<TempDir>,
     options: Vec<OsString>,
+    user: Option<Arc<User>>,
 }
+
+/// An ordinary user: no name, no capability, directories of its own.
+struct User {
+    id: u32,
+    home: TempDir,
+    /// What root does for the user before the command, in the command's process.
+    prepare: Option<Prepare>,
+}
+
+type Prepare = Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;
+
+/// The id of the ordinary user: high, and nobody's.
+pub const USER: u32 = 1_911_911;
 
 impl Tare {
     /// With a fresh state directory.
@@ -30,7 +45,48 @@ impl Tare {
             binary: binary.map_or_else(|| env!("CARGO_BIN_EXE_tare").into(), PathBuf::from),
             root: Arc::new(super::temp_dir()),
             options: Vec::new(),
+            user: None,
         }
+    }
+
+    /// Run by an ordinary user with an empty home directory.
+    pub fn of_user() -> Self {
+        // SAFETY: nothing is done before the command.
+        unsafe { Tare::of_user_after(None) }
+    }
+
+    /// The same, with steps that need root before each command, in its process.
+    ///
+    /// # Safety
+    /// As for [`Invocation::before_exec`].
+    pub unsafe fn of_user_after(prepare: Option<Prepare>) -> Self {
+        let mut tare = Tare::new();
+        let home = super::temp_dir();
+        // the build's directory may be closed to others
+        let binary = home.path().join("tare");
+        if std::fs::hard_link(&tare.binary, &binary).is_err() {
+            // by another process: what this one has open for writing, its other
+            // children have as well, and such a file can't be executed
+            let copied = Command::new("cp").arg(&tare.binary).arg(&binary).status();
+            assert!(copied.unwrap().success());
+        }
+        std::fs::create_dir(home.path().join("run")).unwrap();
+        for dir in [tare.root(), home.path(), &home.path().join("run")] {
+            chown(dir, Some(USER), Some(USER)).unwrap();
+        }
+        tare.binary = binary;
+        tare.user = Some(Arc::new(User { id: USER, home, prepare }));
+        tare
+    }
+
+    /// The same with another binary.
+    pub fn at(&self, binary: &Path) -> Self {
+        Tare { binary: binary.to_owned(), ..self.clone() }
+    }
+
+    /// The user's home directory.
+    pub fn home(&self) -> &Path {
+        self.user.as_ref().unwrap().home.path()
     }
 
     /// The same with more options before each command.
@@ -62,10 +118,14 @@ impl Tare {
     pub fn bare<I: IntoIterator<Item: AsRef<OsStr>>>(&self, words: I) -> Invocation {
         let mut command = Command::new(&self.binary);
         command.args(words).stdin(Stdio::null());
-        Invocation {
+        let invocation = Invocation {
             command,
             stdout: Some(tempfile::tempfile().unwrap()),
             stderr: Some(tempfile::tempfile().unwrap()),
+        };
+        match &self.user {
+            Some(user) => invocation.by(user),
+            None => invocation,
         }
     }
 }
@@ -81,6 +141,37 @@ pub struct Invocation {
 }
 
 impl Invocation {
+    fn by(mut self, user: &Arc<User>) -> Self {
+        let home = user.home.path();
+        self.command
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", home)
+            .env("XDG_RUNTIME_DIR", home.join("run"))
+            .current_dir(home);
+        let user = user.clone();
+        let action = move || {
+            user.prepare.as_ref().map_or(Ok(()), |prepare| prepare())?;
+            let id = user.id;
+            // the bare calls: the C library's would have every thread of this
+            // process follow, and there is none but this one after a fork.
+            // SAFETY: numbers, and an empty list.
+            let results = unsafe {
+                [
+                    libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()),
+                    libc::syscall(libc::SYS_setresgid, id, id, id),
+                    libc::syscall(libc::SYS_setresuid, id, id, id),
+                ]
+            };
+            match results.iter().all(|result| *result == 0) {
+                true => Ok(()),
+                false => Err(std::io::Error::last_os_error()),
+            }
+        };
+        // SAFETY: system calls, no allocation; the caller's promise for his own.
+        unsafe { self.before_exec(action) }
+    }
+
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.command.env(key, value);
         self

@@ -1,0 +1,150 @@
+//! Limits of an ordinary user, in a cgroup that is delegated to him.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::MIB;
+use crate::support::{Container, Tare, USER, args, cgroup2_mount, unique_id};
+
+/// A cgroup that is the user's, with one in it for the commands that he gives.
+struct Delegated {
+    path: PathBuf,
+}
+
+impl Delegated {
+    fn new() -> Self {
+        let path = cgroup2_mount().join(unique_id());
+        let root = cgroup2_mount().join("cgroup.subtree_control");
+        std::fs::write(root, "+memory +pids +cpu").unwrap();
+        std::fs::create_dir(&path).unwrap();
+        std::fs::create_dir(path.join("session")).unwrap();
+        for name in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "session"] {
+            chown(path.join(name), Some(USER), Some(USER)).unwrap();
+        }
+        Delegated { path }
+    }
+
+    /// The user, with his commands in a cgroup of this one.
+    fn user(&self) -> Tare {
+        let procs = self.path.join("session/cgroup.procs");
+        let procs = File::options().write(true).open(procs).unwrap();
+        let enter = move || (&procs).write_all(b"0");
+        // SAFETY: one system call.
+        unsafe { Tare::of_user_after(Some(Box::new(enter))) }
+    }
+
+    /// As `linux.cgroupsPath` has it.
+    fn name(&self) -> String {
+        format!("/{}", self.path.file_name().unwrap().to_str().unwrap())
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for path in [self.path.join("session"), self.path.clone()] {
+            // in a test that fails there may be more below: that one is told of
+            std::fs::remove_dir(path).ok();
+        }
+    }
+}
+
+fn container(tare: &Tare, resources: Value, words: &[&str]) -> Container {
+    let c = Container::under(tare, |config| {
+        let linux = config["linux"].as_object_mut().unwrap();
+        linux["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
+        linux.insert("uidMappings".into(), map.clone());
+        linux.insert("gidMappings".into(), map);
+        linux["resources"].as_object_mut().unwrap().extend(resources.as_object().unwrap().clone());
+        linux.remove("cgroupsPath");
+        for mount in config["mounts"].as_array_mut().unwrap() {
+            if let Some(options) = mount["options"].as_array_mut() {
+                options.retain(|option| option != "gid=5");
+            }
+        }
+        args(config, words);
+    });
+    c.bundle.give_to(USER);
+    c
+}
+
+fn read(dir: &Path, name: &str) -> String {
+    std::fs::read_to_string(dir.join(name)).unwrap().trim().to_owned()
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn limits_of_a_user_are_in_effect_where_a_cgroup_is_delegated() {
+    let delegated = Delegated::new();
+    let limits = json!({"memory": {"limit": 64 * MIB}, "pids": {"limit": 8}});
+    let c = container(&delegated.user(), limits, &["wait"]);
+    let mut output = c.started();
+    // beside the cgroup of who made it, which can hand nothing down
+    let cgroup = delegated.path.join(format!("tare-{}", c.id));
+    assert_eq!(read(&cgroup, "pids.max"), "8");
+    assert_eq!(read(&cgroup, "memory.max"), (64 * MIB).to_string());
+    assert_eq!(read(&cgroup, "cgroup.procs"), c.pid().to_string());
+    c.on_id("kill", &["--all"], &["KILL"]).run().ok();
+    c.ended(&mut output);
+    c.delete().ok();
+    assert!(!cgroup.try_exists().unwrap());
+    c.assert_gone();
+    let c =
+        container(&delegated.user(), json!({"pids": {"limit": 8}}), &["fork-until-denied", "100"]);
+    assert_eq!(c.json(), json!({"made": 7, "denied": "EAGAIN"}));
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_users_program_beyond_its_limit_is_killed_and_run_says_why() {
+    let delegated = Delegated::new();
+    let limits = json!({"memory": {"limit": 16 * MIB, "swap": 16 * MIB}});
+    let c = container(&delegated.user(), limits, &["alloc", &(64 * MIB).to_string()]);
+    let path = format!("{}/deep/er", delegated.name());
+    c.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    let output = c.run().ends_with_code(137);
+    assert!(output.stderr.contains("killed 1 process at the limit of 16 MiB"), "{output:#?}");
+    c.assert_gone();
+    assert!(!delegated.path.join("deep").try_exists().unwrap());
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_delegated_cgroup_is_of_no_use_from_outside() {
+    let delegated = Delegated::new();
+    // the user may make a cgroup there, and the kernel lets no process of his
+    // into it that is outside
+    let c = container(&Tare::of_user(), json!({"pids": {"limit": 8}}), &["wait"]);
+    let path = format!("{}/box", delegated.name());
+    c.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    c.assert_refused(&["linux.resources.pids.limit", &path, "Delegate=yes"]);
+    // without limits it does without
+    let c = container(&Tare::of_user(), json!({}), &["exit", "0"]);
+    c.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    c.run().ok();
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_delegated_cgroup_with_the_caller_in_it_takes_a_container_without_limits() {
+    let delegated = Delegated::new();
+    let procs = File::options().write(true).open(delegated.path.join("cgroup.procs")).unwrap();
+    let enter = move || (&procs).write_all(b"0");
+    // SAFETY: one system call.
+    let tare = unsafe { Tare::of_user_after(Some(Box::new(enter))) };
+    let c = container(&tare, json!({}), &["wait"]);
+    let mut output = c.started();
+    let cgroup = delegated.path.join(format!("tare-{}", c.id));
+    assert_eq!(read(&cgroup, "cgroup.procs"), c.pid().to_string());
+    c.kill("KILL").ok();
+    c.ended(&mut output);
+    c.delete().ok();
+    let c = container(&tare, json!({"pids": {"limit": 8}}), &["wait"]);
+    c.on_bundle("run", &[])
+        .run()
+        .fails_with(&["linux.resources.pids.limit", "processes of its own"]);
+}
