@@ -11,6 +11,7 @@ mod namespaces;
 mod plan;
 mod process;
 mod refuse;
+mod seccomp;
 
 use std::fs::File;
 use std::io::Read;
@@ -28,6 +29,7 @@ pub(crate) use namespaces::kind_name as namespace_name;
 pub use namespaces::{IdMapping, JoinPlan, NamespacePlan};
 pub use plan::{HookPlan, Hooks, Plan, ResolveArgs, RootfsPlan};
 pub use process::{Capabilities, ProcessPlan, RlimitPlan};
+pub use seccomp::{ListenerPlan, SeccompPlan};
 
 /// The newest version of the runtime specification that tare knows.
 pub const OCI_VERSION: &str = "1.3.0";

@@ -12,6 +12,7 @@ use super::mounts::{MountPlan, Propagation};
 use super::namespaces::NamespacePlan;
 use super::process::ProcessPlan;
 use super::refuse;
+use super::seccomp::SeccompPlan;
 use crate::cgroup;
 use crate::cgroup::devices::DeviceProgram;
 use crate::cgroup::limits::LimitsPlan;
@@ -104,6 +105,8 @@ pub struct Plan {
     pub limits: LimitsPlan,
     /// Device rules, compiled; `None` allows all.
     pub device_program: Option<DeviceProgram>,
+    /// The filter of system calls; `None` allows all.
+    pub seccomp: Option<SeccompPlan>,
     /// Hooks.
     pub hooks: Hooks,
 }
@@ -130,6 +133,7 @@ impl Plan {
         let empty = LinuxResources::default();
         let resources = linux.and_then(|l| l.resources().as_ref());
         let rules = resources.and_then(|r| r.devices().as_deref());
+        let seccomp = linux.and_then(|l| l.seccomp().as_ref());
         let masked = linux.and_then(|l| l.masked_paths().as_deref());
         let readonly = linux.and_then(|l| l.readonly_paths().as_deref());
         Ok(Plan {
@@ -149,6 +153,7 @@ impl Plan {
             cgroups_path: linux.and_then(|l| l.cgroups_path().clone()),
             limits: cgroup::limits::plan(resources.unwrap_or(&empty))?,
             device_program: cgroup::devices::plan(rules.unwrap_or_default())?,
+            seccomp: seccomp.map(SeccompPlan::resolve).transpose()?,
             hooks: hooks(spec)?,
             namespaces,
         })

@@ -45,7 +45,6 @@ fn linux_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
         return Vec::new();
     };
     vec![
-        ("linux.seccomp", linux.seccomp().is_some()),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),

@@ -11,6 +11,7 @@ pub mod fs;
 pub mod mount;
 pub mod net;
 pub mod process;
+pub mod seccomp;
 
 use nix::errno::Errno;
 
