@@ -86,16 +86,20 @@ pub(super) fn native() -> Arch {
     if cfg!(target_arch = "aarch64") { Arch::ScmpArchAarch64 } else { Arch::ScmpArchX86_64 }
 }
 
-/// Its number in struct seccomp_data (AUDIT_ARCH_*), and the words of arguments.
-pub(super) fn properties(arch: Arch) -> (u32, Words) {
-    // x32 has the number of x86_64, and the words of a 32-bit machine, since the
-    // kernel takes most of its arguments as such
-    let audit = match arch {
+/// Its number in struct seccomp_data (AUDIT_ARCH_*).
+pub(super) fn audit(arch: Arch) -> u32 {
+    match arch {
         Arch::ScmpArchX32 => Arch::ScmpArchX86_64 as u32,
         other => other as u32,
-    };
-    let wide = audit & 0x8000_0000 != 0 && arch != Arch::ScmpArchX32;
-    (audit, Words { wide, big_endian: audit & 0x4000_0000 == 0 })
+    }
+}
+
+/// The words of its arguments.
+pub(super) fn words(arch: Arch) -> Words {
+    // the bits of AUDIT_ARCH_*; x32 is a machine of 32 bits here, as it is for
+    // libseccomp and for most of the kernel's calls
+    let wide = audit(arch) & 0x8000_0000 != 0 && arch != Arch::ScmpArchX32;
+    Words { wide, big_endian: audit(arch) & 0x4000_0000 == 0 }
 }
 
 /// Calls `visit` with the number and the name of every call. False: there is no
@@ -107,8 +111,10 @@ pub(super) fn each_call(arch: Arch, visit: &mut dyn FnMut(u32, &'static str)) ->
             // not `Sysno::iter`, which leaves out the last one
             for id in Sysno::first().id()..=Sysno::last().id() {
                 let id = id.cast_unsigned();
-                if let Some(call) = usize::try_from(id).ok().and_then(Sysno::new) {
-                    visit(id, call.name());
+                if let Some(call) = usize::try_from(id).ok().and_then(Sysno::new)
+                    && let Some(name) = corrected(arch, id, call.name())
+                {
+                    visit(id, name);
                 }
             }
         }};
@@ -129,6 +135,19 @@ pub(super) fn each_call(arch: Arch, visit: &mut dyn FnMut(u32, &'static str)) ->
         _ => return false,
     }
     true
+}
+
+/// The name that profiles have for a call of the crate's tables; `None`: the
+/// architecture lacks it.
+fn corrected(arch: Arch, number: u32, name: &'static str) -> Option<&'static str> {
+    let is_generic = matches!(arch, Arch::ScmpArchAarch64 | Arch::ScmpArchLoongarch64);
+    match name {
+        "r#break" => Some("break"),
+        "fstatat" if is_generic => Some("newfstatat"),
+        // times of 64 bits are for machines of 32 bits
+        _ if is_generic && (403..=423).contains(&number) => None,
+        other => Some(other),
+    }
 }
 
 fn each_x32_call(visit: &mut dyn FnMut(u32, &'static str)) {

@@ -57,6 +57,14 @@ impl Assembler {
         self.push(LOAD_WORD, offset)
     }
 
+    /// The same place for who has loaded this word already.
+    pub(super) fn loaded(&self, offset: u32, label: Label) -> Label {
+        match self.reversed.get(label.0 - 1) {
+            Some(insn) if insn.code == LOAD_WORD && insn.k == offset => Label(label.0 - 1),
+            _ => label,
+        }
+    }
+
     /// Takes out all bits but these.
     pub(super) fn mask(&mut self, mask: u32, then: Label) -> Label {
         self.follow(then);

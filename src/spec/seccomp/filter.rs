@@ -30,7 +30,7 @@ pub(super) enum Decision {
     /// The same answer whatever the arguments are.
     Answer(u32),
     /// The first rule that fits; none: the default action.
-    Test(Vec<Rule>),
+    Test(Words, Vec<Rule>),
 }
 
 /// The program of a profile.
@@ -39,10 +39,9 @@ pub(super) fn compile(profile: &Profile<'_>) -> Vec<Insn> {
     let mut next = out.asm.answer(FOREIGN);
     let mut blocks = Vec::new();
     for one in profile.architectures.iter().filter(|a| **a != Arch::ScmpArchX32) {
-        let (audit, words) = arch::properties(*one);
         let Some(ranges) = ranges(profile, *one) else { continue };
-        let search = out.search(&ranges, words);
-        blocks.push((audit, out.asm.load(OFFSET_NUMBER, search)));
+        let search = out.search(&ranges);
+        blocks.push((arch::audit(*one), out.asm.load(OFFSET_NUMBER, search)));
     }
     // the profile's first architecture is asked for first
     for (audit, block) in blocks.into_iter().rev() {
@@ -53,7 +52,7 @@ pub(super) fn compile(profile: &Profile<'_>) -> Vec<Insn> {
 }
 
 /// What the profile says of one call, by name.
-pub(super) fn decide(default: u32, rules: &[Rule]) -> Decision {
+pub(super) fn decide(default: u32, rules: &[Rule], words: Words) -> Decision {
     // a rule without conditions is for all calls, wherever it stands
     if let Some(rule) = rules.iter().find(|rule| rule.conditions.is_empty()) {
         return Decision::Answer(rule.action);
@@ -61,7 +60,7 @@ pub(super) fn decide(default: u32, rules: &[Rule]) -> Decision {
     if rules.iter().all(|rule| rule.action == default) {
         return Decision::Answer(default);
     }
-    Decision::Test(rules.to_vec())
+    Decision::Test(words, rules.to_vec())
 }
 
 /// Numbers of calls, in ranges: each goes up to the start of the next one.
@@ -146,7 +145,8 @@ fn calls(profile: &Profile<'_>, one: Arch) -> Option<Calls> {
             all.extend(of_this.filter_map(|rule| rule.through(*which, profile.default)));
         }
     }
-    let decided = rules.into_iter().map(|(n, rules)| (n, decide(profile.default, &rules)));
+    let words = arch::words(one);
+    let decided = rules.into_iter().map(|(n, rules)| (n, decide(profile.default, &rules, words)));
     has_table.then(|| (decided.collect(), newest))
 }
 
@@ -155,45 +155,44 @@ struct Writer<'a> {
     profile: &'a Profile<'a>,
     asm: Assembler,
     /// Tests that are there already: architectures share them.
-    tests: BTreeMap<(Words, Vec<Rule>), Label>,
+    tests: BTreeMap<Decision, Label>,
 }
 
 impl Writer<'_> {
-    fn search(&mut self, ranges: &[(u32, Decision)], words: Words) -> Label {
+    fn search(&mut self, ranges: &[(u32, Decision)]) -> Label {
         match ranges {
             [] => self.asm.answer(self.profile.default),
-            [(_, decision)] => self.decision(decision, words),
+            [(_, decision)] => self.decision(decision),
             // one number between two like ranges
             [(_, around), (number, it), (next, after)]
                 if around == after && *next == number.wrapping_add(1) =>
             {
-                let no = self.decision(around, words);
-                let yes = self.decision(it, words);
+                let no = self.decision(around);
+                let yes = self.decision(it);
                 self.asm.branch(Compare::Equal, *number, yes, no)
             }
             _ => {
                 let (lower, upper) = ranges.split_at(ranges.len() / 2);
                 let from = upper.first().map_or(0, |(start, _)| *start);
-                let yes = self.search(upper, words);
-                let no = self.search(lower, words);
+                let yes = self.search(upper);
+                let no = self.search(lower);
                 self.asm.branch(Compare::From, from, yes, no)
             }
         }
     }
 
-    fn decision(&mut self, decision: &Decision, words: Words) -> Label {
+    fn decision(&mut self, decision: &Decision) -> Label {
         match decision {
             Decision::Answer(value) => self.asm.answer(*value),
-            Decision::Test(rules) => {
-                let key = (words, rules.clone());
-                if let Some(label) = self.tests.get(&key) {
+            Decision::Test(words, rules) => {
+                if let Some(label) = self.tests.get(decision) {
                     return *label;
                 }
                 let mut next = self.asm.answer(self.profile.default);
                 for rule in rules.iter().rev() {
-                    next = self.rule(rule, next, words);
+                    next = self.rule(rule, next, *words);
                 }
-                self.tests.insert(key, next);
+                self.tests.insert(decision.clone(), next);
                 next
             }
         }
@@ -215,26 +214,42 @@ impl Writer<'_> {
         let argument = OFFSET_ARGUMENTS + 8 * condition.argument;
         let (high_at, low_at) =
             if words.big_endian { (argument, argument + 4) } else { (argument + 4, argument) };
-        let low = halves(condition.value).1;
+        let (high, low) = halves(condition.value);
         let (mask_high, mask_low) = halves(condition.mask);
-        let branch = self.asm.branch(test, low, yes, no);
-        let low_test = self.word(low_at, mask_low, branch);
+        let word = Word { at: low_at, mask: mask_low, value: low };
+        let low_test = self.word(word, &[(test, yes)], no);
         if !words.wide {
             return low_test;
         }
-        let high = halves(condition.value).0;
-        let branch = self.asm.branch(Compare::Equal, high, low_test, no);
-        let branch = match test {
-            Compare::Equal => branch,
-            _ => self.asm.branch(Compare::Above, high, yes, branch),
-        };
-        self.word(high_at, mask_high, branch)
+        let word = Word { at: high_at, mask: mask_high, value: high };
+        match test {
+            Compare::Equal => self.word(word, &[(Compare::Equal, low_test)], no),
+            _ => self.word(word, &[(Compare::Above, yes), (Compare::Equal, low_test)], no),
+        }
     }
 
-    fn word(&mut self, at: u32, mask: u32, then: Label) -> Label {
-        let then = if mask == u32::MAX { then } else { self.asm.mask(mask, then) };
-        self.asm.load(at, then)
+    /// Loads a word and compares it: the first test that is true says where to go.
+    fn word(&mut self, word: Word, tests: &[(Compare, Label)], no: Label) -> Label {
+        let is_whole = word.mask == u32::MAX;
+        // what follows may begin with the same word
+        let near =
+            |asm: &Assembler, label| if is_whole { asm.loaded(word.at, label) } else { label };
+        let mut next = near(&self.asm, no);
+        for (test, target) in tests.iter().rev() {
+            let yes = near(&self.asm, *target);
+            next = self.asm.branch(*test, word.value, yes, next);
+        }
+        let next = if is_whole { next } else { self.asm.mask(word.mask, next) };
+        self.asm.load(word.at, next)
     }
+}
+
+/// A word of struct seccomp_data, and what it is compared with.
+#[derive(Clone, Copy)]
+struct Word {
+    at: u32,
+    mask: u32,
+    value: u32,
 }
 
 fn halves(value: u64) -> (u32, u32) {

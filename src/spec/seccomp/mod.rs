@@ -99,7 +99,7 @@ fn listener(given: &LinuxSeccomp, profile: &Profile<'_>) -> Result<Option<Listen
     }
     // the listener leaves the container by sendmsg, after the filter is loaded
     let sendmsg = profile.rules_of("sendmsg").into_iter().flatten().collect::<Vec<_>>();
-    match filter::decide(profile.default, &sendmsg) {
+    match filter::decide(profile.default, &sendmsg, arch::words(arch::native())) {
         Decision::Answer(value) if profile::LETS_PASS.contains(&value) => {}
         _ => {
             return Err(Error::invalid(

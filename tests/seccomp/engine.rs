@@ -1,0 +1,1 @@
+//! A profile like those of engines.
