@@ -12,6 +12,7 @@ use nix::unistd::{Pid, geteuid};
 use oci_spec::runtime::Spec;
 
 use super::id::ContainerId;
+use super::listener::Listener;
 use super::record::{InitProcess, Record};
 use super::reserve::{Reserved, remove_scratch};
 use super::store::{Entry, Lock, Store};
@@ -68,6 +69,7 @@ pub struct Created {
     entry: Entry,
     lock: Lock,
     record: Record,
+    listener: Option<Listener>,
 }
 
 /// Creates a container.
@@ -79,6 +81,8 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
     let mut plan =
         Plan::resolve(args.spec, ResolveArgs { id: args.id.as_str(), bundle: args.bundle })?;
     check(&args, &plan)?;
+    let listener = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref());
+    let listener = listener.map(Listener::connect).transpose()?;
     if !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
         // in a user namespace of its own, init has them all
         for cap in plan.process.capabilities.limit_to_own()? {
@@ -102,7 +106,9 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
             let Some(spawned) = undo.spawned.take() else {
                 return Err(Error::new(ErrorKind::System, "no init was made"));
             };
-            Ok(Created { spawned, entry, lock, record })
+            // else `start` connects again: who listens may serve one at a time
+            let listener = listener.filter(|_| !args.starts_later);
+            Ok(Created { spawned, entry, lock, record, listener })
         }
         Err(e) => {
             let e = match &undo.cgroup {
@@ -250,6 +256,7 @@ fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         init: None,
         cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
         own_pid_namespace: plan.namespaces.makes(CloneFlags::CLONE_NEWPID),
+        seccomp_listener: plan.seccomp.as_ref().and_then(|s| s.listener.clone()),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
         scratch,
@@ -307,7 +314,9 @@ impl Created {
     /// The program could not be executed, or a hook failed. The container is
     /// dead then, and its state still there: see [`Created::destroy`].
     pub fn start(&self) -> Result<()> {
-        self.spawned.start().map_err(|e| self.record.cgroup.explain(e))?;
+        let pid = self.spawned.pid().as_raw();
+        let pass_on = self.listener.as_ref().map(|l| move |fd| l.pass_on(&self.record, pid, &fd));
+        self.spawned.start(pass_on).map_err(|e| self.record.cgroup.explain(e))?;
         start::run_poststart(&self.record, self.spawned.pid().as_raw())
     }
 

@@ -9,6 +9,7 @@ mod delete;
 mod foreground;
 mod id;
 mod kill;
+mod listener;
 mod record;
 mod reserve;
 mod start;

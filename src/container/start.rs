@@ -9,6 +9,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::listener::Listener;
 use super::record::Record;
 use super::state::Status;
 use super::store::{Entry, START_SOCKET};
@@ -54,6 +55,12 @@ pub fn start(entry: &Entry) -> Result<()> {
             format!("the container is {status}: only a created one can be started"),
         ));
     };
+    // nothing is started for somebody who is not there
+    let listener = record.seccomp_listener.as_ref().map(Listener::connect).transpose()?;
+    let pass_on = listener.map(|l| {
+        let record = &record;
+        move |fd| l.pass_on(record, init.pid, &fd)
+    });
     let socket = seqpacket()?;
     connect(socket.as_raw_fd(), &address(entry)?).step(|| "call init")?;
     // it has the call now: from here on the container counts as running
@@ -61,9 +68,14 @@ pub fn start(entry: &Entry) -> Result<()> {
         Ok(()) | Err(Errno::ENOENT) => {}
         Err(e) => return Err(Error::from(e).step("remove the start socket")),
     }
-    if let Err(error) = Channel::from_socket(socket).await_execve() {
-        // it is about to exit: after this command it counts as stopped
-        super::delete::wait_for_end(init)?;
+    if let Err(error) = Channel::from_socket(socket).await_execve(pass_on) {
+        if record.seccomp_listener.is_some() {
+            // it may wait for answers that nobody will give
+            super::delete::end_processes(&record)?;
+        } else {
+            // it is about to exit: after this command it counts as stopped
+            super::delete::wait_for_end(init)?;
+        }
         return Err(record.cgroup.explain(error));
     }
     run_poststart(&record, init.pid)

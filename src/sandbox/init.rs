@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, getcwd, getpid, setsid};
@@ -19,7 +20,7 @@ use super::rootfs::Leave;
 use super::{Options, console, devices, mounts, privileges, program, reaper, rootfs};
 use crate::error::{Error, Result, Step};
 use crate::spec::{IdMapping, Plan};
-use crate::sys::{net, process};
+use crate::sys::{net, process, seccomp};
 
 /// A namespace to join, open.
 #[derive(Debug)]
@@ -93,6 +94,7 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     let channel = report.as_ref().unwrap_or(&init.channel);
     // the end of the stream means success only after this
     channel.send(&Message::Executing)?;
+    load_filter(plan, channel)?;
     let execute = || program::execute(&program, &plan.process.args, &env);
     if init.options.init {
         return reaper::supervise(channel, plan.process.terminal, execute);
@@ -133,7 +135,7 @@ fn isolate(init: &Init<'_>) -> Result<()> {
     if !init.options.no_new_keyring {
         match process::join_session_keyring(&format!("_ses.{}", plan.id)) {
             // a kernel without keyrings has none to leak either
-            Ok(()) | Err(nix::errno::Errno::ENOSYS) => {}
+            Ok(()) | Err(Errno::ENOSYS) => {}
             Err(e) => return Err(Error::from(e).step("make a session keyring")),
         }
     }
@@ -245,17 +247,37 @@ fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
     if !privileges::set_limits(process)? {
         init.channel.ask(&Message::RaiseLimits)?;
     }
-    privileges::drop_to(process)?;
+    privileges::drop_to(process, privileges::kept_for_filter(init.plan))?;
     umask(Mode::from_bits_truncate(process.umask));
     let program = program::find(process)?;
     Ok(program)
+}
+
+/// The last thing before execve: what init does from here on, the profile has to
+/// allow. All that the runtime has to know was said before.
+fn load_filter(plan: &Plan, channel: &Channel) -> Result<()> {
+    let Some(filter) = &plan.seccomp else { return Ok(()) };
+    let listener = seccomp::load(&filter.program, filter.flags).map_err(|e| {
+        let is_busy = e == Errno::EBUSY;
+        let e = Error::from(e).step("linux.seccomp: load the filter");
+        if is_busy { e.hint("a filter of the caller has a listener already") } else { e }
+    })?;
+    if listener.is_some() {
+        channel.send_with(&Message::Listener, listener.as_ref().map(AsFd::as_fd))?;
+    }
+    if privileges::kept_for_filter(plan).is_some() {
+        privileges::give_up(&plan.process).map_err(|e| {
+            e.hint("without process.noNewPrivileges, linux.seccomp has to allow capset")
+        })?;
+    }
+    Ok(())
 }
 
 fn wait_for_start(listener: &OwnedFd) -> Result<Channel> {
     loop {
         match process::accept(listener.as_fd()) {
             Ok(socket) => return Ok(Channel::from_socket(socket)),
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Err(e) => return Err(Error::from(e).step("wait for start")),
         }
     }

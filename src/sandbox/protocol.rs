@@ -10,7 +10,8 @@
 //! | `RaiseLimits` | `Go` | a hard limit is to be raised, and init may not |
 //! | `Console` + fd | none | the master of the new pty |
 //! | `Ready` | `Go` | everything but the program's start is done |
-//! | `Executing` | none | started: execve is the next thing it does |
+//! | `Executing` | none | started: the filter and execve are the next things it does |
+//! | `Listener` + fd | none | the filter is loaded; somebody answers calls by this |
 //! | `Failed` | none | a step failed; init is about to exit |
 //!
 //! Where a second fork makes the init, the helper in between has a socket pair
@@ -49,6 +50,7 @@ pub(crate) enum Message {
     Moved(i32),
     Ready,
     Executing,
+    Listener,
     Go,
     Failed(Error),
 }
@@ -128,15 +130,20 @@ impl Channel {
         Ok(Some((message, fd)))
     }
 
-    /// The runtime's side, after the start: waits until init runs its program.
+    /// The runtime's side, after the start: waits until init runs its program,
+    /// and passes on the listener of its filter.
     ///
     /// # Errors
-    /// What failed in init; that it died before its program ran.
-    pub(crate) fn await_execve(&self) -> Result<()> {
+    /// What failed in init; that it died before its program ran; what `pass_on`
+    /// says.
+    pub(crate) fn await_execve(
+        &self,
+        mut pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
+    ) -> Result<()> {
         let mut executing = false;
         loop {
             match self.receive()? {
-                None if executing => return Ok(()),
+                None if executing && pass_on.is_none() => return Ok(()),
                 None => {
                     return Err(Error::new(
                         ErrorKind::State,
@@ -144,6 +151,10 @@ impl Channel {
                     ));
                 }
                 Some((Message::Executing, _)) => executing = true,
+                Some((Message::Listener, Some(fd))) => match pass_on.take() {
+                    Some(pass_on) => pass_on(fd)?,
+                    None => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
+                },
                 Some((Message::Failed(error), _)) => return Err(error),
                 Some(_) => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
             }
