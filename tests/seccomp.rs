@@ -16,6 +16,8 @@
 
 #[path = "seccomp/engine.rs"]
 mod engine;
+#[path = "support/engine_profile.rs"]
+mod engine_profile;
 #[path = "seccomp/interpreter.rs"]
 mod interpreter;
 #[path = "seccomp/libseccomp.rs"]
