@@ -13,6 +13,8 @@
 )]
 #![allow(unsafe_code, reason = "steps between fork and exec, and received descriptors")]
 
+#[path = "support/engine_profile.rs"]
+mod engine_profile;
 mod support;
 
 #[path = "runtime/cgroups.rs"]
@@ -37,5 +39,7 @@ mod process;
 mod rootfs;
 #[path = "runtime/run.rs"]
 mod run;
+#[path = "runtime/seccomp.rs"]
+mod seccomp;
 #[path = "runtime/terminal.rs"]
 mod terminal;

@@ -118,10 +118,8 @@ fn fields_that_have_to_be_there_are_named() {
 
 #[test]
 fn fields_that_are_not_supported_yet_are_named() {
-    let action = json!({"defaultAction": "SCMP_ACT_ALLOW"});
     let map = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
     let table = [
-        ("/linux/seccomp", action, "linux.seccomp"),
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_LOCAL"}), "linux.memoryPolicy"),
         ("/linux/netDevices", json!({"eth0": {}}), "linux.netDevices"),

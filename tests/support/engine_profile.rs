@@ -80,7 +80,7 @@ fn allowed() -> BTreeSet<&'static str> {
 }
 
 /// The profile for these architectures.
-pub fn engine_profile(architectures: &[&str]) -> Value {
+pub(crate) fn engine_profile(architectures: &[&str]) -> Value {
     let arg = |index: u32, op: &str, value: u64| json!({"index": index, "value": value, "op": format!("SCMP_CMP_{op}")});
     let allow = |call: &str, arg: Value| json!({"names": [call], "action": "SCMP_ACT_ALLOW", "args": [arg]});
     let mut rules = vec![json!({"names": allowed(), "action": "SCMP_ACT_ALLOW"})];

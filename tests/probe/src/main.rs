@@ -35,6 +35,7 @@ const USAGE: &str = "probe WORD [ARGS]
   list PATH                  names in a directory as a JSON array
   sethostname NAME           ok, or the name of the errno
   mount-tmpfs PATH           ok, or the name of the errno
+  personality NUMBER         ok, or the name of the errno
   setuid-root                setuid(0): ok, or the name of the errno
   say TEXT                   print TEXT
   complain TEXT              print TEXT on stderr
