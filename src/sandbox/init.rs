@@ -258,9 +258,12 @@ fn become_user(init: &Init<'_>, terminal: Option<OwnedFd>) -> Result<CString> {
 fn load_filter(plan: &Plan, channel: &Channel) -> Result<()> {
     let Some(filter) = &plan.seccomp else { return Ok(()) };
     let listener = seccomp::load(&filter.program, filter.flags).map_err(|e| {
-        let is_busy = e == Errno::EBUSY;
-        let e = Error::from(e).step("linux.seccomp: load the filter");
-        if is_busy { e.hint("a filter of the caller has a listener already") } else { e }
+        let error = Error::from(e).step("linux.seccomp: load the filter");
+        match e {
+            Errno::EBUSY => error.hint("a filter of the caller has a listener already"),
+            Errno::EINVAL => error.hint("a flag or an action that this kernel does not know"),
+            _ => error,
+        }
     })?;
     if listener.is_some() {
         channel.send_with(&Message::Listener, listener.as_ref().map(AsFd::as_fd))?;

@@ -3,6 +3,9 @@
 use oci_spec::runtime::Arch;
 use serde_json::{Value, json};
 
+use tare::spec::SeccompPlan;
+
+use super::interpreter::{Call, run};
 use super::{compare, compare_at, oracle, profile};
 
 const EDGES: [u64; 12] = [
@@ -55,9 +58,9 @@ fn tables_are_those_of_libseccomp() {
                 "architectures": [arch],
                 "syscalls": [{"names": [name], "action": "SCMP_ACT_TRAP"}],
             });
-            let ours = tare::spec::SeccompPlan::resolve(&profile(one)).unwrap().program;
-            let call = super::Call { arch: audit, number, args: [0; 6] };
-            if super::run(&ours, &call) != 0x0003_0000 {
+            let ours = SeccompPlan::resolve(&profile(one)).unwrap().program;
+            let call = Call { arch: audit, number, args: [0; 6] };
+            if run(&ours, &call) != 0x0003_0000 {
                 wrong.push(format!("{arch:?} {number} {name}"));
             }
         }
@@ -225,4 +228,76 @@ fn sockets_and_ipc_of_x86_by_both_of_their_ways() {
             "action": "SCMP_ACT_ALLOW",
         }],
     }));
+}
+
+#[test]
+fn conditions_out_of_reach_make_a_rule_hold_for_all_or_none() {
+    // socketcall(SYS_SOCKET, pointer), and bind beside it
+    let (socket, bind) = ([1, 0xbfff_0000, 0, 0, 0, 0], [2, 0xbfff_0000, 0, 0, 0, 0]);
+    let answers = |default: &str, action: &str| {
+        let one = json!({
+            "defaultAction": default,
+            "architectures": ["SCMP_ARCH_X86"],
+            "syscalls": [{
+                "names": ["socket"], "action": action,
+                "args": [{"index": 0, "value": 38, "op": "SCMP_CMP_EQ"}],
+            }],
+        });
+        let program = SeccompPlan::resolve(&profile(one)).unwrap().program;
+        [socket, bind].map(|args| run(&program, &Call { arch: 0x4000_0003, number: 102, args }))
+    };
+    let (allow, eperm) = (0x7fff_0000, 0x0005_0001);
+    assert_eq!(answers("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"), [eperm, allow]);
+    assert_eq!(answers("SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW"), [eperm, eperm]);
+}
+
+#[test]
+fn more_than_the_kernel_takes_is_refused() {
+    let rules: Vec<Value> = (0..1500)
+        .map(|n| {
+            let args = [
+                json!({"index": 0, "value": n, "op": "SCMP_CMP_EQ"}),
+                json!({"index": 1, "value": n, "op": "SCMP_CMP_EQ"}),
+            ];
+            json!({"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": args})
+        })
+        .collect();
+    let one = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules});
+    let error = SeccompPlan::resolve(&profile(one)).unwrap_err().to_string();
+    assert!(error.starts_with("linux.seccomp: needs "), "{error}");
+    assert!(error.ends_with("and the kernel takes 4096"), "{error}");
+}
+
+#[test]
+fn an_architecture_without_a_table_is_left_out() {
+    let one = |architectures: Value| {
+        let one = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": architectures,
+            "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ERRNO"}],
+        });
+        SeccompPlan::resolve(&profile(one)).unwrap().program
+    };
+    assert_eq!(one(json!(["SCMP_ARCH_PARISC", "SCMP_ARCH_S390"])), one(json!([])));
+}
+
+#[test]
+fn words_of_a_big_endian_machine_are_the_other_way_round() {
+    // libseccomp can't mix them with this machine's
+    let one = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_S390X"],
+        "syscalls": [{
+            "names": ["read"], "action": "SCMP_ACT_ERRNO",
+            "args": [{"index": 0, "value": 0x1_0000_0002_u64, "op": "SCMP_CMP_EQ"}],
+        }],
+    });
+    let program = SeccompPlan::resolve(&profile(one)).unwrap().program;
+    let answer = |first: u64| {
+        let call = Call { arch: 0x8000_0016, number: 3, args: [first, 0, 0, 0, 0, 0] };
+        run(&program, &call)
+    };
+    // as the interpreter lays the words out, the high one is the second
+    assert_eq!(answer(0x2_0000_0001), 0x0005_0001);
+    assert_eq!(answer(0x1_0000_0002), 0x7fff_0000);
 }

@@ -141,8 +141,9 @@ fn calls(profile: &Profile<'_>, one: Arch) -> Option<Calls> {
     for (number, shared) in shared {
         for (name, which) in arch::multiplexed(shared) {
             let of_this = profile.rules_of(name).into_iter().flatten();
-            let all = rules.entry(number).or_default();
-            all.extend(of_this.filter_map(|rule| rule.through(*which, profile.default)));
+            for rule in of_this.filter_map(|rule| rule.through(*which, profile.default)) {
+                rules.entry(number).or_default().push(rule);
+            }
         }
     }
     let words = arch::words(one);
