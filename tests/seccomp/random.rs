@@ -107,13 +107,18 @@ fn any_profile<S: Strategy<Value = Vec<Value>>>(
         .prop_map(|all| all.into_iter().flatten().collect::<Vec<Value>>());
     let architectures = prop::sample::subsequence(ARCHITECTURES.to_vec(), 0..ARCHITECTURES.len());
     let default = prop::sample::select(ACTIONS.to_vec());
-    (default, architectures, rules).prop_map(|(default, architectures, rules)| {
+    (default, architectures, rules).prop_map(|(default, architectures, mut rules)| {
+        // where an architecture has one call with a rule, and that one conditions,
+        // libseccomp 2.5 forgets to load the number
+        let other = if default == "SCMP_ACT_TRACE" { "SCMP_ACT_LOG" } else { "SCMP_ACT_TRACE" };
+        rules.push(json!({"names": ["fsync", "msync", "sync"], "action": other}));
         json!({"defaultAction": default, "architectures": architectures, "syscalls": rules})
     })
 }
 
-fn holds(arg: &LinuxSeccompArg, args: &[u64; 6]) -> bool {
-    let (given, value) = (args[arg.index()], arg.value());
+/// With `bits` of an argument that count.
+fn holds(arg: &LinuxSeccompArg, args: &[u64; 6], bits: u64) -> bool {
+    let (given, value) = (args[arg.index()] & bits, arg.value() & bits);
     match arg.op() {
         Operator::ScmpCmpNe => given != value,
         Operator::ScmpCmpLt => given < value,
@@ -121,12 +126,12 @@ fn holds(arg: &LinuxSeccompArg, args: &[u64; 6]) -> bool {
         Operator::ScmpCmpEq => given == value,
         Operator::ScmpCmpGe => given >= value,
         Operator::ScmpCmpGt => given > value,
-        Operator::ScmpCmpMaskedEq => given & value == arg.value_two().unwrap(),
+        Operator::ScmpCmpMaskedEq => given & value == arg.value_two().unwrap() & bits,
     }
 }
 
-/// What a profile means for a call of this name on x86_64, word by word.
-fn expected(profile: &LinuxSeccomp, name: &str, args: &[u64; 6]) -> u32 {
+/// What a profile means for a call of this name, word by word.
+fn expected(profile: &LinuxSeccomp, name: &str, args: &[u64; 6], bits: u64) -> u32 {
     let default = profile.default_action().as_u32(None);
     let rules: Vec<&LinuxSyscall> = profile
         .syscalls()
@@ -140,8 +145,8 @@ fn expected(profile: &LinuxSeccomp, name: &str, args: &[u64; 6]) -> u32 {
         let all = given(rule);
         let repeats = (0..6).any(|n| all.iter().filter(|arg| arg.index() == n).count() > 1);
         match repeats {
-            true => all.iter().any(|arg| holds(arg, args)),
-            false => all.iter().all(|arg| holds(arg, args)),
+            true => all.iter().any(|arg| holds(arg, args, bits)),
+            false => all.iter().all(|arg| holds(arg, args, bits)),
         }
     };
     let found = whole.or_else(|| rules.iter().find(fits));
@@ -168,12 +173,19 @@ proptest! {
         let given = profile(given);
         let program = SeccompPlan::resolve(&given).unwrap().program;
         interpreter::check(&program);
-        for rule in given.syscalls().iter().flatten() {
-            let name = &rule.names()[0];
-            let Some(number) = oracle::number(name, Arch::ScmpArchX86_64) else { continue };
-            for args in &arguments {
-                let call = Call { arch: 0xc000_003e, number, args: *args };
-                assert_eq!(run(&program, &call), expected(&given, name, args), "{call:x?}");
+        let mut all = given.architectures().clone().unwrap();
+        all.push(Arch::ScmpArchX86_64);
+        for (arch, audit) in oracle::ARCHITECTURES.into_iter().filter(|(a, _)| all.contains(a)) {
+            let is_wide = audit & 0x8000_0000 != 0 && arch != Arch::ScmpArchX32;
+            let bits = if is_wide { u64::MAX } else { 0xffff_ffff };
+            for rule in given.syscalls().iter().flatten() {
+                let name = &rule.names()[0];
+                let Some(number) = oracle::number(name, arch) else { continue };
+                for args in &arguments {
+                    let call = Call { arch: audit, number, args: *args };
+                    let expected = expected(&given, name, args, bits);
+                    assert_eq!(run(&program, &call), expected, "{call:x?}");
+                }
             }
         }
     }
