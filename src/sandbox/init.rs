@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -265,8 +265,10 @@ fn load_filter(plan: &Plan, channel: &Channel) -> Result<()> {
             _ => error,
         }
     })?;
-    if listener.is_some() {
-        channel.send_with(&Message::Listener, listener.as_ref().map(AsFd::as_fd))?;
+    if let Some(listener) = listener {
+        channel.send_with(&Message::Listener, Some(listener.as_fd()))?;
+        // closed by execve: a profile need not allow close for our sake
+        let _kept = listener.into_raw_fd();
     }
     if privileges::kept_for_filter(plan).is_some() {
         privileges::give_up(&plan.process).map_err(|e| {

@@ -391,6 +391,21 @@ fn an_agent_answers_the_calls_of_run() {
 }
 
 #[test]
+fn a_strict_profile_with_an_agent_has_to_allow_sendmsg_and_no_more() {
+    let (c, agent) = notified(true);
+    c.bundle.edit(|config| {
+        let strict = strict();
+        let mut rule = strict["syscalls"][0].clone();
+        rule["names"].as_array_mut().unwrap().push(json!("sendmsg"));
+        let profile = &mut config["linux"]["seccomp"];
+        profile["defaultAction"] = strict["defaultAction"].clone();
+        profile["syscalls"].as_array_mut().unwrap().push(rule);
+    });
+    assert_eq!(c.run().stdout, "EXDEV\ndone\n");
+    check(&c, &agent.join().unwrap());
+}
+
+#[test]
 fn an_agent_answers_the_calls_of_a_created_container() {
     let (c, agent) = notified(true);
     let mut output = c.create();
