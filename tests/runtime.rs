@@ -13,6 +13,8 @@
 )]
 #![allow(unsafe_code, reason = "steps between fork and exec, and received descriptors")]
 
+#[path = "support/engine_profile.rs"]
+mod engine_profile;
 mod support;
 
 #[path = "runtime/cgroups.rs"]
@@ -47,6 +49,8 @@ mod rootless;
 mod run;
 #[path = "runtime/scheduling.rs"]
 mod scheduling;
+#[path = "runtime/seccomp.rs"]
+mod seccomp;
 #[path = "runtime/services.rs"]
 mod services;
 #[path = "runtime/terminal.rs"]

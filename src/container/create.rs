@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 
 use super::activation::Activation;
+use super::agent::Agent;
 use super::id::ContainerId;
 use super::notify::{self, Listener, NotifySocket};
 use super::place::Place;
@@ -82,6 +83,8 @@ pub struct Created {
     lock: Lock,
     record: Record,
     listener: Option<Listener>,
+    /// Who answers system calls, if init is not to wait for `start`.
+    agent: Option<Agent>,
 }
 
 /// Creates a container.
@@ -98,6 +101,8 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         manager.share(&mut plan, &args.store.path_of(args.id));
     }
     check(&args, &plan)?;
+    let agent = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref());
+    let agent = agent.map(Agent::connect).transpose()?;
     if !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
         // in a user namespace of its own, init has them all
         for cap in plan.process.capabilities.limit_to_own()? {
@@ -122,7 +127,9 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
                 return Err(Error::new(ErrorKind::System, "no init was made"));
             };
             let listener = undo.listener.take();
-            Ok(Created { spawned, entry, lock, record, listener })
+            // else `start` connects again: who answers may serve one at a time
+            let agent = agent.filter(|_| !args.starts_later);
+            Ok(Created { spawned, entry, lock, record, listener, agent })
         }
         Err(e) => {
             let e = match &undo.cgroup {
@@ -357,6 +364,7 @@ fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         init: None,
         cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
         own_pid_namespace: plan.namespaces.makes(CloneFlags::CLONE_NEWPID),
+        seccomp_listener: plan.seccomp.as_ref().and_then(|s| s.listener.clone()),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
         scratch,
@@ -416,7 +424,9 @@ impl Created {
     /// The program could not be executed, or a hook failed. The container is
     /// dead then, and its state still there: see [`Created::destroy`].
     pub fn start(&self) -> Result<()> {
-        self.spawned.start().map_err(|e| self.record.cgroup.explain(e))?;
+        let pid = self.spawned.pid().as_raw();
+        let pass_on = self.agent.as_ref().map(|a| move |fd| a.pass_on(&self.record, pid, &fd));
+        self.spawned.start(pass_on).map_err(|e| self.record.cgroup.explain(e))?;
         start::run_poststart(&self.record, self.spawned.pid().as_raw())
     }
 
@@ -433,7 +443,7 @@ impl Created {
 
     /// Gives the lock back, so that other commands can have the container.
     pub fn unlock(self) -> Running {
-        let Created { spawned, entry, record, listener, lock: _ } = self;
+        let Created { spawned, entry, record, listener, lock: _, agent: _ } = self;
         Running { spawned, entry, record, listener }
     }
 }

@@ -5,6 +5,7 @@
 //! computed, never stored.
 
 mod activation;
+mod agent;
 mod create;
 mod delete;
 mod foreground;

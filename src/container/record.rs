@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::CgroupRecord;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spec::{ExecAffinity, HookPlan};
+use crate::spec::{ExecAffinity, HookPlan, ListenerPlan};
 use crate::sys::process::pidfd_open;
 
 /// A process, told apart from a later one with the same id.
@@ -47,6 +47,9 @@ pub struct Record {
     pub cgroup: CgroupRecord,
     /// Without a pid namespace of its own the end of init ends nobody else.
     pub own_pid_namespace: bool,
+    /// Who answers calls in the container's place, once it is started.
+    #[serde(default)]
+    pub seccomp_listener: Option<ListenerPlan>,
     /// Hooks for after `start`.
     pub poststart: Vec<HookPlan>,
     /// Hooks for after `delete`.

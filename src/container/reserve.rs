@@ -40,6 +40,7 @@ impl Reserved {
                 init: None,
                 cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
                 own_pid_namespace: false,
+                seccomp_listener: None,
                 poststart: Vec::new(),
                 poststop: Vec::new(),
                 scratch,

@@ -10,6 +10,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::agent::Agent;
 use super::notify::{Listener, NotifySocket};
 use super::record::{InitProcess, Record};
 use super::state::Status;
@@ -66,12 +67,23 @@ pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
     let ready = manager.map(|manager| Listener::bind(entry, manager)).transpose()?.flatten();
     // before it runs: a process that ends at once leaves no descriptor to ask for
     let pidfd = init.open()?;
+    // nothing is started for somebody who is not there
+    let agent = record.seccomp_listener.as_ref().map(Agent::connect).transpose()?;
+    let pass_on = agent.map(|agent| {
+        let record = &record;
+        move |fd| agent.pass_on(record, init.pid, &fd)
+    });
     let channel = call_init(entry, init)?;
-    match channel.await_execve() {
+    match channel.await_execve(pass_on) {
         Ok(Started::Executed) => {}
         Ok(Started::Failed(error)) => {
-            // it is about to exit: after this command it counts as stopped
-            super::delete::wait_for_end(init)?;
+            if record.seccomp_listener.is_some() {
+                // it may wait for answers that nobody will give
+                super::delete::end_processes(&record)?;
+            } else {
+                // it is about to exit: after this command it counts as stopped
+                super::delete::wait_for_end(init)?;
+            }
             return Err(record.cgroup.explain(error));
         }
         // its program may run by now: who is told of a failure needs to know

@@ -5,9 +5,10 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, getcwd, getpid, setsid};
@@ -24,7 +25,7 @@ use super::{
 use crate::error::{Error, Result, Step};
 use crate::spec::Plan;
 use crate::sys::caller::caller;
-use crate::sys::{net, process, sched};
+use crate::sys::{net, process, sched, seccomp};
 
 /// A namespace to join, open.
 #[derive(Debug)]
@@ -107,12 +108,19 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     let channel = report.as_ref().unwrap_or(&init.channel);
     // the end of the stream means success only after this
     channel.send(&Message::Executing)?;
-    let execute = || {
-        let mut env = env;
-        if init.options.listen_fds > 0 {
-            // whoever executes it: --init has made a child for that
-            env.extend(CString::new(format!("LISTEN_PID={}", getpid())));
-        }
+    // whoever executes the program: --init makes a child for that
+    let pid = || CString::new(format!("LISTEN_PID={}", getpid())).ok();
+    let (tells_pid, mut env) = (init.options.listen_fds > 0, env);
+    // before the filter, which may not let us ask
+    env.extend((tells_pid && !init.options.init).then(pid).flatten());
+    if init.options.init {
+        // the command line that made the container is none of its business, from
+        // the program's first moment on; without /proc nobody in there can read it
+        process::set_title(b"tare-init").unwrap_or_default();
+    }
+    load_filter(plan, channel)?;
+    let mut execute = || {
+        env.extend((tells_pid && init.options.init).then(pid).flatten());
         program::execute(&program, &plan.process.args, &env)
     };
     if init.options.init {
@@ -174,7 +182,7 @@ fn isolate(init: &Init<'_>) -> Result<()> {
     if !init.options.no_new_keyring {
         match process::join_session_keyring(&format!("_ses.{}", plan.id)) {
             // a kernel without keyrings has none to leak either
-            Ok(()) | Err(nix::errno::Errno::ENOSYS) => {}
+            Ok(()) | Err(Errno::ENOSYS) => {}
             Err(e) => return Err(Error::from(e).step("make a session keyring")),
         }
     }
@@ -293,17 +301,42 @@ fn become_user(
     }
     scheduling::set_own(&init.plan.scheduling)?;
     labels::apply(&init.plan.labels, labels)?;
-    privileges::drop_to(process, groups)?;
+    privileges::drop_to(process, groups, privileges::kept_for_filter(init.plan))?;
     umask(Mode::from_bits_truncate(process.umask));
     let program = program::find(process)?;
     Ok(program)
+}
+
+/// The last thing before execve: what init does from here on, the profile has to
+/// allow. All that the runtime has to know was said before.
+fn load_filter(plan: &Plan, channel: &Channel) -> Result<()> {
+    let Some(filter) = &plan.seccomp else { return Ok(()) };
+    let listener = seccomp::load(&filter.program, filter.flags).map_err(|e| {
+        let error = Error::from(e).step("linux.seccomp: load the filter");
+        match e {
+            Errno::EBUSY => error.hint("a filter of the caller has a listener already"),
+            Errno::EINVAL => error.hint("a flag or an action that this kernel does not know"),
+            _ => error,
+        }
+    })?;
+    if let Some(listener) = listener {
+        channel.send_with(&Message::Listener, Some(listener.as_fd()))?;
+        // closed by execve: a profile need not allow close for our sake
+        let _kept = listener.into_raw_fd();
+    }
+    if privileges::kept_for_filter(plan).is_some() {
+        privileges::give_up(&plan.process).map_err(|e| {
+            e.hint("without process.noNewPrivileges, linux.seccomp has to allow capset")
+        })?;
+    }
+    Ok(())
 }
 
 fn wait_for_start(listener: &OwnedFd) -> Result<Channel> {
     loop {
         match process::accept(listener.as_fd()) {
             Ok(socket) => return Ok(Channel::from_socket(socket)),
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Err(e) => return Err(Error::from(e).step("wait for start")),
         }
     }

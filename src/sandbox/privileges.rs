@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use caps::CapSet;
+use caps::{CapSet, Capability};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::stat::{SFlag, fstat};
@@ -87,8 +87,9 @@ impl Groups {
 
 /// Takes away every privilege that the plan does not give, in the only order
 /// that works: the bounding set while CAP_SETPCAP is there, the ids while
-/// CAP_SETUID is, and the other sets at last.
-pub(super) fn drop_to(plan: &ProcessPlan, groups: Groups) -> Result<()> {
+/// CAP_SETUID is, and the other sets at last. With `keep`, that capability stays
+/// up to [`give_up`].
+pub(super) fn drop_to(plan: &ProcessPlan, groups: Groups, keep: Option<Capability>) -> Result<()> {
     if plan.no_new_privileges {
         nix::sys::prctl::set_no_new_privs().step(|| "process.noNewPrivileges")?;
     }
@@ -98,7 +99,32 @@ pub(super) fn drop_to(plan: &ProcessPlan, groups: Groups) -> Result<()> {
         Error::from(e).step(format!("become user {} and group {}", plan.uid, plan.gid))
     })?;
     nix::sys::prctl::set_keepcaps(false).step(|| "stop keeping capabilities")?;
-    set_capabilities(&plan.capabilities)
+    let mut sets = plan.capabilities.clone();
+    sets.effective.extend(keep);
+    sets.permitted.extend(keep);
+    set_capabilities(&sets)
+}
+
+/// CAP_SYS_ADMIN, if the process needs it to load a filter and is not to have it.
+pub(super) fn kept_for_filter(plan: &Plan) -> Option<Capability> {
+    let process = &plan.process;
+    let needs = plan.seccomp.is_some() && !process.no_new_privileges;
+    let has = process.capabilities.effective.contains(&Capability::CAP_SYS_ADMIN);
+    (needs && !has).then_some(Capability::CAP_SYS_ADMIN)
+}
+
+/// Takes away what [`drop_to`] has kept: one capset.
+pub(super) fn give_up(plan: &ProcessPlan) -> Result<()> {
+    process::set_capabilities(
+        bits(&plan.capabilities.effective),
+        bits(&plan.capabilities.permitted),
+        bits(&plan.capabilities.inheritable),
+    )
+    .step(|| "process.capabilities: capset")
+}
+
+fn bits(set: &caps::CapsHashSet) -> u64 {
+    set.iter().fold(0, |bits, cap| bits | 1 << cap.index())
 }
 
 fn drop_bounding(sets: &Capabilities) -> Result<()> {

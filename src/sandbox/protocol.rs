@@ -11,7 +11,8 @@
 //! | `RaiseLimits` | `Go` | a hard limit is to be raised, and init may not |
 //! | `Console` + fd | none | the master of the new pty |
 //! | `Ready` | `Go` | everything but the program's start is done |
-//! | `Executing` | none | started: execve is the next thing it does |
+//! | `Executing` | none | started: the filter and execve are the next things it does |
+//! | `Listener` + fd | none | the filter is loaded; somebody answers calls by this |
 //! | `Failed` | none | a step failed; init is about to exit |
 //!
 //! Where a second fork makes the init, the helper in between has a socket pair
@@ -52,6 +53,7 @@ pub(crate) enum Message {
     Moved(i32),
     Ready,
     Executing,
+    Listener,
     Go,
     Failed(Error),
 }
@@ -143,20 +145,28 @@ impl Channel {
     }
 
     /// The runtime's side, after the start: waits until init runs its program,
-    /// or says why not.
+    /// or says why not, and passes on the listener of its filter.
     ///
     /// # Errors
-    /// Init can't be heard: whether its program runs is not known.
-    pub(crate) fn await_execve(&self) -> Result<Started> {
+    /// Init can't be heard, or `pass_on` fails: whether its program runs is not
+    /// known.
+    pub(crate) fn await_execve(
+        &self,
+        mut pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
+    ) -> Result<Started> {
         let mut executing = false;
         loop {
             match self.receive()? {
-                None if executing => return Ok(Started::Executed),
+                None if executing && pass_on.is_none() => return Ok(Started::Executed),
                 None => {
                     let text = "the container's init died before its program ran";
                     return Ok(Started::Failed(Error::new(ErrorKind::State, text)));
                 }
                 Some((Message::Executing, _)) => executing = true,
+                Some((Message::Listener, Some(fd))) => match pass_on.take() {
+                    Some(pass_on) => pass_on(fd)?,
+                    None => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
+                },
                 Some((Message::Failed(error), _)) => return Ok(Started::Failed(error)),
                 Some(_) => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
             }

@@ -12,7 +12,7 @@ use nix::unistd::{Pid, getpid, setpgid, tcsetpgrp};
 
 use super::protocol::{Channel, Message};
 use crate::error::{Error, Result, Step};
-use crate::sys::process::{self, CloneHow, clone_child};
+use crate::sys::process::{self, fork_child};
 
 /// Runs `execute` (which returns only on failure) in a child, and stays as
 /// its init.
@@ -23,11 +23,7 @@ pub(super) fn supervise(
 ) -> Result<Infallible> {
     // from here on no signal is lost: they wait until init asks for them
     process::block_signals(&SigSet::all()).step(|| "init: block signals")?;
-    // the command line that made the container is none of its business, from the
-    // program's first moment on; without /proc nobody in there can read it
-    process::set_title(b"tare-init").unwrap_or_default();
-    let how = CloneHow::default();
-    let child = clone_child(how, || {
+    let program = fork_child(|| {
         let error = match detach(terminal) {
             Ok(()) => execute(),
             Err(e) => e,
@@ -39,7 +35,7 @@ pub(super) fn supervise(
     // the end of the conversation tells that execve succeeded: init must not
     // keep its own end open, nor anything that was passed to the program
     process::close_all_but(3, &[]).step(|| "init: close descriptors")?;
-    process::exit_now(serve(child.pid))
+    process::exit_now(serve(program))
 }
 
 /// In the child: a process group of its own in the foreground, so that ^C

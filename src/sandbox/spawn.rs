@@ -271,7 +271,7 @@ impl Spawned {
                 Message::Console => self.console = fd,
                 Message::Ready => return self.apply_outside(plan),
                 Message::Failed(error) => return Err(error),
-                Message::Go | Message::Moved(_) | Message::Executing => {
+                Message::Go | Message::Moved(_) | Message::Executing | Message::Listener => {
                     return Err(Error::new(ErrorKind::System, "init spoke out of turn"));
                 }
             }
@@ -341,13 +341,14 @@ impl Spawned {
         self.channel.send(&Message::Go)
     }
 
-    /// Lets a ready init run its program, and waits until it does.
+    /// Lets a ready init run its program, and waits until it does. A listener of
+    /// its filter goes to `pass_on`.
     ///
     /// # Errors
     /// Why the program could not be executed, in init's words.
-    pub fn start(&self) -> Result<()> {
+    pub fn start(&self, pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>) -> Result<()> {
         self.release()?;
-        match self.channel.await_execve()? {
+        match self.channel.await_execve(pass_on)? {
             Started::Executed => Ok(()),
             Started::Failed(error) => Err(error),
         }

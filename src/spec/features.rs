@@ -6,9 +6,6 @@ use serde_json::{Value, json};
 use super::scheduling::{MEMORY_FLAGS, MEMORY_MODES};
 use super::{OCI_VERSION, mounts};
 
-/// linux.seccomp is honoured.
-const SECCOMP: bool = false;
-
 /// uidMappings and gidMappings of mounts are honoured.
 const IDMAPPED_MOUNTS: bool = false;
 
@@ -52,7 +49,7 @@ fn linux() -> Value {
         "cgroup": {
             "v1": false, "v2": true, "systemd": SYSTEMD, "systemdUser": SYSTEMD, "rdma": true,
         },
-        "seccomp": {"enabled": SECCOMP},
+        "seccomp": seccomp(),
         "apparmor": {"enabled": LABELS},
         "selinux": {"enabled": LABELS},
         "intelRdt": {"enabled": INTEL_RDT, "schemata": INTEL_RDT, "monitoring": INTEL_RDT},
@@ -62,6 +59,34 @@ fn linux() -> Value {
         },
         "mountExtensions": {"idmap": {"enabled": IDMAPPED_MOUNTS}},
         "netDevices": {"enabled": NET_DEVICES},
+    })
+}
+
+fn seccomp() -> Value {
+    let flags = [
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+    ];
+    json!({
+        "enabled": true,
+        "actions": [
+            "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
+            "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE",
+            "SCMP_ACT_TRAP",
+        ],
+        "operators": [
+            "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
+            "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE",
+        ],
+        "archs": [
+            "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM", "SCMP_ARCH_LOONGARCH64", "SCMP_ARCH_PPC64",
+            "SCMP_ARCH_PPC64LE", "SCMP_ARCH_RISCV64", "SCMP_ARCH_S390X", "SCMP_ARCH_X32",
+            "SCMP_ARCH_X86", "SCMP_ARCH_X86_64",
+        ],
+        "knownFlags": flags,
+        "supportedFlags": flags,
     })
 }
 

@@ -19,6 +19,7 @@ mod rdt;
 mod refuse;
 pub mod rootless;
 mod scheduling;
+mod seccomp;
 mod spelling;
 
 use std::fs::File;
@@ -42,6 +43,7 @@ pub use plan::{HookPlan, Hooks, Plan, ResolveArgs, RootfsPlan};
 pub use process::{Capabilities, ProcessPlan, RlimitPlan};
 pub use rdt::{RdtGroup, RdtPlan};
 pub use scheduling::{ExecAffinity, IoPriorityPlan, MemoryPolicyPlan, SchedulingPlan};
+pub use seccomp::{ListenerPlan, SeccompPlan};
 
 /// The newest version of the runtime specification that tare knows.
 pub const OCI_VERSION: &str = "1.3.0";

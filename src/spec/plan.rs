@@ -16,6 +16,7 @@ use super::net::{NetDevicePlan, net_devices};
 use super::process::ProcessPlan;
 use super::rdt::RdtPlan;
 use super::scheduling::SchedulingPlan;
+use super::seccomp::SeccompPlan;
 use super::{refuse, rootless};
 use crate::cgroup;
 use crate::cgroup::devices::DeviceProgram;
@@ -119,6 +120,8 @@ pub struct Plan {
     pub rdt: Option<RdtPlan>,
     /// Device rules, compiled; `None` allows all.
     pub device_program: Option<DeviceProgram>,
+    /// The filter of system calls; `None` allows all.
+    pub seccomp: Option<SeccompPlan>,
     /// Hooks.
     pub hooks: Hooks,
 }
@@ -149,6 +152,7 @@ impl Plan {
         let empty = LinuxResources::default();
         let resources = linux.and_then(|l| l.resources().as_ref());
         let rules = resources.and_then(|r| r.devices().as_deref());
+        let seccomp = linux.and_then(|l| l.seccomp().as_ref());
         let masked = linux.and_then(|l| l.masked_paths().as_deref());
         let readonly = linux.and_then(|l| l.readonly_paths().as_deref());
         Ok(Plan {
@@ -173,6 +177,7 @@ impl Plan {
             limits: cgroup::limits::plan(resources.unwrap_or(&empty))?,
             rdt: RdtPlan::resolve(linux)?,
             device_program: cgroup::devices::plan(rules.unwrap_or_default())?,
+            seccomp: seccomp.map(SeccompPlan::resolve).transpose()?,
             hooks: hooks(spec)?,
             namespaces,
         })

@@ -6,9 +6,7 @@ use crate::error::{Error, Result};
 
 /// Refuses the first field that is set and not supported.
 pub(super) fn unsupported(spec: &Spec) -> Result<()> {
-    let fields =
-        platform_fields(spec).into_iter().chain(process_fields(spec)).chain(linux_fields(spec));
-    for (name, is_set) in fields {
+    for (name, is_set) in platform_fields(spec).into_iter().chain(process_fields(spec)) {
         if is_set {
             return Err(Error::unsupported(format!("{name}: not supported yet")));
         }
@@ -31,11 +29,4 @@ fn process_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
     };
     let set = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
     vec![("process.commandLine", set(process.command_line()))]
-}
-
-fn linux_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
-    let Some(linux) = spec.linux() else {
-        return Vec::new();
-    };
-    vec![("linux.seccomp", linux.seccomp().is_some())]
 }

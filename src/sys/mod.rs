@@ -16,6 +16,7 @@ pub mod net;
 pub mod netlink;
 pub mod process;
 pub mod sched;
+pub mod seccomp;
 
 use nix::errno::Errno;
 

@@ -360,6 +360,40 @@ pub fn drop_bounding_capability(capability: u8) -> SysResult<()> {
     check(libc::c_long::from(ret)).map(drop)
 }
 
+/// The three sets of capabilities of this thread that capset(2) sets, as bits.
+pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> SysResult<()> {
+    /// struct __user_cap_header_struct
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    // _LINUX_CAPABILITY_VERSION_3: two words a set, the low one first
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    let half = |set: u64, at: u32| u32::try_from(set >> (32 * at) & 0xffff_ffff).unwrap_or(0);
+    let [low, high] =
+        [0, 1].map(|at| [half(effective, at), half(permitted, at), half(inheritable, at)]);
+    let data = [low, high];
+    // SAFETY: the kernel reads a header and, for this version, two structs of
+    // three words, which live through the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), data.as_ptr()) })
+        .map(drop)
+}
+
+/// Makes a child as fork(2) does, by the call that every profile of system calls
+/// allows, and runs `child` in it.
+///
+/// For a process that has never had a second thread.
+pub fn fork_child(child: impl FnOnce() -> Infallible) -> SysResult<Pid> {
+    // SAFETY: without CLONE_VM the child has its own copy of this memory and
+    // stack. There is one thread, so no lock is held at this point.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })?;
+    if pid == 0 {
+        child();
+    }
+    Ok(Pid::from_raw(i32::try_from(pid).map_err(|_range| Errno::EOVERFLOW)?))
+}
+
 /// Gives a signal, by number, its default action.
 pub fn default_signal(signal: i32) -> SysResult<()> {
     // SAFETY: the default action runs no code of ours.

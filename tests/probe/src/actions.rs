@@ -43,6 +43,7 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
         ("mknod", [path, kind, rest @ ..]) => mknod(path, kind, rest),
         ("sethostname", [name]) => sethostname(name),
         ("mount-tmpfs", [path]) => mount_tmpfs(path),
+        ("personality", [number]) => personality(number),
         // SAFETY: a number only.
         ("setuid-root", []) => verdict(unsafe { libc::setuid(0) }),
         ("notify", text) => notify(&text.join("\n")),
@@ -129,6 +130,14 @@ fn mknod(path: &str, kind: &str, numbers: &[&str]) -> Result<(), String> {
 fn sethostname(name: &str) -> Result<(), String> {
     // SAFETY: pointer and length describe `name`.
     verdict(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) })
+}
+
+fn personality(number: &str) -> Result<(), String> {
+    let Ok(number) = number.parse::<libc::c_ulong>() else {
+        return Err(format!("{number} is not a number"));
+    };
+    // SAFETY: a number only.
+    verdict(unsafe { libc::personality(number) })
 }
 
 fn mount_tmpfs(path: &str) -> Result<(), String> {

@@ -37,6 +37,7 @@ const USAGE: &str = "probe WORD [ARGS]
   list PATH                  names in a directory as a JSON array
   sethostname NAME           ok, or the name of the errno
   mount-tmpfs PATH           ok, or the name of the errno
+  personality NUMBER         ok, or the name of the errno
   setuid-root                setuid(0): ok, or the name of the errno
   interfaces                 network devices and their addresses as JSON
   say TEXT                   print TEXT
