@@ -177,13 +177,22 @@ pub(super) fn layout(host: &Host) -> Finding {
 pub(super) fn made(host: &Host) -> Finding {
     match &host.trial_cgroup().made {
         Ok(()) => Finding::ok(""),
+        Err(_) if goes_without(host) => {
+            Finding::info("none is delegated to this user: containers run without, and unlimited")
+        }
         Err(e) => Finding::because("every container has one", e),
     }
+}
+
+/// True for an ordinary user without a cgroup: that is no reason not to run.
+fn goes_without(host: &Host) -> bool {
+    !host.is_root() && host.hierarchy.is_ok() && host.trial_cgroup().made.is_err()
 }
 
 pub(super) fn born(host: &Host) -> Finding {
     match &host.trial_cgroup().born {
         Ok(()) => Finding::ok(""),
+        Err(e) if goes_without(host) => Finding::info(e.to_string()),
         Err(e) => explained(Finding::because("for a container's init", e), e, "5.7"),
     }
 }
@@ -191,6 +200,7 @@ pub(super) fn born(host: &Host) -> Finding {
 pub(super) fn killed(host: &Host) -> Finding {
     match &host.trial_cgroup().killed {
         Ok(()) => Finding::ok(""),
+        Err(e) if goes_without(host) => Finding::info(e.to_string()),
         Err(e) => {
             let finding = Finding::because("for kill --all and delete", e);
             match e.is_errno(Errno::ENOENT) && host.trial_cgroup().made.is_ok() {
@@ -204,6 +214,9 @@ pub(super) fn killed(host: &Host) -> Finding {
 pub(super) fn device_rules(host: &Host) -> Finding {
     match &host.trial_cgroup().devices {
         Ok(()) => Finding::ok(""),
+        Err(_) if !host.is_root() => {
+            Finding::info("left out without root: a user's rights on devices hold")
+        }
         Err(e) => {
             let what = "configs with device rules are refused, the default one among them";
             let finding = Finding::because(what, e);

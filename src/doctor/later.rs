@@ -6,76 +6,15 @@ use std::path::Path;
 use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
-use nix::sys::statfs::statfs;
 
 use super::Host;
+use super::asked::text;
 use super::filesystems::nearest;
 use super::report::Finding;
 use super::trial;
 use crate::error::{Result, Step};
 use crate::sys::mount::{FsContext, MountAttr, attr, clone_tree, mount_setattr};
-use crate::sys::mountinfo::mounts;
 use crate::sys::process::{CloneHow, clone_child, exit_now};
-
-/// CLONE_NEWTIME: libc's type for the flags has no name for it.
-const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
-
-/// The magic number of selinuxfs (linux/magic.h).
-const SELINUX_MAGIC: i64 = 0xf97c_ff8c;
-
-fn text(path: &str) -> Option<String> {
-    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
-}
-
-pub(super) fn seccomp(_: &Host) -> Finding {
-    let Some(actions) = text("/proc/sys/kernel/seccomp/actions_avail") else {
-        return Finding::info("not in this kernel");
-    };
-    let notify = match actions.split_whitespace().any(|action| action == "user_notif") {
-        true => "filters and user notification",
-        false => "filters",
-    };
-    let status = text("/proc/self/status").unwrap_or_default();
-    let filtered = status.lines().any(|line| line == "Seccomp:\t2");
-    Finding::info(match filtered {
-        true => format!("{notify}; this process is under a filter itself"),
-        false => notify.to_owned(),
-    })
-}
-
-/// True if a security module is active; `None` if that can't be told.
-fn has_lsm(name: &str) -> Option<bool> {
-    let list = text("/sys/kernel/security/lsm")?;
-    Some(list.split(',').any(|lsm| lsm == name))
-}
-
-pub(super) fn apparmor(_: &Host) -> Finding {
-    let enabled = text("/sys/module/apparmor/parameters/enabled");
-    Finding::info(match (enabled.as_deref(), has_lsm("apparmor")) {
-        (Some("Y"), _) | (None, Some(true)) => "active",
-        (Some(_), _) => "in the kernel, switched off",
-        (None, _) => "not in this kernel",
-    })
-}
-
-pub(super) fn selinux(_: &Host) -> Finding {
-    let magic = |path| statfs(path).is_ok_and(|found| found.filesystem_type().0 == SELINUX_MAGIC);
-    Finding::info(match (magic("/sys/fs/selinux"), text("/sys/fs/selinux/enforce").as_deref()) {
-        (true, Some("1")) => "enforcing",
-        (true, _) => "permissive",
-        (false, _) if has_lsm("selinux") == Some(true) => {
-            "in the kernel, its files are not mounted"
-        }
-        (false, _) => "not active",
-    })
-}
-
-pub(super) fn time_namespace(host: &Host) -> Finding {
-    match trial::within(host, NEWTIME, || Ok(())) {
-        Ok(()) => Finding::info("can be made"),
-        Err(e) => Finding::info_because("can't be made", &e),
-    }
-}
 
 /// A user namespace with a mapping that is not the identity.
 fn shifted_namespace() -> Result<OwnedFd> {
@@ -170,19 +109,6 @@ pub(super) fn pressure(_: &Host) -> Finding {
         true => Finding::info("in the kernel, switched off").hint("boot with psi=1"),
         false => Finding::info("not in this kernel"),
     }
-}
-
-pub(super) fn resctrl(host: &Host) -> Finding {
-    if let Some(mount) = mounts(&host.mounts).find(|mount| mount.fstype() == b"resctrl") {
-        return Finding::info(format!("mounted at {}", mount.point().display()));
-    }
-    let known = text("/proc/filesystems").unwrap_or_default();
-    let known = known.lines().any(|line| line.split_whitespace().next_back() == Some("resctrl"));
-    Finding::info(if known {
-        "not mounted"
-    } else {
-        "not in this kernel, or not in this processor"
-    })
 }
 
 /// True for a directory that is there.

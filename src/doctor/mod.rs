@@ -8,6 +8,7 @@
 //!
 //! No other command comes through here.
 
+mod asked;
 mod cgroups;
 mod controllers;
 mod filesystems;
@@ -135,17 +136,21 @@ const PRIVILEGES: &[Row] = &[
     Row("keyring", "session keyrings", REQUIRED, privileges::keyring),
 ];
 
+/// What only some configs ask for, and what is refused by name where it is not.
+const ASKED: &[Row] = &[
+    Row("seccomp", "seccomp", OPTIONAL, asked::seccomp),
+    Row("time-namespace", "time namespaces", OPTIONAL, asked::time_namespace),
+    Row("apparmor", "AppArmor", OPTIONAL, asked::apparmor),
+    Row("selinux", "SELinux", OPTIONAL, asked::selinux),
+    Row("resctrl", "resctrl", OPTIONAL, asked::resctrl),
+];
+
 /// What tare makes no use of: whoever teaches it one of these moves the row.
 const LATER: &[Row] = &[
-    Row("seccomp", "seccomp", OPTIONAL, later::seccomp),
-    Row("apparmor", "AppArmor", OPTIONAL, later::apparmor),
-    Row("selinux", "SELinux", OPTIONAL, later::selinux),
-    Row("time-namespace", "time namespaces", OPTIONAL, later::time_namespace),
     Row("idmapped-store", "idmapped store", OPTIONAL, later::idmapped_store),
     Row("idmapped-tmpfs", "idmapped tmpfs", OPTIONAL, later::idmapped_tmpfs),
     Row("overlay-options", "overlay options", OPTIONAL, later::overlay_options),
     Row("pressure", "pressure (PSI)", OPTIONAL, later::pressure),
-    Row("resctrl", "resctrl", OPTIONAL, later::resctrl),
     Row("criu", "criu", OPTIONAL, programs::criu),
     Row("systemd", "systemd", OPTIONAL, programs::systemd),
 ];
@@ -169,6 +174,7 @@ const GROUPS: &[(&str, &str, &[Row])] = &[
     (LIMITS_ID, "Limits", LIMITS),
     ("files", "Files and mounts", FILES),
     ("privileges", "Privileges", PRIVILEGES),
+    ("asked", "Where a config asks for it", ASKED),
     ("later", "Not used by tare yet", LATER),
     ("rootless", "For containers without root", ROOTLESS),
 ];

@@ -20,25 +20,30 @@ use std::os::fd::AsFd;
 /// The ids that no file belongs to.
 const NOBODY: u32 = 65534;
 
-pub(super) fn user_namespaces(host: &Host) -> Finding {
-    // as an ordinary user, for the switches are for them
-    let attempt = trial::apart(|| {
+/// Makes a user namespace as an ordinary user, for the switches are for them.
+pub(super) fn try_user_namespace(host: &Host) -> Result<()> {
+    trial::apart(|| {
         if host.is_root() {
             set_identity(NOBODY, NOBODY, Some(&[]))
                 .step(|| "become an ordinary user")
                 .map_err(trial::untried)?;
         }
         unshare(CloneFlags::CLONE_NEWUSER).map_err(Error::from)
-    });
-    match attempt {
+    })
+}
+
+pub(super) fn user_namespaces(host: &Host) -> Finding {
+    match try_user_namespace(host) {
         Ok(()) => Finding::info("ordinary users can make them"),
-        Err(e) => {
-            let found = Finding::info_because("ordinary users can't make them", &e);
-            match switched_off(|path| std::fs::read_to_string(path).ok()) {
-                Some(hint) => found.hint(hint),
-                None => found,
-            }
-        }
+        Err(e) => allowed(Finding::info_because("ordinary users can't make them", &e)),
+    }
+}
+
+/// With the switch that would allow them.
+pub(super) fn allowed(finding: Finding) -> Finding {
+    match switched_off(|path| std::fs::read_to_string(path).ok()) {
+        Some(hint) => finding.hint(hint),
+        None => finding,
     }
 }
 
