@@ -75,6 +75,7 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     let inherited = umask(Mode::empty());
     if makes_users {
         init.channel.ask(&Message::MapIds)?;
+        shift_clocks(plan, true)?;
         set_dumpable(false)?;
     }
     join(&init.joins, |kind| kind != CloneFlags::CLONE_NEWNS)?;
@@ -129,6 +130,19 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     Err(execute())
 }
 
+/// A time namespace of its own. In a new user namespace the file with the offsets
+/// belongs to somebody outside unless the process is dumpable; nobody else is in
+/// there yet, and nothing has been joined.
+fn shift_clocks(plan: &Plan, in_new_user_namespace: bool) -> Result<()> {
+    if !plan.namespaces.makes(process::CLONE_NEWTIME) {
+        return Ok(());
+    }
+    if in_new_user_namespace && !plan.time_offsets.is_empty() {
+        set_dumpable(true)?;
+    }
+    clocks::enter_new(&plan.time_offsets)
+}
+
 fn set_dumpable(yes: bool) -> Result<()> {
     nix::sys::prctl::set_dumpable(yes).step(|| "close init to other processes")
 }
@@ -175,8 +189,8 @@ fn isolate(init: &Init<'_>) -> Result<()> {
         // process is in when it is made
         unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "make a cgroup namespace")?;
     }
-    if plan.namespaces.makes(process::CLONE_NEWTIME) {
-        clocks::enter_new(&plan.time_offsets)?;
+    if !plan.namespaces.makes(CloneFlags::CLONE_NEWUSER) {
+        shift_clocks(plan, false)?;
     }
     setsid().step(|| "make a session")?;
     if !init.options.no_new_keyring {

@@ -393,6 +393,33 @@ fn root_of_a_user_namespace_needs_no_second_one() {
 }
 
 #[test]
+fn the_clocks_of_an_ordinary_users_container_can_be_shifted() {
+    let c = of_user(|config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+        config["linux"]["timeOffsets"] = json!({"monotonic": {"secs": 1000}});
+        args(config, &["read", "/proc/self/timens_offsets"]);
+    });
+    let lines = c.lines();
+    assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["monotonic", "1000", "0"]);
+}
+
+#[test]
+fn a_filter_needs_no_root() {
+    for no_new_privileges in [true, false] {
+        let c = of_user(|config| {
+            let rule = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"});
+            config["linux"]["seccomp"] =
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+            config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            args(config, &["each", "mkdir /tmp", "read /proc/self/status"]);
+        });
+        let lines = c.lines();
+        assert_eq!(lines[0], "EPERM");
+        assert!(lines.contains(&"Seccomp:\t2".to_owned()), "{lines:?}");
+    }
+}
+
+#[test]
 fn a_lower_oom_score_needs_root() {
     let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap();
     let own: i32 = own.trim().parse().unwrap();
