@@ -43,7 +43,7 @@
 #define LENGTH(array) (sizeof(array) / sizeof(*(array)))
 
 static int docker;
-static const char *cgroup, *rootfs, *etc, *hostname, *filter;
+static const char *cgroup, *rootfs, *etc, *hostname;
 
 static long must(long result, const char *what)
 {
@@ -204,14 +204,20 @@ static void raise_loopback(void)
 
 #define BIT(cap) (1ull << (cap))
 
+static struct sock_filter filter_code[4096];
+static struct sock_fprog program = {0, filter_code};
+
+/* While the file can still be reached. */
+static void read_filter(const char *path)
+{
+    int fd = must(open(path, O_RDONLY | O_CLOEXEC), path);
+    program.len = must(read(fd, filter_code, sizeof filter_code), path) / sizeof *filter_code;
+    close(fd);
+}
+
 /* While there is the capability to do so without no_new_privs. */
 static void filter_calls(void)
 {
-    static struct sock_filter code[4096];
-    int fd = must(open(filter, O_RDONLY | O_CLOEXEC), filter);
-    ssize_t size = must(read(fd, code, sizeof code), filter);
-    struct sock_fprog program = {size / sizeof *code, code};
-    close(fd);
     must(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp");
 }
 
@@ -234,7 +240,7 @@ static void drop_privileges(void)
         if (!(keep & BIT(cap)) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) < 0 && errno == EINVAL)
             break;
     must(syscall(SYS_setgroups, 0, NULL), "setgroups");
-    if (strcmp(filter, "-") != 0)
+    if (program.len > 0)
         filter_calls();
     data[0].effective = data[0].permitted = (unsigned)keep;
     data[1].effective = data[1].permitted = (unsigned)(keep >> 32);
@@ -334,7 +340,9 @@ int main(int argc, char **argv)
     if (argc < 9)
         return 64;
     docker = strcmp(argv[1], "docker") == 0;
-    rootfs = argv[4], etc = argv[5], hostname = argv[6], filter = argv[7];
+    rootfs = argv[4], etc = argv[5], hostname = argv[6];
+    if (strcmp(argv[7], "-") != 0)
+        read_filter(argv[7]);
     snprintf(path, sizeof path, "%s/%s", argv[2], argv[3]);
     cgroup = path;
     must(mkdir(cgroup, 0755), cgroup);
