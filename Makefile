@@ -9,6 +9,8 @@ DESTDIR ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-guest guest bench coverage lint install bundles clean
+# the shell's $ are not make's
+override CMD := $(value CMD)
 export CMD
 
 help: ## Say what there is
@@ -33,7 +35,7 @@ test-guest: ## Run the tests that need controllers in a guest with pure cgroup v
 
 guest: ## Run a command in that guest: make guest CMD='…' [SYSTEMD=1]
 	@integration/install-deps guest
-	@integration/guest/run $(if $(SYSTEMD),--systemd) -- "$$CMD"
+	@integration/guest/run $(if $(filter-out 0,$(SYSTEMD)),--systemd) -- "$$CMD"
 
 coverage: ## Print which lines the tests go through, file by file
 	@integration/install-deps coverage

@@ -3,10 +3,13 @@
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 
+use nix::sys::signal::{SIGHUP, SIGINT, SIGTERM, SigSet};
+
 use crate::cli::{DoctorArgs, GlobalArgs};
 use crate::container::Store;
 use crate::doctor::{Places, Style, examine};
 use crate::image;
+use crate::sys::process::block_signals;
 
 /// Exit code where no container can be created.
 const UNUSABLE: i32 = 1;
@@ -17,6 +20,10 @@ pub(super) fn run(global: &GlobalArgs, args: &DoctorArgs) -> anyhow::Result<i32>
         None => Store::default_root(),
     };
     let store = image::store::Store::open(global.store.as_deref());
+    // what a trial makes is removed at its end: an interruption waits for that
+    let mut ends = SigSet::empty();
+    [SIGINT, SIGTERM, SIGHUP].into_iter().for_each(|signal| ends.add(signal));
+    block_signals(&ends).map_err(crate::error::Error::from)?;
     let report = examine(Places { state_root, store: store.map(|store| store.path().to_owned()) });
     let mut out = std::io::stdout().lock();
     if args.json {

@@ -133,8 +133,8 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         }
         Err(e) => {
             let e = match &undo.cgroup {
-                Some(cgroup) => cgroup.explain(e),
-                None => e,
+                Some(cgroup) if !undo.cgroup_was_there => cgroup.explain(e),
+                _ => e,
             };
             let left = undo.run().and_then(|()| remove_scratch(&scratch)).err();
             // what could not be undone stays known by its record
@@ -154,6 +154,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
 struct Undo<'a> {
     entry: &'a Entry,
     cgroup: Option<CgroupRecord>,
+    cgroup_was_there: bool,
     spawned: Option<Spawned>,
     poststop: Option<Record>,
     listener: Option<Listener>,
@@ -166,6 +167,7 @@ impl<'a> Undo<'a> {
         Undo {
             entry,
             cgroup: None,
+            cgroup_was_there: false,
             spawned: None,
             poststop: None,
             listener: None,
@@ -281,6 +283,7 @@ fn steps(
 ) -> Result<Record> {
     record.cgroup.path = place.own_path();
     record.cgroup_was_there = is_there(&record.cgroup.path)?;
+    undo.cgroup_was_there = record.cgroup_was_there;
     let resctrl = plan.rdt.as_ref().map(|rdt| Ok::<_, Error>((rdt, rdt::mount_point()?)));
     let resctrl = resctrl.transpose()?;
     if let Some((rdt, root)) = &resctrl {
@@ -426,7 +429,7 @@ impl Created {
     pub fn start(&self) -> Result<()> {
         let pid = self.spawned.pid().as_raw();
         let pass_on = self.agent.as_ref().map(|a| move |fd| a.pass_on(&self.record, pid, &fd));
-        self.spawned.start(pass_on).map_err(|e| self.record.cgroup.explain(e))?;
+        self.spawned.start(pass_on).map_err(|e| self.record.explain(e))?;
         start::run_poststart(&self.record, self.spawned.pid().as_raw())
     }
 
@@ -479,7 +482,7 @@ impl Running {
 
     /// What the kernel killed in the container for want of memory.
     pub fn out_of_memory(&self) -> Option<OutOfMemory> {
-        self.record.cgroup.out_of_memory()
+        self.record.out_of_memory()
     }
 
     /// After the end of init: ends whoever else is in the container, and

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::CgroupRecord;
+use crate::cgroup::{CgroupRecord, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{ExecAffinity, HookPlan, ListenerPlan};
 use crate::sys::process::pidfd_open;
@@ -162,6 +162,19 @@ impl Record {
 }
 
 const NAME: &str = "state.json";
+
+impl Record {
+    /// What the kernel killed in the container for want of memory; of a cgroup
+    /// that was there before, the figures tell of others as well.
+    pub(super) fn out_of_memory(&self) -> Option<OutOfMemory> {
+        if self.cgroup_was_there { None } else { self.cgroup.out_of_memory() }
+    }
+
+    /// The same error, with the kernel's reason if it killed for want of memory.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        if self.cgroup_was_there { error } else { self.cgroup.explain(error) }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -3,11 +3,13 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::AtFlags;
 use nix::fcntl::renameat;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen as listen_on,
     socket,
 };
+use nix::sys::stat::fstatat;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::agent::Agent;
@@ -58,11 +60,10 @@ pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
             .hint(format!("tare delete --force {} removes it", entry.id()))
     })?;
     let status = Status::of(entry, &record)?;
-    let (Status::Created, Some(init)) = (status, record.init) else {
-        return Err(Error::new(
-            ErrorKind::State,
-            format!("the container is {status}: only a created one can be started"),
-        ));
+    // a start that was killed before its call has left the name of the socket
+    let taken_over = status == Status::Running && is_called(entry)?;
+    let (true, Some(init)) = (status == Status::Created || taken_over, record.init) else {
+        return Err(not_created(status));
     };
     let ready = manager.map(|manager| Listener::bind(entry, manager)).transpose()?.flatten();
     // before it runs: a process that ends at once leaves no descriptor to ask for
@@ -73,7 +74,7 @@ pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
         let record = &record;
         move |fd| agent.pass_on(record, init.pid, &fd)
     });
-    let channel = call_init(entry, init)?;
+    let channel = call_init(entry, init, taken_over)?;
     match channel.await_execve(pass_on) {
         Ok(Started::Executed) => {}
         Ok(Started::Failed(error)) => {
@@ -84,7 +85,7 @@ pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
                 // it is about to exit: after this command it counts as stopped
                 super::delete::wait_for_end(init)?;
             }
-            return Err(record.cgroup.explain(error));
+            return Err(record.explain(error));
         }
         // its program may run by now: who is told of a failure needs to know
         // that it does not
@@ -99,16 +100,39 @@ pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
     }
 }
 
+fn not_created(status: Status) -> Error {
+    Error::new(
+        ErrorKind::State,
+        format!("the container is {status}: only a created one can be started"),
+    )
+}
+
+/// Whether the socket has the name that it bears during a call.
+fn is_called(entry: &Entry) -> Result<bool> {
+    match fstatat(entry.dir(), CALLED_SOCKET, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(e) => Err(Error::from(e).step("look for the called socket")),
+    }
+}
+
 /// Calls init: from here on the container counts as running.
 ///
 /// The socket's name is out of the way before the call and comes back if there
 /// was none: a call can't be taken back.
-fn call_init(entry: &Entry, init: InitProcess) -> Result<Channel> {
+fn call_init(entry: &Entry, init: InitProcess, taken_over: bool) -> Result<Channel> {
     let socket = seqpacket()?;
     let dir = entry.dir();
-    renameat(dir, START_SOCKET, dir, CALLED_SOCKET).step(|| "rename the start socket")?;
+    if !taken_over {
+        renameat(dir, START_SOCKET, dir, CALLED_SOCKET).step(|| "rename the start socket")?;
+    }
     let address = address(entry, CALLED_SOCKET)?;
     if let Err(e) = uninterrupted(|| connect(socket.as_raw_fd(), &address)) {
+        if e == Errno::ECONNREFUSED && taken_over {
+            // the call was made, and its maker killed after it
+            unlinkat(dir, CALLED_SOCKET, UnlinkatFlags::NoRemoveDir).unwrap_or_default();
+            return Err(not_created(Status::Running));
+        }
         if e == Errno::ECONNREFUSED {
             // nobody listens any more: init is on its way out, if not gone
             super::delete::wait_for_end(init)?;

@@ -8,6 +8,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{chdir, dup3, fchdir};
 
@@ -15,6 +16,7 @@ use super::form;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::mount::{FsContext, MountAttr, attr, clone_tree, mount_setattr};
 use crate::sys::process::{self, CloneHow, clone_child};
+use crate::sys::uninterrupted;
 
 /// The parts of an overlay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -154,17 +156,26 @@ fn joined(plan: &OverlayPlan) -> Result<OwnedFd> {
 /// over a directory that nobody sees there.
 fn by_string(plan: &OverlayPlan) -> Result<OwnedFd> {
     // the child puts the mount in the place of this one
-    let mut place = open_path(Path::new("/"))?;
+    let mut place = open("/proc/self/stat", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .step(|| "/proc/self/stat")?;
     let how =
         CloneHow { namespaces: CloneFlags::CLONE_NEWNS, share_files: true, ..CloneHow::default() };
     let child = clone_child(how, || {
         let done = mount_here(plan).and_then(|tree| Ok(dup3(tree, &mut place, OFlag::O_CLOEXEC)?));
-        let code = done.err().map_or(0, |e| e.raw_errno().map_or(255, |errno| errno as i32));
-        process::exit_now(code)
+        // 0 is success alone: an errno that has no name here is 0 as well
+        let code = |e: Error| match e.raw_errno().map_or(0, |errno| errno as i32) {
+            errno @ 1..=254 => errno,
+            _ => 255,
+        };
+        process::exit_now(done.err().map_or(0, code))
     })
     .step(|| "clone3")?;
-    match waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED)? {
-        WaitStatus::Exited(_, 0) => Ok(place),
+    let wait = || waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED);
+    match uninterrupted(wait).step(|| "wait for the child that mounts the overlay")? {
+        WaitStatus::Exited(_, 0) => match fstatfs(&place)?.filesystem_type() {
+            OVERLAYFS_SUPER_MAGIC => Ok(place),
+            _ => Err(Error::new(ErrorKind::System, "the child has mounted no overlay")),
+        },
         WaitStatus::Exited(_, errno) => {
             Err(Error::errno(Errno::from_raw(errno)).step("mount(2) with all layers in one option"))
         }

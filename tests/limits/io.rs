@@ -46,7 +46,9 @@ fn a_rate_bounds_the_reads_of_a_device() {
     let (_, major, minor) = disk();
     let rate =
         json!({"throttleReadBpsDevice": [{"major": major, "minor": minor, "rate": 2 * MIB}]});
+    let free = time_to_read(4 * MIB, json!({}));
     let slow = time_to_read(4 * MIB, rate);
+    assert!(free < slow, "{free} ms without a limit, {slow} ms with one");
     // the kernel lets the first of each slice of time pass
     assert!(slow >= 1000, "4 MiB at 2 MiB/s in {slow} ms");
 }

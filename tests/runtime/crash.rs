@@ -162,6 +162,32 @@ fn a_killed_start_can_be_cleaned_up() {
     );
 }
 
+/// strace(1) kills it at the call to init: the name of the socket has been moved.
+#[test]
+fn a_start_that_was_killed_before_its_call_can_be_made_again() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    if !c.tare.is_tare() {
+        println!("skipped: how another runtime starts a container is its own affair");
+        return;
+    }
+    let mut output = c.create();
+    let inject = "inject=connect:signal=SIGKILL";
+    let killed = std::process::Command::new("strace")
+        .args(["-f", "-o", "/dev/null", "-e", "trace=connect", "-e", inject])
+        .args([env!("CARGO_BIN_EXE_tare"), "--root", c.tare.root().to_str().unwrap()])
+        .args(["start", &c.id])
+        .status()
+        .unwrap();
+    assert!(!killed.success());
+    c.start().ok();
+    while output.line() != "READY" {}
+    c.start().fails_with(&["the container is running"]);
+    c.kill("KILL").ok();
+    c.ended(&mut output);
+    c.delete().ok();
+    c.assert_gone();
+}
+
 #[test]
 fn a_killed_delete_can_be_tried_again() {
     at_each_moment(
