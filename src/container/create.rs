@@ -323,7 +323,13 @@ fn steps(
     if let Some(group) = &group {
         group.enter(spawned.pid())?;
     }
-    undo.devices = netdevices::move_in(plan, spawned.pid())?;
+    undo.devices = match netdevices::move_in(plan, spawned.pid()) {
+        // who has died has no namespaces: the reason is init's
+        Err(e) if spawned.has_ended() => {
+            return Err(spawned.serve(plan, id_maps, |_| Ok(())).err().unwrap_or(e));
+        }
+        other => other?,
+    };
     if let (Some(program), Some(cgroup), true) =
         (&plan.device_program, &cgroup, caller().is_host_root())
     {
