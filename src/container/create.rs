@@ -323,13 +323,11 @@ fn steps(
     if let Some(group) = &group {
         group.enter(spawned.pid())?;
     }
-    undo.devices = match netdevices::move_in(plan, spawned.pid()) {
+    undo.devices = netdevices::move_in(plan, spawned.pid()).map_err(|e| {
         // who has died has no namespaces: the reason is init's
-        Err(e) if spawned.has_ended() => {
-            return Err(spawned.serve(plan, id_maps, |_| Ok(())).err().unwrap_or(e));
-        }
-        other => other?,
-    };
+        let own = spawned.has_ended().then(|| spawned.serve(plan, id_maps, |_| Ok(())));
+        own.and_then(Result::err).unwrap_or(e)
+    })?;
     if let (Some(program), Some(cgroup), true) =
         (&plan.device_program, &cgroup, caller().is_host_root())
     {
