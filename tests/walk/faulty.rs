@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::exceptions;
-use crate::support::{Invocation, Output, faults, temp_dir};
+use crate::support::{Invocation, Output, faults, temp_dir, timeout};
 
 /// A system call, as tests/faults writes it down.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,7 +108,8 @@ impl Faulty<'_> {
         let dir = temp_dir();
         let report = dir.path().join("calls");
         let attach = self.attach.map(|pid| pid.to_string());
-        let mut words = vec!["--report", report.to_str().unwrap(), "--deadline", "20"];
+        let deadline = timeout().as_secs().to_string();
+        let mut words = vec!["--report", report.to_str().unwrap(), "--deadline", &deadline];
         words.extend(self.faults.iter().flat_map(|fault| ["--fail", fault.as_str()]));
         words.extend(attach.iter().flat_map(|pid| ["--attach", pid.as_str()]));
         let output = rest(command.through(faults(), &words)).run();
