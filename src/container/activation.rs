@@ -5,6 +5,7 @@ use std::ffi::CString;
 
 use crate::error::{Error, Result};
 use crate::spec::Plan;
+use crate::sys::process::is_inherited;
 
 /// Most descriptors that can be passed on.
 const MAX_FDS: u32 = 65536;
@@ -22,15 +23,19 @@ impl Activation {
     /// What LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES of this process say.
     ///
     /// # Errors
-    /// LISTEN_PID is this process and LISTEN_FDS no number.
+    /// LISTEN_PID is this process, or not there, and LISTEN_FDS no number.
     pub fn from_env() -> Result<Self> {
         let read = |name: &str| std::env::var(name).ok();
-        // they may be meant for somebody further up
         let own = std::process::id().to_string();
-        if read("LISTEN_PID").as_deref() != Some(own.as_str()) {
+        let pid = read("LISTEN_PID");
+        // they may be meant for somebody further up
+        if pid.as_deref().is_some_and(|pid| pid != own) {
             return Ok(Activation::default());
         }
-        Activation::parse(read("LISTEN_FDS").as_deref(), read("LISTEN_FDNAMES"))
+        let given = Activation::parse(read("LISTEN_FDS").as_deref(), read("LISTEN_FDNAMES"))?;
+        // without a word to whom they mean whoever has them: as with runc and crun
+        let are_here = (3..).take(given.fds as usize).all(is_inherited);
+        Ok(if pid.is_some() || are_here { given } else { Activation::default() })
     }
 
     fn parse(count: Option<&str>, names: Option<String>) -> Result<Self> {
