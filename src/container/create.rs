@@ -19,6 +19,7 @@ use super::place::Place;
 use super::rdt;
 use super::record::{InitProcess, Record};
 use super::reserve::{Reserved, remove_scratch};
+use super::shared_root::SharedRoot;
 use super::store::{Entry, Lock, Store};
 use super::{start, terminal};
 use crate::cgroup::{Cgroup, CgroupRecord, OutOfMemory};
@@ -160,6 +161,7 @@ struct Undo<'a> {
     listener: Option<Listener>,
     devices: Option<Moved>,
     rdt: Vec<PathBuf>,
+    shared_root: Option<SharedRoot>,
 }
 
 impl<'a> Undo<'a> {
@@ -173,6 +175,7 @@ impl<'a> Undo<'a> {
             listener: None,
             devices: None,
             rdt: Vec::new(),
+            shared_root: None,
         }
     }
 
@@ -191,6 +194,7 @@ impl<'a> Undo<'a> {
             result = result.and(record.remove(deadline));
         }
         result = result.and(rdt::remove(&self.rdt));
+        result = result.and(self.shared_root.take().map_or(Ok(()), |root| root.remove()));
         if let (Some(record), Some(pid)) = (self.poststop.take(), pid) {
             result = result.and(super::delete::run_poststop(&record, pid.as_raw()));
         }
@@ -310,6 +314,7 @@ fn steps(
     let group = resctrl.map(|(rdt, root)| rdt::Group::prepare(&root, rdt, args.id)).transpose()?;
     undo.rdt = group.as_ref().map(|group| group.made().to_vec()).unwrap_or_default();
     let listener = args.starts_later.then(|| start::listen(undo.entry)).transpose()?;
+    share_root(args, plan, &mut record, undo)?;
     let spawned = undo.spawned.insert(spawn(SpawnArgs {
         plan,
         options: args.options,
@@ -349,6 +354,24 @@ fn steps(
     Ok(record)
 }
 
+/// Without a mount namespace, the root is mounted in the caller's own.
+fn share_root(
+    args: &mut CreateArgs<'_>,
+    plan: &Plan,
+    record: &mut Record,
+    undo: &mut Undo<'_>,
+) -> Result<()> {
+    if plan.namespaces.separates(CloneFlags::CLONE_NEWNS) {
+        return Ok(());
+    }
+    let (root, detached) = SharedRoot::prepare(&plan.rootfs.path, args.rootfs.take())?;
+    record.shared_root = Some(root.clone());
+    undo.shared_root = Some(root);
+    undo.entry.save(record)?;
+    args.rootfs = Some(detached.attach()?);
+    Ok(())
+}
+
 /// Whether a cgroup is there. Who can't tell must not go on: what is taken for
 /// the container's own is killed and removed with it.
 fn is_there(cgroup: &Path) -> Result<bool> {
@@ -378,6 +401,7 @@ fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         cgroup_was_there: false,
         rdt_groups: Vec::new(),
         exec_affinity: plan.scheduling.exec_affinity.clone(),
+        shared_root: None,
     }
 }
 

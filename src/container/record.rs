@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::shared_root::SharedRoot;
 use crate::cgroup::{CgroupRecord, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{ExecAffinity, HookPlan, ListenerPlan};
@@ -66,6 +67,9 @@ pub struct Record {
     /// Processors for processes of `exec`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec_affinity: Option<ExecAffinity>,
+    /// Its root's mount in the namespace of who created it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_root: Option<SharedRoot>,
 }
 
 impl InitProcess {

@@ -47,6 +47,7 @@ impl Reserved {
                 cgroup_was_there: false,
                 rdt_groups: Vec::new(),
                 exec_affinity: None,
+                shared_root: None,
             })?;
         }
         Ok(reserved)

@@ -41,7 +41,8 @@ pub(super) struct Init<'a> {
     pub(super) channel: Channel,
     /// Socket on which `start` will call; without one, `Go` is the start.
     pub(super) listener: Option<OwnedFd>,
-    /// A detached mount that takes the place of the rootfs directory.
+    /// A detached mount that takes the place of the rootfs directory; without a
+    /// mount namespace, the root itself.
     pub(super) rootfs: Option<OwnedFd>,
     /// The container's cgroup, as a path of the host.
     pub(super) cgroup: Option<&'a Path>,
@@ -232,7 +233,11 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
         let fd = init.channel.ask_for(&Message::OpenSource(index))?;
         fd.ok_or_else(|| Error::from(nix::errno::Errno::EBADF))
     })?;
-    let root = rootfs::attach(&plan.rootfs.path, init.rootfs.take())?;
+    let root = match init.rootfs.take() {
+        // mounted already
+        Some(root) if !plan.namespaces.separates(CloneFlags::CLONE_NEWNS) => root,
+        given => rootfs::attach(&plan.rootfs.path, given)?,
+    };
     let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
     if in_userns {
         become_root_inside()?;

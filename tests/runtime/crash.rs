@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::libc;
 
-use crate::support::{Container, Invocation, Output, args, pipe, wait_gone};
+use crate::support::{Container, Invocation, Output, args, drop_namespace, pipe, wait_gone};
 
 /// How many moments of a command are tried.
 const MOMENTS: usize = 40;
@@ -151,6 +151,17 @@ fn container() -> Container {
 #[test]
 fn a_killed_create_can_be_cleaned_up() {
     at_each_moment(container, |_| {}, |c| c.on_bundle("create", &[]));
+}
+
+#[test]
+fn a_killed_create_without_a_mount_namespace_can_be_cleaned_up() {
+    let shares_mounts = || {
+        Container::new(|c| {
+            args(c, &["sleep-forever"]);
+            drop_namespace(c, "mount");
+        })
+    };
+    at_each_moment(shares_mounts, |_| {}, |c| c.on_bundle("create", &[]));
 }
 
 #[test]
