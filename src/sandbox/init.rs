@@ -230,8 +230,7 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
         rootfs::cut_off(&plan.rootfs)?;
     }
     let sources = mounts::open_sources(&plan.mounts, init.cgroup, |index| {
-        let fd = init.channel.ask_for(&Message::OpenSource(index))?;
-        fd.ok_or_else(|| Error::from(nix::errno::Errno::EBADF))
+        ask_for(init, &Message::OpenSource(index))
     })?;
     let root = match init.rootfs.take() {
         // mounted already
@@ -246,11 +245,18 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
         mounts::perform(root.as_fd(), mount, source.as_ref()).map_err(|e| e.step(mount.label()))?;
     }
     if !mounts::dev_is_bound(&plan.mounts) {
-        devices::make(root.as_fd(), &plan.devices, in_userns)?;
+        devices::make(root.as_fd(), &plan.devices, in_userns, |index| {
+            ask_for(init, &Message::MakeDevice(index))
+        })?;
         devices::links(root.as_fd())?;
     }
     ensure(root.as_fd(), &plan.process.cwd, Missing::Directory).step(|| "process.cwd")?;
     Ok(root)
+}
+
+/// A descriptor that the runtime has to get.
+fn ask_for(init: &Init<'_>, message: &Message) -> Result<OwnedFd> {
+    init.channel.ask_for(message)?.ok_or_else(|| Error::from(Errno::EBADF))
 }
 
 /// Until here init had its maker's ids, which may look into directories that

@@ -13,6 +13,7 @@ mod init;
 pub(crate) mod labels;
 mod mounts;
 pub(crate) mod netdevices;
+mod nodes;
 mod path;
 mod privileges;
 mod program;

@@ -8,6 +8,7 @@
 //! | `MapIds` | `Go` | it is in a new user namespace and needs its id mappings |
 //! | `RunHooks` | `Go` | namespaces and mounts are there, pivot_root comes next |
 //! | `OpenSource` | `Go` + fd | a bind mount's source that init may not look at |
+//! | `MakeDevice` | `Go` + fd | a device node that init may not make |
 //! | `RaiseLimits` | `Go` | a hard limit is to be raised, and init may not |
 //! | `Console` + fd | none | the master of the new pty |
 //! | `Ready` | `Go` | everything but the program's start is done |
@@ -48,6 +49,7 @@ pub(crate) enum Message {
     MapIds,
     RunHooks,
     OpenSource(usize),
+    MakeDevice(usize),
     RaiseLimits,
     Console,
     Moved(i32),

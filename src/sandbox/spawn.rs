@@ -18,6 +18,7 @@ use nix::unistd::{Pid, dup3};
 use super::idmap::IdMaps;
 use super::init::{self, Init, Join};
 use super::mounts;
+use super::nodes;
 use super::protocol::{Channel, Message, Started};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{MountKind, Plan, namespace_name};
@@ -265,6 +266,10 @@ impl Spawned {
                     let source = self.open_source(plan, index)?;
                     self.channel.send_with(&Message::Go, Some(source.as_fd()))?;
                 }
+                Message::MakeDevice(index) => {
+                    let node = self.make_device(plan, index)?;
+                    self.channel.send_with(&Message::Go, Some(node.as_fd()))?;
+                }
                 Message::RaiseLimits => {
                     self.raise_limits(plan)?;
                     self.channel.send(&Message::Go)?;
@@ -287,24 +292,24 @@ impl Spawned {
         let MountKind::Bind { source, recursive } = &bind.kind else {
             return Err(Errno::EINVAL.into());
         };
-        let path = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        // the child puts what it opens in the place of this one
-        let mut place = open("/", path, Mode::empty())?;
-        let how = CloneHow { share_files: true, ..CloneHow::default() };
-        let child = clone_child(how, || {
-            let opened = setns(self.pidfd(), CloneFlags::CLONE_NEWNS)
-                .and_then(|()| mount::clone_tree(AT_FDCWD, source, *recursive, 0))
-                .and_then(|tree| dup3(tree, &mut place, OFlag::O_CLOEXEC));
-            process::exit_now(opened.err().map_or(0, |errno| errno as i32))
-        })
-        .step(|| "clone3")?;
-        match wait_for_end(child.pidfd.as_fd())? {
-            WaitStatus::Exited(_, 0) => Ok(place),
-            WaitStatus::Exited(_, errno) => {
-                Err(mounts::source_error(Errno::from_raw(errno)).step(bind.label()))
-            }
-            _ => Err(Error::new(ErrorKind::System, "a helper was killed").step(bind.label())),
-        }
+        let opened = open_in_child(|| {
+            setns(self.pidfd(), CloneFlags::CLONE_NEWNS)?;
+            mount::clone_tree(AT_FDCWD, source, *recursive, 0)
+        });
+        opened
+            .and_then(|opened| opened.map_err(mounts::source_error))
+            .map_err(|e| e.step(bind.label()))
+    }
+
+    /// Makes a device node for init, which may not in its user namespace.
+    fn make_device(&self, plan: &Plan, index: usize) -> Result<OwnedFd> {
+        let Some(device) = plan.devices.get(index) else { return Err(Errno::EINVAL.into()) };
+        let owner = nodes::owner_outside(device, self.pid());
+        let made = owner.and_then(|owner| {
+            open_in_child(|| nodes::make(device, owner).map_err(|e| nodes::errno_of(&e)))
+        });
+        made.and_then(|made| made.step(|| "make it outside of the user namespace"))
+            .map_err(|e| e.step(device.label()))
     }
 
     /// Sets the limits that init may not raise in its user namespace.
@@ -401,6 +406,23 @@ impl Spawned {
 
 pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {
     uninterrupted(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED))
+}
+
+/// A descriptor that a child process opens for this one, from where that has gone.
+fn open_in_child(how: impl FnOnce() -> SysResult<OwnedFd>) -> Result<SysResult<OwnedFd>> {
+    // the child puts what it opens in the place of this one
+    let mut place = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let shares = CloneHow { share_files: true, ..CloneHow::default() };
+    let child = clone_child(shares, || {
+        let opened = how().and_then(|fd| dup3(fd, &mut place, OFlag::O_CLOEXEC));
+        process::exit_now(opened.err().map_or(0, |errno| errno as i32))
+    })
+    .step(|| "clone3")?;
+    match wait_for_end(child.pidfd.as_fd())? {
+        WaitStatus::Exited(_, 0) => Ok(Ok(place)),
+        WaitStatus::Exited(_, errno) => Ok(Err(Errno::from_raw(errno))),
+        _ => Err(Error::new(ErrorKind::System, "a helper was killed")),
+    }
 }
 
 /// Sets how much the kernel would like to kill a process: its pid, or `self`.

@@ -199,6 +199,31 @@ fn devices_and_mounts_work_in_a_user_namespace() {
 }
 
 #[test]
+fn devices_of_a_user_namespace_have_their_mode_and_owner() {
+    let c = in_user_namespace(|config| {
+        config["linux"]["devices"] = json!([
+            {"path": "/dev/mine", "type": "c", "major": 1, "minor": 3,
+             "fileMode": 0o642, "uid": 5, "gid": 6},
+            {"path": "/dev/sub/blk", "type": "b", "major": 7, "minor": 100, "fileMode": 0o600},
+        ]);
+        let words = ["each", "stat /dev/mine", "stat /dev/sub/blk", "open /dev/mine w"];
+        args(config, &words);
+    });
+    let lines = c.lines();
+    for (line, [major, minor, mode, uid, gid]) in
+        lines.iter().zip([[1, 3, 0o642, 5, 6], [7, 100, 0o600, 0, 0]])
+    {
+        let seen: Value = serde_json::from_str(line).unwrap();
+        let wanted = json!({"major": major, "minor": minor, "mode": mode, "uid": uid, "gid": gid});
+        for (field, value) in wanted.as_object().unwrap() {
+            assert_eq!(seen[field], *value, "{field}: {seen}");
+        }
+    }
+    assert_eq!(lines[2], "ok");
+    c.assert_gone();
+}
+
+#[test]
 fn a_bind_from_below_a_closed_directory_of_somebody_else_works() {
     use std::os::unix::fs::{PermissionsExt, chown};
     let closed = crate::support::temp_dir();
