@@ -11,12 +11,13 @@ use nix::sys::stat::{
 };
 use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, symlinkat};
 
+use super::mounts::change;
 use super::path::{Missing, ensure, ensure_parent};
 use crate::error::{Error, Result, Step};
-use crate::spec::DevicePlan;
+use crate::spec::{AttrChange, DevicePlan};
 use crate::sys::caller::{caller, is_initial};
 use crate::sys::fs::open_in_root;
-use crate::sys::mount;
+use crate::sys::mount::{self, attr};
 
 /// Links that every container has (runtime-linux.md, dev symbolic links).
 const LINKS: [(&str, &str); 5] = [
@@ -117,6 +118,9 @@ fn bind(root: BorrowedFd<'_>, plan: &DevicePlan) -> Result<()> {
         )));
     }
     let tree = mount::clone_tree(AT_FDCWD, &plan.path, false, 0).step(|| "open_tree")?;
+    // a device has no use for either
+    let attrs = AttrChange { set: attr::NOSUID | attr::NOEXEC, clear: 0 };
+    change(tree.as_fd(), false, attrs).step(|| "set attributes")?;
     put(root, plan, tree)
 }
 

@@ -199,6 +199,14 @@ fn devices_and_mounts_work_in_a_user_namespace() {
 }
 
 #[test]
+fn devices_of_the_host_are_mounted_without_setuid_and_programs() {
+    let lines = in_user_namespace(|c| args(c, &["read", "/proc/self/mountinfo"])).lines();
+    let null = lines.iter().find(|line| line.contains(" /dev/null ")).unwrap();
+    let options: Vec<&str> = null.split(' ').nth(5).unwrap().split(',').collect();
+    assert!(options.contains(&"nosuid") && options.contains(&"noexec"), "{null}");
+}
+
+#[test]
 fn devices_of_a_user_namespace_have_their_mode_and_owner() {
     let c = in_user_namespace(|config| {
         config["linux"]["devices"] = json!([
