@@ -1,16 +1,17 @@
 //! cgroup.events: waiting for a cgroup to be empty or frozen.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
 
 use super::{Cgroup, tree};
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::SysResult;
 
 /// The figures of cgroup.events.
@@ -76,11 +77,18 @@ impl Cgroup {
     /// that can't be frozen before `deadline` is thawed again.
     ///
     /// # Errors
-    /// No permission, or the deadline.
+    /// No permission, the deadline, or a frozen cgroup above one to be thawed.
     pub fn freeze(&self, freeze: bool, deadline: Instant) -> Result<()> {
         let (value, verb) = if freeze { ("1", "freeze") } else { ("0", "thaw") };
         let step = || format!("{verb} the cgroup {}", self.path().display());
         tree::write(self.dir(), "cgroup.freeze", value).step(step)?;
+        if !freeze && let Some(above) = self.frozen_above() {
+            return Err(Error::new(
+                ErrorKind::State,
+                format!("{} above it is frozen as well", above.display()),
+            )
+            .step(step()));
+        }
         if wait(self.dir(), deadline, |events| events.frozen == freeze).step(step)? {
             return Ok(());
         }
@@ -89,6 +97,17 @@ impl Cgroup {
             error = error.hint(format!("and it could not be thawed: {}", errno.desc()));
         }
         Err(error)
+    }
+}
+
+impl Cgroup {
+    /// The nearest cgroup above that somebody has frozen.
+    fn frozen_above(&self) -> Option<&Path> {
+        let freezes = |dir: &Path| tree::read(AT_FDCWD, &dir.join("cgroup.freeze"));
+        let above = self.path().ancestors().skip(1);
+        // the root has no such file
+        let mut above = above.map_while(|dir| Some((dir, freezes(dir).ok()?)));
+        above.find(|(_, text)| text.trim_end() == "1").map(|(dir, _)| dir)
     }
 }
 

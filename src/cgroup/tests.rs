@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::limits::tests::resources;
 use super::*;
+use crate::sys::bpf;
 
 /// A cgroup that nobody else has, at a path in the hierarchy. What a failed test
 /// leaves of it goes at the end.
@@ -289,7 +290,8 @@ fn devices_are_refused_and_allowed_by_the_kernel() {
     assert!(is_there(&node), "nodes may be made that may not be opened");
 
     let also = r#"[{"allow": false}, {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}]"#;
-    cgroup.replace_devices(rules(also).as_ref()).unwrap();
+    let loaded = rules(also).unwrap().load().unwrap();
+    cgroup.replace_devices(Some(&loaded)).unwrap();
     assert_eq!(bpf::device_programs(cgroup.dir()).unwrap().len(), 1);
     for (script, code) in [(": < /dev/kmsg", 0), (": > /dev/kmsg", 2)] {
         assert_eq!(Inmate::enter(&cgroup, script).code(), Some(code), "{script}");
@@ -342,4 +344,96 @@ fn a_frozen_subtree_is_killed_and_removed() {
     assert!(!nested.is_populated().unwrap(), "gone is empty");
     nested.kill().unwrap();
     record.remove(soon()).unwrap();
+}
+
+#[test]
+fn a_thaw_below_a_frozen_cgroup_says_which() {
+    let Some(hierarchy) = hierarchy() else { return };
+    let top = Scratch::new("above");
+    let below = Cgroup::create(&hierarchy, &top.join("a/b"), &[]).unwrap();
+    let above =
+        Cgroup::open(CgroupRecord { path: hierarchy.mount_point().join(&*top), made_parents: 0 });
+    let above = above.unwrap();
+    assert!(!below.record().is_frozen().unwrap());
+    below.freeze(true, soon()).unwrap();
+    assert!(below.record().is_frozen().unwrap());
+    above.freeze(true, soon()).unwrap();
+    let error = below.freeze(false, soon()).unwrap_err();
+    let words = format!("{} above it is frozen as well", above.path().display());
+    assert!(error.to_string().contains(&words), "{error}");
+    above.freeze(false, soon()).unwrap();
+    below.freeze(false, soon()).unwrap();
+    below.remove(soon()).unwrap();
+    let gone = CgroupRecord { path: hierarchy.mount_point().join("nowhere"), made_parents: 0 };
+    assert!(!gone.is_frozen().unwrap());
+}
+
+#[test]
+fn everyone_in_a_subtree_gets_a_signal_once() {
+    let Some(hierarchy) = hierarchy() else { return };
+    let path = Scratch::new("signal");
+    let cgroup = Cgroup::create(&hierarchy, &path, &[]).unwrap();
+    let nested = Cgroup::create(&hierarchy, &path.join("x"), &[]).unwrap();
+    let mut inmates = [
+        // a child of its own that would not be hit if the shell were alone
+        Inmate::enter(&cgroup, "trap 'exit 7' USR1; while :; do sleep 600 & wait; done"),
+        Inmate::enter(&nested, "true"),
+    ];
+    cgroup.signal(libc::SIGUSR1).unwrap();
+    let signal = inmates[1].child.wait().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&signal), Some(libc::SIGUSR1));
+    assert!(!cgroup.record().is_frozen().unwrap(), "it goes on");
+    // one that is paused stays so, and gets the signal when it goes on
+    cgroup.freeze(true, soon()).unwrap();
+    cgroup.signal(libc::SIGUSR1).unwrap();
+    assert!(cgroup.record().is_frozen().unwrap());
+    cgroup.kill_each().unwrap();
+    inmates[0].child.wait().unwrap();
+    assert!(cgroup.wait_unpopulated(soon()).unwrap());
+    nested.remove(soon()).unwrap();
+    cgroup.remove(soon()).unwrap();
+}
+
+#[test]
+fn a_cgroup_that_its_last_user_has_split_takes_processes_again() {
+    let Some(hierarchy) = hierarchy() else { return };
+    let _restore = SubtreeControl::of(&hierarchy);
+    let path = Scratch::new("split");
+    let huge = std::fs::metadata("/sys/kernel/mm/hugepages/hugepages-2048kB").is_ok();
+    if !huge || !hierarchy.has_controller("hugetlb").unwrap() {
+        return;
+    }
+    let limits = r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#;
+    let settings = limits::plan(&resources(limits)).unwrap().settings;
+    let first = Cgroup::create(&hierarchy, &path, &settings).unwrap();
+    std::fs::create_dir(first.path().join("inner")).unwrap();
+    tree::write(first.dir(), "cgroup.subtree_control", "+hugetlb").unwrap();
+    let second = Cgroup::create(&hierarchy, &path, &[]).unwrap();
+    assert_eq!(text(&second, "cgroup.subtree_control"), "");
+    assert!(!is_there(&second.path().join("inner")));
+    Inmate::enter(&second, "true").code();
+    second.remove(soon()).unwrap();
+}
+
+#[test]
+fn a_change_is_whole_or_none() {
+    let Some(hierarchy) = hierarchy() else { return };
+    let path = Scratch::new("change");
+    let cgroup = Cgroup::create(&hierarchy, &path, &[]).unwrap();
+    let plan = |json: &str| limits::plan(&resources(json)).unwrap().settings;
+    let both = r#"{"unified": {"cgroup.max.depth": "3", "cgroup.max.descendants": "4"}}"#;
+    let updated = cgroup.update(&plan(both)).unwrap();
+    assert_eq!(text(&cgroup, "cgroup.max.depth"), "3\n");
+    assert_eq!(text(&cgroup, "cgroup.max.descendants"), "4\n");
+    updated.put_back().unwrap();
+    assert_eq!(text(&cgroup, "cgroup.max.depth"), "max\n");
+    assert_eq!(text(&cgroup, "cgroup.max.descendants"), "max\n");
+
+    let half = r#"{"unified": {"cgroup.max.depth": "3", "cgroup.max.descendants": "many"}}"#;
+    let error = cgroup.update(&plan(half)).unwrap_err();
+    let field = "linux.resources.unified[\"cgroup.max.descendants\"]: ";
+    assert!(error.to_string().starts_with(field), "{error}");
+    assert!(!error.to_string().contains("undoing"), "{error}");
+    assert_eq!(text(&cgroup, "cgroup.max.depth"), "max\n");
+    cgroup.remove(soon()).unwrap();
 }
