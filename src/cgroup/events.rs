@@ -81,7 +81,6 @@ impl Cgroup {
     pub fn freeze(&self, freeze: bool, deadline: Instant) -> Result<()> {
         let (value, verb) = if freeze { ("1", "freeze") } else { ("0", "thaw") };
         let step = || format!("{verb} the cgroup {}", self.path().display());
-        tree::write(self.dir(), "cgroup.freeze", value).step(step)?;
         if !freeze && let Some(above) = self.frozen_above() {
             return Err(Error::new(
                 ErrorKind::State,
@@ -89,6 +88,7 @@ impl Cgroup {
             )
             .step(step()));
         }
+        tree::write(self.dir(), "cgroup.freeze", value).step(step)?;
         if wait(self.dir(), deadline, |events| events.frozen == freeze).step(step)? {
             return Ok(());
         }

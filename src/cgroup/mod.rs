@@ -39,7 +39,7 @@ use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::SysResult;
+use crate::sys::{SysResult, uninterrupted};
 pub use hierarchy::Hierarchy;
 use limits::{AboveUse, Absent, Setting};
 pub use oom::OutOfMemory;
@@ -284,8 +284,12 @@ impl CgroupRecord {
             return Ok(false);
         }
         let file = self.path.join("cgroup.freeze");
-        match tree::read(AT_FDCWD, &file) {
-            Ok(text) => Ok(text.trim_end() == "1"),
+        let mut value = [0; 1];
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let read = openat(AT_FDCWD, &file, flags, Mode::empty())
+            .and_then(|fd| uninterrupted(|| nix::unistd::read(&fd, &mut value)));
+        match read {
+            Ok(_) => Ok(value == *b"1"),
             Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
             Err(errno) => Err(Error::errno(errno).step(format!("read {}", file.display()))),
         }
