@@ -74,7 +74,7 @@ impl Cgroup {
     }
 
     /// Freezes or thaws everything in it, and waits until it is so. A cgroup
-    /// that can't be frozen before `deadline` is thawed again.
+    /// that is not seen to be frozen before `deadline` is thawed again.
     ///
     /// # Errors
     /// No permission, the deadline, or a frozen cgroup above one to be thawed.
@@ -89,14 +89,15 @@ impl Cgroup {
             .step(step()));
         }
         tree::write(self.dir(), "cgroup.freeze", value).step(step)?;
-        if wait(self.dir(), deadline, |events| events.frozen == freeze).step(step)? {
-            return Ok(());
-        }
-        let mut error = Error::errno(Errno::ETIMEDOUT).step(step());
-        if freeze && let Err(errno) = tree::write(self.dir(), "cgroup.freeze", "0") {
-            error = error.hint(format!("and it could not be thawed: {}", errno.desc()));
-        }
-        Err(error)
+        let error = match wait(self.dir(), deadline, |events| events.frozen == freeze) {
+            Ok(true) => return Ok(()),
+            Ok(false) => Error::errno(Errno::ETIMEDOUT).step(step()),
+            Err(errno) => Error::errno(errno).step("wait for it").step(step()),
+        };
+        Err(match freeze.then(|| tree::write(self.dir(), "cgroup.freeze", "0")) {
+            Some(Err(left)) => error.hint(format!("and its undoing failed: {}", left.desc())),
+            _ => error,
+        })
     }
 }
 
