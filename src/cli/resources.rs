@@ -57,6 +57,7 @@ pub struct UpdateArgs {
 
 /// One limit each.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Limits, without --resources")]
 pub struct LimitArgs {
     /// Weight for disks, 10 to 1000
     #[arg(long, value_name = "N")]

@@ -193,6 +193,21 @@ fn limits_need_a_delegated_cgroup_and_the_error_says_how_to_get_one() {
 }
 
 #[test]
+fn without_a_cgroup_nothing_is_paused_or_limited_and_ps_still_works() {
+    let c = of_user(|config| args(config, &["children", "2"]));
+    let _output = c.started();
+    assert!(!c.cgroup().try_exists().unwrap());
+    c.on_id("pause", &[], &[]).run().fails_with(&["no cgroup of its own"]);
+    c.on_id("update", &["--pids-limit", "5"], &[])
+        .run()
+        .fails_with(&["linux.resources.pids.limit", "no cgroup of its own"]);
+    let pids = c.on_id("ps", &["--format", "json"], &[]).run().ok().json();
+    assert_eq!(pids.as_array().unwrap().len(), 3);
+    assert!(pids.as_array().unwrap().contains(&json!(c.pid())));
+    assert_eq!(c.status(), "running");
+}
+
+#[test]
 fn without_pid_namespace_and_cgroup_nothing_would_hold_the_processes() {
     of_user(|config| {
         let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
