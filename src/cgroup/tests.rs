@@ -1,6 +1,7 @@
 //! On the real kernel, in a cgroup of each test's own; as root.
 
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -296,7 +297,15 @@ fn devices_are_refused_and_allowed_by_the_kernel() {
     for (script, code) in [(": < /dev/kmsg", 0), (": > /dev/kmsg", 2)] {
         assert_eq!(Inmate::enter(&cgroup, script).code(), Some(code), "{script}");
     }
+    // another's program is not ours to replace
+    let other = bpf::load_program_of_others(program.insns()).unwrap();
+    bpf::attach_device_program(cgroup.dir(), other.as_fd(), None).unwrap();
+    cgroup.replace_devices(Some(&loaded)).unwrap();
+    assert_eq!(bpf::device_programs(cgroup.dir()).unwrap().len(), 2);
+    assert_eq!(Inmate::enter(&cgroup, ": < /dev/kmsg").code(), Some(2));
     cgroup.replace_devices(None).unwrap();
+    assert_eq!(bpf::device_programs(cgroup.dir()).unwrap().len(), 1);
+    cgroup.forget_devices().unwrap();
     assert_eq!(Inmate::enter(&cgroup, ": > /dev/kmsg").code(), Some(0));
     cgroup.remove(soon()).unwrap();
 }
@@ -374,22 +383,26 @@ fn everyone_in_a_subtree_gets_a_signal_once() {
     let path = Scratch::new("signal");
     let cgroup = Cgroup::create(&hierarchy, &path, &[]).unwrap();
     let nested = Cgroup::create(&hierarchy, &path.join("x"), &[]).unwrap();
-    let mut inmates = [
-        // a child of its own that would not be hit if the shell were alone
-        Inmate::enter(&cgroup, "trap 'exit 7' USR1; while :; do sleep 600 & wait; done"),
-        Inmate::enter(&nested, "true"),
-    ];
+    let both = || [Inmate::enter(&cgroup, "true"), Inmate::enter(&nested, "true")];
+    let ended_by = |inmates: [Inmate; 2], signal: i32| {
+        for mut inmate in inmates {
+            assert_eq!(inmate.child.wait().unwrap().signal(), Some(signal));
+        }
+        assert!(cgroup.wait_unpopulated(soon()).unwrap());
+    };
+    let inmates = both();
     cgroup.signal(libc::SIGUSR1).unwrap();
-    let signal = inmates[1].child.wait().unwrap();
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&signal), Some(libc::SIGUSR1));
+    ended_by(inmates, libc::SIGUSR1);
     assert!(!cgroup.record().is_frozen().unwrap(), "it goes on");
-    // one that is paused stays so, and gets the signal when it goes on
+
+    let mut inmates = both();
     cgroup.freeze(true, soon()).unwrap();
-    cgroup.signal(libc::SIGUSR1).unwrap();
-    assert!(cgroup.record().is_frozen().unwrap());
+    // one that ends a process would do so now, frozen or not
+    cgroup.signal(libc::SIGWINCH).unwrap();
+    assert!(cgroup.record().is_frozen().unwrap(), "what was paused stays so");
+    assert!(inmates.iter_mut().all(|inmate| inmate.child.try_wait().unwrap().is_none()));
     cgroup.kill_each().unwrap();
-    inmates[0].child.wait().unwrap();
-    assert!(cgroup.wait_unpopulated(soon()).unwrap());
+    ended_by(inmates, libc::SIGKILL);
     nested.remove(soon()).unwrap();
     cgroup.remove(soon()).unwrap();
 }

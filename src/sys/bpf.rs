@@ -117,6 +117,10 @@ const TRIES: u32 = 32;
 /// The verifier gives up with EAGAIN when a signal arrives, one that is about to
 /// be ignored or a stop among them; that is tried again.
 pub fn load_device_program(insns: &[Insn], log: Option<&mut [u8]>) -> SysResult<OwnedFd> {
+    load_named(NAME, insns, log)
+}
+
+fn load_named(name: &[u8; 16], insns: &[Insn], log: Option<&mut [u8]>) -> SysResult<OwnedFd> {
     let mut attr = LoadAttr {
         prog_type: PROG_TYPE_CGROUP_DEVICE,
         insn_cnt: u32::try_from(insns.len()).map_err(|_too_long| Errno::E2BIG)?,
@@ -124,7 +128,7 @@ pub fn load_device_program(insns: &[Insn], log: Option<&mut [u8]>) -> SysResult<
         license: address(c"Apache-2.0".as_ptr()),
         ..LoadAttr::default()
     };
-    attr.prog_name = *NAME;
+    attr.prog_name = *name;
     if let Some(log) = log {
         attr.log_level = 1;
         attr.log_size = u32::try_from(log.len()).unwrap_or(u32::MAX);
@@ -139,6 +143,12 @@ pub fn load_device_program(insns: &[Insn], log: Option<&mut [u8]>) -> SysResult<
             other => return Ok(owned(other?)),
         }
     }
+}
+
+/// A program as others load it, for tests.
+#[cfg(test)]
+pub(crate) fn load_program_of_others(insns: &[Insn]) -> SysResult<OwnedFd> {
+    load_named(b"other\0\0\0\0\0\0\0\0\0\0\0", insns, None)
 }
 
 /// Attaches a program to a cgroup (an O_PATH descriptor will do), beside those

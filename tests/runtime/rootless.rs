@@ -186,6 +186,14 @@ fn limits_need_a_delegated_cgroup_and_the_error_says_how_to_get_one() {
         "no cgroup is delegated to this user",
         "Delegate=yes",
     ]);
+    // those that are none hold without one
+    let none = json!({"memory": {"limit": -1}, "pids": {"limit": -1}, "cpu": {"quota": -1}});
+    let c = of_user(|config| {
+        let all = config["linux"]["resources"].as_object_mut().unwrap();
+        all.extend(none.as_object().unwrap().clone());
+        args(config, &["exit", "0"]);
+    });
+    c.run().ok();
     // the word for those who want to know of it at once
     let tare = Tare::of_user().with(&["--rootless=false"]);
     of(&tare, |_| {}).assert_refused(&["cgroup", cgroup2_mount().to_str().unwrap()]);
