@@ -21,6 +21,8 @@ mod support;
 mod cpu;
 #[path = "limits/delegated.rs"]
 mod delegated;
+#[path = "limits/hugetlb.rs"]
+mod hugetlb;
 #[path = "limits/io.rs"]
 mod io;
 #[path = "limits/memory.rs"]
@@ -29,6 +31,8 @@ mod memory;
 mod pids;
 #[path = "limits/tree.rs"]
 mod tree;
+#[path = "limits/update.rs"]
+mod update;
 
 use serde_json::{Value, json};
 use support::{Container, args, cgroup2_mount};

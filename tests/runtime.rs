@@ -39,6 +39,8 @@ mod mounts;
 mod namespaces;
 #[path = "runtime/netdevices.rs"]
 mod netdevices;
+#[path = "runtime/pausing.rs"]
+mod pausing;
 #[path = "runtime/process.rs"]
 mod process;
 #[path = "runtime/rootfs.rs"]
@@ -57,3 +59,5 @@ mod services;
 mod terminal;
 #[path = "runtime/time.rs"]
 mod time;
+#[path = "runtime/update.rs"]
+mod update;

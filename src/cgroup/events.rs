@@ -1,16 +1,17 @@
 //! cgroup.events: waiting for a cgroup to be empty or frozen.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
 
 use super::{Cgroup, tree};
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::SysResult;
 
 /// The figures of cgroup.events.
@@ -73,22 +74,41 @@ impl Cgroup {
     }
 
     /// Freezes or thaws everything in it, and waits until it is so. A cgroup
-    /// that can't be frozen before `deadline` is thawed again.
+    /// that is not seen to be frozen before `deadline` is thawed again.
     ///
     /// # Errors
-    /// No permission, or the deadline.
+    /// No permission, the deadline, or a frozen cgroup above one to be thawed.
     pub fn freeze(&self, freeze: bool, deadline: Instant) -> Result<()> {
         let (value, verb) = if freeze { ("1", "freeze") } else { ("0", "thaw") };
         let step = || format!("{verb} the cgroup {}", self.path().display());
+        if !freeze && let Some(above) = self.frozen_above() {
+            return Err(Error::new(
+                ErrorKind::State,
+                format!("{} above it is frozen as well", above.display()),
+            )
+            .step(step()));
+        }
         tree::write(self.dir(), "cgroup.freeze", value).step(step)?;
-        if wait(self.dir(), deadline, |events| events.frozen == freeze).step(step)? {
-            return Ok(());
-        }
-        let mut error = Error::errno(Errno::ETIMEDOUT).step(step());
-        if freeze && let Err(errno) = tree::write(self.dir(), "cgroup.freeze", "0") {
-            error = error.hint(format!("and it could not be thawed: {}", errno.desc()));
-        }
-        Err(error)
+        let error = match wait(self.dir(), deadline, |events| events.frozen == freeze) {
+            Ok(true) => return Ok(()),
+            Ok(false) => Error::errno(Errno::ETIMEDOUT).step(step()),
+            Err(errno) => Error::errno(errno).step("wait for it").step(step()),
+        };
+        Err(match freeze.then(|| tree::write(self.dir(), "cgroup.freeze", "0")) {
+            Some(Err(left)) => error.hint(format!("and its undoing failed: {}", left.desc())),
+            _ => error,
+        })
+    }
+}
+
+impl Cgroup {
+    /// The nearest cgroup above that somebody has frozen.
+    fn frozen_above(&self) -> Option<&Path> {
+        let freezes = |dir: &Path| tree::read(AT_FDCWD, &dir.join("cgroup.freeze"));
+        let above = self.path().ancestors().skip(1);
+        // the root has no such file
+        let mut above = above.map_while(|dir| Some((dir, freezes(dir).ok()?)));
+        above.find(|(_, text)| text.trim_end() == "1").map(|(dir, _)| dir)
     }
 }
 

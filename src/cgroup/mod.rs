@@ -22,9 +22,11 @@ pub mod hierarchy;
 pub mod limits;
 mod oom;
 pub mod path;
+mod signals;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod update;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -37,11 +39,11 @@ use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::bpf;
-use devices::DeviceProgram;
+use crate::sys::{SysResult, uninterrupted};
 pub use hierarchy::Hierarchy;
-use limits::{Absent, Setting};
+use limits::{AboveUse, Absent, Setting};
 pub use oom::OutOfMemory;
+pub use update::Updated;
 
 /// What a later command needs to find a cgroup again, and to leave nothing
 /// behind when it removes it.
@@ -146,14 +148,12 @@ impl Cgroup {
     /// # Errors
     /// The kernel refuses one; those before it are in effect.
     pub fn apply(&self, settings: &[Setting]) -> Result<()> {
+        self.check_use(settings)?;
         settings.iter().try_for_each(|setting| self.write(setting))
     }
 
     fn write(&self, setting: &Setting) -> Result<()> {
         let Setting { file, value, .. } = setting;
-        if let Some(current) = setting.at_least {
-            self.check_at_least(setting, current)?;
-        }
         let mut written = tree::write(self.dir(), file, value);
         if written == Err(Errno::ENOENT) {
             written = match &setting.absent {
@@ -177,45 +177,22 @@ impl Cgroup {
         })
     }
 
-    fn check_at_least(&self, setting: &Setting, current: &str) -> Result<()> {
-        let used = tree::read(self.dir(), current).step(|| format!("read {current}"))?;
-        let used: u64 = used.trim().parse().unwrap_or(u64::MAX);
-        if setting.value.parse().is_ok_and(|value: u64| value < used) {
-            return Err(Error::invalid(format!(
-                "{}: {} is less than what is in use, {used}",
-                setting.field, setting.value
-            )));
-        }
-        Ok(())
-    }
-
-    /// Puts a device program into effect, beside those of the cgroups above.
-    ///
-    /// # Errors
-    /// The kernel refuses it: EPERM without CAP_BPF, CAP_NET_ADMIN and a cgroup
-    /// that is ours to change.
-    pub fn attach_devices(&self, program: &DeviceProgram) -> Result<()> {
-        let loaded = load(program)?;
-        bpf::attach_device_program(self.dir(), loaded.as_fd(), None)
-            .step(|| "attach the device program")
-    }
-
-    /// Puts a device program in the place of the one in effect, without a moment
-    /// between; `None` allows everything.
-    ///
-    /// # Errors
-    /// As [`Self::attach_devices`]; reading what is there needs CAP_SYS_ADMIN.
-    pub fn replace_devices(&self, program: Option<&DeviceProgram>) -> Result<()> {
-        let step = || "replace the device program";
-        let mut old = bpf::device_programs(self.dir()).step(step)?.into_iter();
-        if let Some(program) = program {
-            let first = old.next();
-            let loaded = load(program)?;
-            let replaced = first.as_ref().map(AsFd::as_fd);
-            bpf::attach_device_program(self.dir(), loaded.as_fd(), replaced).step(step)?;
-        }
-        for program in old {
-            bpf::detach_device_program(self.dir(), program.as_fd()).step(step)?;
+    /// Refuses limits that are no more than what is in use.
+    fn check_use(&self, settings: &[Setting]) -> Result<()> {
+        for setting in settings {
+            let Some(AboveUse { what, bytes, file }) = setting.above_use else { continue };
+            let used = match tree::read(self.dir(), file) {
+                // without the controller nothing is counted
+                Err(Errno::ENOENT) => continue,
+                other => other.step(|| format!("read {file}"))?,
+            };
+            let used: u64 = used.trim().parse().unwrap_or(u64::MAX);
+            if bytes <= used {
+                return Err(Error::invalid(format!(
+                    "{}: rejecting {what} {bytes}: {used} bytes are in use (checkBeforeUpdate)",
+                    setting.field
+                )));
+            }
         }
         Ok(())
     }
@@ -228,29 +205,6 @@ impl Cgroup {
     pub fn add(&self, pid: Pid) -> Result<()> {
         tree::write(self.dir(), "cgroup.procs", &pid.to_string())
             .step(|| format!("move process {pid} into the cgroup {}", self.path().display()))
-    }
-
-    /// Kills everything in it and below, frozen or not, forking or not.
-    ///
-    /// # Errors
-    /// No permission. A cgroup that is gone is no error.
-    pub fn kill(&self) -> Result<()> {
-        let step = || format!("kill the cgroup {}", self.path().display());
-        match tree::write(self.dir(), "cgroup.kill", "1") {
-            Ok(()) | Err(Errno::ENODEV) => Ok(()),
-            Err(Errno::ENOENT) => self.is_gone().step(step),
-            Err(errno) => Err(Error::errno(errno).step(step())),
-        }
-    }
-
-    /// For a file of it that is not there: either none is any more, or this
-    /// kernel has no such file.
-    fn is_gone(&self) -> Result<()> {
-        match openat(self.dir(), "cgroup.procs", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
-            Err(Errno::ENOENT | Errno::ENODEV) => Ok(()),
-            Err(errno) => Err(errno.into()),
-            Ok(_) => Err(Error::unsupported("no cgroup.kill: tare needs Linux 5.14")),
-        }
     }
 
     /// The processes in it; with `recursive`, those of cgroups below as well. A
@@ -272,6 +226,18 @@ impl Cgroup {
     /// There are still processes in it. A cgroup that is gone is no error.
     pub fn remove(self, deadline: Instant) -> Result<()> {
         tree::remove(&self.record, deadline)
+    }
+
+    /// Makes a cgroup that hands controllers down one that takes processes again:
+    /// its last user may have been a container with cgroups of its own.
+    fn take_in(&self) -> SysResult<()> {
+        let handed = tree::read(self.dir(), "cgroup.subtree_control")?;
+        if handed.trim().is_empty() {
+            return Ok(());
+        }
+        tree::remove_children(self.dir())?;
+        let back: Vec<_> = handed.split_whitespace().map(|name| format!("-{name}")).collect();
+        tree::write(self.dir(), "cgroup.subtree_control", &back.join(" "))
     }
 
     /// Makes sure that a cgroup which was there is nobody's, and that nothing of
@@ -297,7 +263,8 @@ impl Cgroup {
         if events.frozen {
             tree::write(self.dir(), "cgroup.freeze", "0").step(step)?;
         }
-        match self.replace_devices(None) {
+        self.take_in().step(step)?;
+        match self.forget_devices() {
             // who may not look has no program of their own there
             Err(e) if !e.is_errno(Errno::EPERM) => return Err(e.step(step())),
             _ => {}
@@ -307,6 +274,27 @@ impl Cgroup {
 }
 
 impl CgroupRecord {
+    /// True if somebody has asked for it to be frozen (cgroup.freeze), in one
+    /// read. No cgroup is not frozen.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn is_frozen(&self) -> Result<bool> {
+        if self.path.as_os_str().is_empty() {
+            return Ok(false);
+        }
+        let file = self.path.join("cgroup.freeze");
+        let mut value = [0; 1];
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let read = openat(AT_FDCWD, &file, flags, Mode::empty())
+            .and_then(|fd| uninterrupted(|| nix::unistd::read(&fd, &mut value)));
+        match read {
+            Ok(_) => Ok(value == *b"1"),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(Error::errno(errno).step(format!("read {}", file.display()))),
+        }
+    }
+
     /// [`Cgroup::out_of_memory`]; `None` as well if the cgroup is gone.
     pub fn out_of_memory(&self) -> Option<OutOfMemory> {
         Cgroup::open(self.clone()).ok()?.out_of_memory()
@@ -376,25 +364,4 @@ fn explain_mkdir(errno: Errno) -> Error {
         Errno::EROFS => error.hint("cgroup2 is mounted read-only here"),
         _ => error,
     }
-}
-
-fn load(program: &DeviceProgram) -> Result<OwnedFd> {
-    bpf::load_device_program(program.insns(), None).map_err(|errno| {
-        let error = Error::errno(errno).step("load the device program");
-        let mut log = vec![0; 64 << 10];
-        match bpf::load_device_program(program.insns(), Some(&mut log)) {
-            Err(_same) if errno != Errno::EPERM => {
-                let log = String::from_utf8_lossy(&log);
-                let text = log.trim_matches(['\0', '\n']).replace('\n', "; ");
-                match errno {
-                    _ if !text.is_empty() => error.hint(text),
-                    Errno::ENOSYS | Errno::EINVAL => error.hint(
-                        "rules for devices need a kernel with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF",
-                    ),
-                    _ => error,
-                }
-            }
-            _ => error,
-        }
-    })
 }

@@ -1,12 +1,14 @@
 //! On the real kernel, in a cgroup of each test's own; as root.
 
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::limits::tests::resources;
 use super::*;
+use crate::sys::bpf;
 
 /// A cgroup that nobody else has, at a path in the hierarchy. What a failed test
 /// leaves of it goes at the end.
@@ -289,12 +291,21 @@ fn devices_are_refused_and_allowed_by_the_kernel() {
     assert!(is_there(&node), "nodes may be made that may not be opened");
 
     let also = r#"[{"allow": false}, {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"}]"#;
-    cgroup.replace_devices(rules(also).as_ref()).unwrap();
+    let loaded = rules(also).unwrap().load().unwrap();
+    cgroup.replace_devices(Some(&loaded)).unwrap();
     assert_eq!(bpf::device_programs(cgroup.dir()).unwrap().len(), 1);
     for (script, code) in [(": < /dev/kmsg", 0), (": > /dev/kmsg", 2)] {
         assert_eq!(Inmate::enter(&cgroup, script).code(), Some(code), "{script}");
     }
+    // another's program is not ours to replace
+    let other = bpf::load_program_of_others(program.insns()).unwrap();
+    bpf::attach_device_program(cgroup.dir(), other.as_fd(), None).unwrap();
+    cgroup.replace_devices(Some(&loaded)).unwrap();
+    assert_eq!(bpf::device_programs(cgroup.dir()).unwrap().len(), 2);
+    assert_eq!(Inmate::enter(&cgroup, ": < /dev/kmsg").code(), Some(2));
     cgroup.replace_devices(None).unwrap();
+    assert_eq!(bpf::device_programs(cgroup.dir()).unwrap().len(), 1);
+    cgroup.forget_devices().unwrap();
     assert_eq!(Inmate::enter(&cgroup, ": > /dev/kmsg").code(), Some(0));
     cgroup.remove(soon()).unwrap();
 }
@@ -342,4 +353,100 @@ fn a_frozen_subtree_is_killed_and_removed() {
     assert!(!nested.is_populated().unwrap(), "gone is empty");
     nested.kill().unwrap();
     record.remove(soon()).unwrap();
+}
+
+#[test]
+fn a_thaw_below_a_frozen_cgroup_says_which() {
+    let Some(hierarchy) = hierarchy() else { return };
+    let top = Scratch::new("above");
+    let below = Cgroup::create(&hierarchy, &top.join("a/b"), &[]).unwrap();
+    let above =
+        Cgroup::open(CgroupRecord { path: hierarchy.mount_point().join(&*top), made_parents: 0 });
+    let above = above.unwrap();
+    assert!(!below.record().is_frozen().unwrap());
+    below.freeze(true, soon()).unwrap();
+    assert!(below.record().is_frozen().unwrap());
+    above.freeze(true, soon()).unwrap();
+    let error = below.freeze(false, soon()).unwrap_err();
+    let words = format!("{} above it is frozen as well", above.path().display());
+    assert!(error.to_string().contains(&words), "{error}");
+    above.freeze(false, soon()).unwrap();
+    below.freeze(false, soon()).unwrap();
+    below.remove(soon()).unwrap();
+    let gone = CgroupRecord { path: hierarchy.mount_point().join("nowhere"), made_parents: 0 };
+    assert!(!gone.is_frozen().unwrap());
+}
+
+#[test]
+fn everyone_in_a_subtree_gets_a_signal_once() {
+    let Some(hierarchy) = hierarchy() else { return };
+    let path = Scratch::new("signal");
+    let cgroup = Cgroup::create(&hierarchy, &path, &[]).unwrap();
+    let nested = Cgroup::create(&hierarchy, &path.join("x"), &[]).unwrap();
+    let both = || [Inmate::enter(&cgroup, "true"), Inmate::enter(&nested, "true")];
+    let ended_by = |inmates: [Inmate; 2], signal: i32| {
+        for mut inmate in inmates {
+            assert_eq!(inmate.child.wait().unwrap().signal(), Some(signal));
+        }
+        assert!(cgroup.wait_unpopulated(soon()).unwrap());
+    };
+    let inmates = both();
+    cgroup.signal(libc::SIGUSR1).unwrap();
+    ended_by(inmates, libc::SIGUSR1);
+    assert!(!cgroup.record().is_frozen().unwrap(), "it goes on");
+
+    let mut inmates = both();
+    cgroup.freeze(true, soon()).unwrap();
+    // one that ends a process would do so now, frozen or not
+    cgroup.signal(libc::SIGWINCH).unwrap();
+    assert!(cgroup.record().is_frozen().unwrap(), "what was paused stays so");
+    assert!(inmates.iter_mut().all(|inmate| inmate.child.try_wait().unwrap().is_none()));
+    cgroup.kill_each().unwrap();
+    ended_by(inmates, libc::SIGKILL);
+    nested.remove(soon()).unwrap();
+    cgroup.remove(soon()).unwrap();
+}
+
+#[test]
+fn a_cgroup_that_its_last_user_has_split_takes_processes_again() {
+    let Some(hierarchy) = hierarchy() else { return };
+    let _restore = SubtreeControl::of(&hierarchy);
+    let path = Scratch::new("split");
+    let huge = std::fs::metadata("/sys/kernel/mm/hugepages/hugepages-2048kB").is_ok();
+    if !huge || !hierarchy.has_controller("hugetlb").unwrap() {
+        return;
+    }
+    let limits = r#"{"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}"#;
+    let settings = limits::plan(&resources(limits)).unwrap().settings;
+    let first = Cgroup::create(&hierarchy, &path, &settings).unwrap();
+    std::fs::create_dir(first.path().join("inner")).unwrap();
+    tree::write(first.dir(), "cgroup.subtree_control", "+hugetlb").unwrap();
+    let second = Cgroup::create(&hierarchy, &path, &[]).unwrap();
+    assert_eq!(text(&second, "cgroup.subtree_control"), "");
+    assert!(!is_there(&second.path().join("inner")));
+    Inmate::enter(&second, "true").code();
+    second.remove(soon()).unwrap();
+}
+
+#[test]
+fn a_change_is_whole_or_none() {
+    let Some(hierarchy) = hierarchy() else { return };
+    let path = Scratch::new("change");
+    let cgroup = Cgroup::create(&hierarchy, &path, &[]).unwrap();
+    let plan = |json: &str| limits::plan(&resources(json)).unwrap().settings;
+    let both = r#"{"unified": {"cgroup.max.depth": "3", "cgroup.max.descendants": "4"}}"#;
+    let updated = cgroup.update(&plan(both)).unwrap();
+    assert_eq!(text(&cgroup, "cgroup.max.depth"), "3\n");
+    assert_eq!(text(&cgroup, "cgroup.max.descendants"), "4\n");
+    updated.put_back().unwrap();
+    assert_eq!(text(&cgroup, "cgroup.max.depth"), "max\n");
+    assert_eq!(text(&cgroup, "cgroup.max.descendants"), "max\n");
+
+    let half = r#"{"unified": {"cgroup.max.depth": "3", "cgroup.max.descendants": "many"}}"#;
+    let error = cgroup.update(&plan(half)).unwrap_err();
+    let field = "linux.resources.unified[\"cgroup.max.descendants\"]: ";
+    assert!(error.to_string().starts_with(field), "{error}");
+    assert!(!error.to_string().contains("undoing"), "{error}");
+    assert_eq!(text(&cgroup, "cgroup.max.depth"), "max\n");
+    cgroup.remove(soon()).unwrap();
 }

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Instant;
 
+use nix::NixPath;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -26,7 +27,10 @@ pub(super) fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> SysResult<(
 }
 
 /// Reads a whole file.
-pub(super) fn read(dir: BorrowedFd<'_>, file: &str) -> SysResult<String> {
+pub(super) fn read<P>(dir: BorrowedFd<'_>, file: &P) -> SysResult<String>
+where
+    P: NixPath + ?Sized,
+{
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let fd = openat(dir, file, flags, Mode::empty())?;
     let mut text = Vec::new();
@@ -87,7 +91,7 @@ fn hand_down(hierarchy: &Hierarchy, parent: &Path, needed: &[(&str, &Setting)]) 
     let file = parent.join("cgroup.subtree_control");
     let shown = || hierarchy.mount_point().join(&file).display().to_string();
     let name = file.to_string_lossy();
-    let enabled = read(hierarchy.dir(), &name).step(|| format!("read {}", shown()))?;
+    let enabled = read(hierarchy.dir(), &file).step(|| format!("read {}", shown()))?;
     let missing: Vec<_> =
         needed.iter().filter(|(controller, _)| !has(&enabled, controller)).collect();
     let Some((_, setting)) = missing.first() else {
@@ -131,7 +135,7 @@ fn has_processes(error: Error) -> Error {
 /// True for a cgroup with processes that may not have some and hand controllers
 /// down as well: the root may, and has no cgroup.type.
 fn holds_processes(hierarchy: &Hierarchy, path: &Path) -> bool {
-    let read = |file| read(hierarchy.dir(), &path.join(file).to_string_lossy());
+    let read = |file| read(hierarchy.dir(), &path.join(file));
     read("cgroup.type").is_ok() && read("cgroup.procs").is_ok_and(|text| !text.is_empty())
 }
 
@@ -221,7 +225,7 @@ pub(super) fn remove(record: &CgroupRecord, deadline: Instant) -> Result<()> {
 }
 
 /// Removes the cgroups below, the deepest first.
-fn remove_children(dir: BorrowedFd<'_>) -> SysResult<()> {
+pub(super) fn remove_children(dir: BorrowedFd<'_>) -> SysResult<()> {
     for_each_child(dir, |dir, name| {
         match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => return Ok(()),

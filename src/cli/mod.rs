@@ -4,6 +4,7 @@ mod doctor;
 mod image;
 mod lazy;
 mod lifecycle;
+mod resources;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ pub use lifecycle::{
     CreateArgs, DeleteArgs, ImageRunArgs, KillArgs, ListArgs, ListFormat, NetMode, RunArgs,
     SpecArgs, StartArgs, StateArgs,
 };
+pub use resources::{LimitArgs, PauseArgs, PsArgs, PsFormat, UpdateArgs};
 
 /// An OCI container runtime whose own weight is next to nothing
 #[derive(Debug, Parser)]
@@ -90,6 +92,14 @@ pub enum Command {
     Kill(Lazy<KillArgs>),
     /// Remove what a stopped container holds
     Delete(Lazy<DeleteArgs>),
+    /// Freeze every process of a container
+    Pause(Lazy<PauseArgs>),
+    /// Let the processes of a paused container go on
+    Resume(Lazy<PauseArgs>),
+    /// List the processes of a container
+    Ps(Lazy<PsArgs>),
+    /// Change the limits of a container
+    Update(Lazy<UpdateArgs>),
     /// List the containers under the state directory
     List(Lazy<ListArgs>),
     /// Print what this build can do as JSON (runtime-spec, features.md)

@@ -9,12 +9,15 @@ mod from_image;
 mod image;
 mod kill;
 mod list;
+mod pause;
+mod ps;
 mod run;
 mod spec;
 mod start;
 mod state;
 mod umount;
 mod unpack;
+mod update;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -72,6 +75,12 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::State(args) => (format!("state {}", args.id), done(state::run(global, &args))),
         Command::Kill(args) => (format!("kill {}", args.id), done(kill::run(global, &args))),
         Command::Delete(args) => (format!("delete {}", args.id), done(delete::run(global, &args))),
+        Command::Pause(args) => (format!("pause {}", args.id), done(pause::run(global, &args))),
+        Command::Resume(args) => {
+            (format!("resume {}", args.id), done(pause::run_resume(global, &args)))
+        }
+        Command::Ps(args) => (format!("ps {}", args.words.join(" ")), done(ps::run(global, &args))),
+        Command::Update(args) => (format!("update {}", args.id), done(update::run(global, &args))),
         Command::List(args) => ("list".to_owned(), done(list::run(global, &args))),
         Command::Features => ("features".to_owned(), done(features::run())),
         Command::Spec(args) => ("spec".to_owned(), done(spec::run(&args))),

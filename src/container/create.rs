@@ -121,7 +121,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         None => args.store.reserve(args.id)?,
     };
     let mut undo = Undo::new(&entry);
-    let record = new_record(&plan, scratch.clone());
+    let record = new_record(args.spec, &plan, scratch.clone());
     match steps(&mut args, record, &plan, (&place, id_maps.as_ref()), &mut undo) {
         Ok(record) => {
             let Some(spawned) = undo.spawned.take() else {
@@ -292,6 +292,7 @@ fn steps(
     let resctrl = resctrl.transpose()?;
     if let Some((rdt, root)) = &resctrl {
         record.rdt_groups = rdt::lasting(root, rdt, args.id);
+        record.rdt_group = Some(rdt::group_path(root, rdt, args.id));
     }
     // before anything else exists: whatever is killed from here on, `delete
     // --force` knows what there may be
@@ -382,7 +383,7 @@ fn is_there(cgroup: &Path) -> Result<bool> {
     }
 }
 
-fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {
+fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
     Record {
         id: plan.id.clone(),
         oci_version: plan.oci_version.clone(),
@@ -399,6 +400,8 @@ fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         poststop: plan.hooks.poststop.clone(),
         scratch,
         cgroup_was_there: false,
+        resources: spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default(),
+        rdt_group: None,
         rdt_groups: Vec::new(),
         exec_affinity: plan.scheduling.exec_affinity.clone(),
         shared_root: None,

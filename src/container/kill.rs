@@ -4,12 +4,13 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
+use super::pause::not_running;
+use super::processes::of_namespace;
 use super::record::Record;
 use super::store::Entry;
 use crate::cgroup::Cgroup;
-use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::process;
 
 /// A signal by its number, or its name with or without SIG.
@@ -48,22 +49,22 @@ fn offset(rest: &str, sign: char) -> Option<i32> {
 /// Sends a signal to init; with `all`, to every process of the container.
 ///
 /// # Errors
-/// [`phrase::NOT_RUNNING`] when there is nobody to send it to.
+/// [`crate::error::phrase::NOT_RUNNING`] when there is nobody to send it to.
 pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
     let record = entry.load()?.ok_or_else(not_running)?;
     if all || !record.own_pid_namespace && signal == libc::SIGKILL {
         return kill_all(&record, signal);
     }
+    kill_init(&record, signal)
+}
+
+fn kill_init(record: &Record, signal: i32) -> Result<()> {
     let init = record.init.ok_or_else(not_running)?;
     let pidfd = init.open()?.ok_or_else(not_running)?;
     match process::pidfd_send_signal(pidfd.as_fd(), signal) {
         Err(Errno::ESRCH) => Err(not_running()),
         other => other.step(|| format!("send signal {signal} to process {}", init.pid)),
     }
-}
-
-fn not_running() -> Error {
-    Error::new(ErrorKind::State, phrase::NOT_RUNNING)
 }
 
 fn kill_all(record: &Record, signal: i32) -> Result<()> {
@@ -77,42 +78,20 @@ fn kill_all(record: &Record, signal: i32) -> Result<()> {
     if !cgroup.is_populated()? {
         return Err(not_running());
     }
-    if signal == libc::SIGKILL {
-        return cgroup.kill();
+    match signal {
+        libc::SIGKILL => cgroup.kill(),
+        signal => cgroup.signal(signal),
     }
-    // a process that our pid namespace does not have is 0, which would be us
-    for pid in cgroup.procs(true)?.into_iter().filter(|pid| pid.as_raw() > 0) {
-        match process::kill(pid, signal) {
-            // it has ended meanwhile
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(e) => {
-                return Err(Error::from(e).step(format!("send signal {signal} to process {pid}")));
-            }
-        }
-    }
-    Ok(())
 }
 
-/// Without a cgroup of its own, the container has a pid namespace of its own:
-/// its processes are those in the same one as init.
+/// Without a cgroup of its own, the container has a pid namespace of its own.
 fn kill_pid_namespace(record: &Record, signal: i32) -> Result<()> {
-    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let init = record.init.ok_or_else(not_running)?;
-    let pidfd = init.open()?.ok_or_else(not_running)?;
-    let own = namespace(&init.pid.to_string()).ok_or_else(not_running)?;
     if signal == libc::SIGKILL {
         // the end of init is the end of all
-        return process::pidfd_send_signal(pidfd.as_fd(), signal).step(|| "kill init");
+        return kill_init(record, signal);
     }
-    for entry in std::fs::read_dir("/proc").step(|| "read /proc")?.flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        let Ok(other) = process::pidfd_open(Pid::from_raw(pid)) else { continue };
-        // looked at once more behind its pidfd: the number can't change hands now
-        if namespace(&pid.to_string()).is_none_or(|found| found != own) {
-            continue;
-        }
-        match process::pidfd_send_signal(other.as_fd(), signal) {
+    for (pid, pidfd) in of_namespace(record)? {
+        match process::pidfd_send_signal(pidfd.as_fd(), signal) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(e) => {
                 return Err(Error::from(e).step(format!("send signal {signal} to process {pid}")));

@@ -1,4 +1,5 @@
-//! The life of a container: create, start, state, kill, delete, run.
+//! The life of a container: create, start, state, kill, delete, run, and what
+//! happens to it in between: pause, resume, update.
 //!
 //! Only `create` reads a configuration. Everything later lives from the
 //! [`Record`] in the state directory, and from the process itself: a status is
@@ -12,15 +13,19 @@ mod foreground;
 mod id;
 mod kill;
 mod notify;
+mod pause;
 mod place;
+mod processes;
 mod rdt;
 mod record;
 mod reserve;
+mod schemata;
 mod shared_root;
 mod start;
 mod state;
 mod store;
 mod terminal;
+mod update;
 
 pub use activation::Activation;
 pub use create::{Console, CreateArgs, Created, Running, create};
@@ -29,9 +34,12 @@ pub use foreground::{Signals, wait};
 pub use id::ContainerId;
 pub use kill::{kill, parse_signal};
 pub use notify::{Listener, NotifySocket};
+pub use pause::{pause, resume};
+pub use processes::processes;
 pub use record::{InitProcess, Record};
 pub use reserve::Reserved;
 pub use shared_root::SharedRoot;
 pub use start::start;
 pub use state::{State, Status};
 pub use store::{Entry, Lock, Store};
+pub use update::{UpdateArgs, update};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
 
+use crate::cgroup::limits::Absent;
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::Plan;
@@ -49,7 +50,9 @@ impl Place {
         };
         let delegation = "systemd-run --user --scope -p Delegate=yes COMMAND starts a command with \
                           one: see docs/rootless.md";
-        if let Some(setting) = plan.limits.settings.first() {
+        // one that means no limit holds without a cgroup as well
+        let mut limits = plan.limits.settings.iter().filter(|s| s.absent != Absent::Ignore);
+        if let Some(setting) = limits.next() {
             return Err(why.step(&setting.field).hint(delegation));
         }
         if !plan.namespaces.makes(CloneFlags::CLONE_NEWPID) {

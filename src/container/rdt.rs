@@ -44,7 +44,7 @@ pub(super) fn lasting(root: &Path, plan: &RdtPlan, id: &ContainerId) -> Vec<Path
     monitoring.into_iter().chain(own).collect()
 }
 
-fn group_path(root: &Path, plan: &RdtPlan, id: &ContainerId) -> PathBuf {
+pub(super) fn group_path(root: &Path, plan: &RdtPlan, id: &ContainerId) -> PathBuf {
     match &plan.group {
         RdtGroup::Root => root.to_owned(),
         RdtGroup::Own => root.join(id.as_str()),
@@ -129,7 +129,7 @@ pub(super) fn remove(groups: &[PathBuf]) -> Result<()> {
 }
 
 /// One write: the kernel takes a line whole or not at all.
-fn write(path: &Path, line: &str) -> Result<()> {
+pub(super) fn write(path: &Path, line: &str) -> Result<()> {
     let step = || format!("write {line:?} to {}", path.file_name().unwrap_or_default().display());
     let mut file = File::options().write(true).open(path).step(step)?;
     file.write_all(format!("{line}\n").as_bytes()).step(step)

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
+use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 use super::shared_root::SharedRoot;
-use crate::cgroup::{CgroupRecord, OutOfMemory};
+use crate::cgroup::{Cgroup, CgroupRecord, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{ExecAffinity, HookPlan, ListenerPlan};
 use crate::sys::process::pidfd_open;
@@ -61,6 +62,12 @@ pub struct Record {
     /// The cgroup was there before: until init is in it, its processes are
     /// somebody else's.
     pub cgroup_was_there: bool,
+    /// Limits and device rules in effect.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub resources: LinuxResources,
+    /// The group of resctrl that it is in, if its configuration asked for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt_group: Option<PathBuf>,
     /// Groups of resctrl that go with the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rdt_groups: Vec<PathBuf>,
@@ -70,6 +77,10 @@ pub struct Record {
     /// Its root's mount in the namespace of who created it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_root: Option<SharedRoot>,
+}
+
+fn is_empty(resources: &LinuxResources) -> bool {
+    *resources == LinuxResources::default()
 }
 
 impl InitProcess {
@@ -168,6 +179,18 @@ impl Record {
 const NAME: &str = "state.json";
 
 impl Record {
+    /// The container's own cgroup.
+    ///
+    /// # Errors
+    /// It has none, or that one is gone.
+    pub(super) fn own_cgroup(&self) -> Result<Cgroup> {
+        if self.cgroup.path.as_os_str().is_empty() {
+            return Err(Error::unsupported("the container has no cgroup of its own")
+                .hint("none was delegated to who created it: see docs/rootless.md"));
+        }
+        Cgroup::open(self.cgroup.clone())
+    }
+
     /// What the kernel killed in the container for want of memory; of a cgroup
     /// that was there before, the figures tell of others as well.
     pub(super) fn out_of_memory(&self) -> Option<OutOfMemory> {

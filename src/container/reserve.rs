@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use nix::errno::Errno;
+use oci_spec::runtime::LinuxResources;
 
 use super::id::ContainerId;
 use super::record::Record;
@@ -45,6 +46,8 @@ impl Reserved {
                 poststop: Vec::new(),
                 scratch,
                 cgroup_was_there: false,
+                resources: LinuxResources::default(),
+                rdt_group: None,
                 rdt_groups: Vec::new(),
                 exec_affinity: None,
                 shared_root: None,

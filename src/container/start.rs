@@ -101,10 +101,12 @@ pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
 }
 
 fn not_created(status: Status) -> Error {
-    Error::new(
-        ErrorKind::State,
-        format!("the container is {status}: only a created one can be started"),
-    )
+    let message = format!("the container is {status}: only a created one can be started");
+    let error = Error::new(ErrorKind::State, message);
+    match status {
+        Status::Paused => error.hint("tare resume lets it go on"),
+        _ => error,
+    }
 }
 
 /// Whether the socket has the name that it bears during a call.

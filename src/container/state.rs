@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::record::Record;
 use super::store::{Entry, START_SOCKET};
-use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where a container is in its life (runtime.md, State).
@@ -73,17 +72,16 @@ impl Status {
         if !init.is_alive()? {
             return Ok(Status::Stopped);
         }
-        match fstatat(entry.dir(), START_SOCKET, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(_) => return Ok(Status::Created),
-            Err(Errno::ENOENT) => {}
+        let waits = match fstatat(entry.dir(), START_SOCKET, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(_) => true,
+            Err(Errno::ENOENT) => false,
             Err(e) => return Err(Error::from(e).step("look for the start socket")),
-        }
-        let frozen = match Cgroup::open(record.cgroup.clone()) {
-            Ok(cgroup) => cgroup.frozen()?,
-            Err(e) if e.kind() == ErrorKind::NotFound => false,
-            Err(e) => return Err(e),
         };
-        Ok(if frozen { Status::Paused } else { Status::Running })
+        Ok(match (record.cgroup.is_frozen()?, waits) {
+            (true, _) => Status::Paused,
+            (false, true) => Status::Created,
+            (false, false) => Status::Running,
+        })
     }
 }
 

@@ -17,6 +17,7 @@ mod plan;
 mod process;
 mod rdt;
 mod refuse;
+mod resources;
 pub mod rootless;
 mod scheduling;
 mod seccomp;
@@ -42,6 +43,7 @@ pub use net::NetDevicePlan;
 pub use plan::{HookPlan, Hooks, Plan, ResolveArgs, RootfsPlan};
 pub use process::{Capabilities, ProcessPlan, RlimitPlan};
 pub use rdt::{RdtGroup, RdtPlan};
+pub use resources::{parse_resources, schemata};
 pub use scheduling::{ExecAffinity, IoPriorityPlan, MemoryPolicyPlan, SchedulingPlan};
 pub use seccomp::{ListenerPlan, SeccompPlan};
 
@@ -89,7 +91,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// As for [`load`].
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
-    let spec: Spec = match crate::json::parse(bytes) {
+    let mut spec: Spec = match crate::json::parse(bytes) {
         Ok(spec) => spec,
         Err(e) => match spelling::corrected(bytes) {
             Some(bytes) => crate::json::parse(&bytes)?,
@@ -97,6 +99,7 @@ pub fn parse(bytes: &[u8]) -> Result<Spec> {
         },
     };
     check_version(spec.version())?;
+    resources::drop_empty_pids_of(&mut spec, bytes);
     Ok(spec)
 }
 

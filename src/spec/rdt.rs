@@ -51,7 +51,7 @@ fn group(id: Option<&str>) -> Result<RdtGroup> {
     }
 }
 
-fn lines(given: &LinuxIntelRdt) -> Result<Vec<String>> {
+pub(super) fn lines(given: &LinuxIntelRdt) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     let fields = [
         ("l3CacheSchema", given.l3_cache_schema(), "L3"),

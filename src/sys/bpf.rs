@@ -13,12 +13,16 @@ const PROG_LOAD: libc::c_int = 5;
 const PROG_ATTACH: libc::c_int = 8;
 const PROG_DETACH: libc::c_int = 9;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
 
 const PROG_TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_TYPE_CGROUP_DEVICE: u32 = 6;
 const F_ALLOW_MULTI: u32 = 1 << 1;
 const F_REPLACE: u32 = 1 << 2;
+
+/// The name of every program that is loaded here, as bpftool shows it.
+const NAME: &[u8; 16] = b"tare_devices\0\0\0\0";
 
 /// One instruction (struct bpf_insn).
 #[repr(C)]
@@ -80,6 +84,30 @@ struct IdAttr {
     open_flags: u32,
 }
 
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// The beginning of struct bpf_prog_info, up to the name.
+#[repr(C)]
+#[derive(Default)]
+struct ProgInfo {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    lengths: [u32; 2],
+    insns: [u64; 2],
+    load_time: u64,
+    created_by_uid: u32,
+    nr_map_ids: u32,
+    map_ids: u64,
+    name: [u8; 16],
+}
+
 /// How often a load that a signal has come in between of is tried again.
 const TRIES: u32 = 32;
 
@@ -89,6 +117,10 @@ const TRIES: u32 = 32;
 /// The verifier gives up with EAGAIN when a signal arrives, one that is about to
 /// be ignored or a stop among them; that is tried again.
 pub fn load_device_program(insns: &[Insn], log: Option<&mut [u8]>) -> SysResult<OwnedFd> {
+    load_named(NAME, insns, log)
+}
+
+fn load_named(name: &[u8; 16], insns: &[Insn], log: Option<&mut [u8]>) -> SysResult<OwnedFd> {
     let mut attr = LoadAttr {
         prog_type: PROG_TYPE_CGROUP_DEVICE,
         insn_cnt: u32::try_from(insns.len()).map_err(|_too_long| Errno::E2BIG)?,
@@ -96,8 +128,7 @@ pub fn load_device_program(insns: &[Insn], log: Option<&mut [u8]>) -> SysResult<
         license: address(c"Apache-2.0".as_ptr()),
         ..LoadAttr::default()
     };
-    // as bpftool shows it
-    attr.prog_name.iter_mut().zip(b"tare_devices").for_each(|(to, from)| *to = *from);
+    attr.prog_name = *name;
     if let Some(log) = log {
         attr.log_level = 1;
         attr.log_size = u32::try_from(log.len()).unwrap_or(u32::MAX);
@@ -112,6 +143,12 @@ pub fn load_device_program(insns: &[Insn], log: Option<&mut [u8]>) -> SysResult<
             other => return Ok(owned(other?)),
         }
     }
+}
+
+/// A program as others load it, for tests.
+#[cfg(test)]
+pub(crate) fn load_program_of_others(insns: &[Insn]) -> SysResult<OwnedFd> {
+    load_named(b"other\0\0\0\0\0\0\0\0\0\0\0", insns, None)
 }
 
 /// Attaches a program to a cgroup (an O_PATH descriptor will do), beside those
@@ -171,6 +208,21 @@ pub fn device_programs(cgroup: BorrowedFd<'_>) -> SysResult<Vec<OwnedFd>> {
             unsafe { bpf(PROG_GET_FD_BY_ID, &mut attr) }.map(owned)
         })
         .collect()
+}
+
+/// True for a program that [`load_device_program`] has loaded, in this process
+/// or another: it goes by the name.
+pub fn is_own_program(program: BorrowedFd<'_>) -> SysResult<bool> {
+    let mut info = ProgInfo::default();
+    let mut attr = InfoAttr {
+        bpf_fd: raw(program),
+        info_len: u32::try_from(size_of::<ProgInfo>()).map_err(|_too_long| Errno::E2BIG)?,
+        info: address(std::ptr::from_mut(&mut info)),
+    };
+    // SAFETY: the struct has the length given and outlives the call. All of it is
+    // zero: the lengths of what the kernel would write elsewhere among it.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(info.name == *NAME)
 }
 
 /// # Safety

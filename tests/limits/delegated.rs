@@ -148,3 +148,26 @@ fn a_delegated_cgroup_with_the_caller_in_it_takes_a_container_without_limits() {
         .run()
         .fails_with(&["linux.resources.pids.limit", "processes of its own"]);
 }
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_user_pauses_and_updates_what_is_his() {
+    let delegated = Delegated::new();
+    let words = ["each", "wait", "fork-until-denied 100"];
+    let c = container(&delegated.user(), json!({"memory": {"limit": 64 * MIB}}), &words);
+    let mut output = c.started();
+    let cgroup = delegated.path.join(format!("tare-{}", c.id));
+    c.on_id("pause", &[], &[]).run().ok();
+    assert_eq!(c.status(), "paused");
+    c.on_id("update", &["--memory", "48m", "--pids-limit", "8"], &[]).run().ok();
+    assert_eq!(read(&cgroup, "memory.max"), (48 * MIB).to_string());
+    c.on_id("resume", &[], &[]).run().ok();
+    let pids = c.on_id("ps", &["--format", "json"], &[]).run().ok().json();
+    assert_eq!(pids, json!([c.pid()]));
+    c.kill("TERM").ok();
+    assert_eq!(output.line(), "GOT SIGTERM");
+    assert_eq!(output.line(), r#"{"denied":"EAGAIN","made":7}"#);
+    c.ended(&mut output);
+    c.delete().ok();
+    c.assert_gone();
+}

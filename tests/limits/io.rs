@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{MIB, file, limited};
 
 /// A block device with a few MiB, to read from: path, major, minor.
-fn disk() -> (String, u64, u64) {
+pub(crate) fn disk() -> (String, u64, u64) {
     let mut disks: Vec<_> = std::fs::read_dir("/sys/block").unwrap().flatten().collect();
     disks.sort_by_key(std::fs::DirEntry::file_name);
     for entry in disks {

@@ -97,3 +97,19 @@ fn the_containers_tmpfs_counts() {
     let output = container.run().ends_with_code(137);
     assert!(output.stderr.contains("out of memory"), "{output:#?}");
 }
+
+/// What the runtime itself needs on the way is little, and gone when the program
+/// runs.
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_small_program_starts_within_a_small_limit() {
+    let limit = json!({"memory": {"limit": 4 * MIB, "swap": 4 * MIB}, "pids": {"limit": 1}});
+    let container = limited(limit, &["say", "hello"]);
+    let output = container.run().ok();
+    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("hello\n", ""));
+    let mut output = container.create();
+    container.start().ok();
+    assert_eq!(output.line(), "hello");
+    container.ended(&mut output);
+    assert_eq!(figure(&container, "memory.events", "max"), 0);
+}

@@ -98,3 +98,15 @@ fn a_cgroup_below_has_the_controllers_to_make_limits_of_its_own() {
     assert_eq!(lines[2], "EPERM");
     container.assert_gone();
 }
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_leftover_that_was_split_takes_the_next_container() {
+    let container = limited(json!({"pids": {"limit": 9}}), &["exit", "0"]);
+    let leftover = container.cgroup();
+    std::fs::create_dir(&leftover).unwrap();
+    std::fs::create_dir(leftover.join("inner")).unwrap();
+    std::fs::write(leftover.join("cgroup.subtree_control"), "+pids +memory").unwrap();
+    container.run().ok();
+    container.assert_gone();
+}

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-use crate::support::{Container, add_mount, args, cgroup2_mount, is_alive, wait_gone};
+use crate::support::{Container, add_mount, args, cgroup2_mount, is_alive, pipe, wait_gone};
 
 fn cgroup_of(pid: u32) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
@@ -304,4 +306,72 @@ fn all_processes_of_the_container_are_in_its_cgroup() {
     c.ended(&mut output);
     wait_gone("the container's processes", || !ids.iter().any(|p| is_alive(*p)));
     assert!(!Path::new(&c.cgroup()).exists());
+}
+
+/// A mount namespace of the command's own.
+fn own_mounts(with: CloneFlags) -> std::io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS | with)?;
+    let none = None::<&str>;
+    Ok(mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)?)
+}
+
+#[test]
+fn cgroup2_is_where_this_process_sees_it() {
+    // as on a machine with nothing but cgroup2, whatever is beside it here
+    let usual = "/sys/fs/cgroup";
+    let c = Container::new(|c| args(c, &["wait"]));
+    let (mut output, writer) = pipe();
+    let run = c.on_bundle("run", &[]).stdout(writer);
+    let bound = move || {
+        own_mounts(CloneFlags::empty())?;
+        let none = None::<&str>;
+        Ok(mount(Some(cgroup2_mount()), usual, none, MsFlags::MS_BIND, none)?)
+    };
+    cgroup2_mount();
+    // SAFETY: system calls; the path is known since the line before.
+    let running = unsafe { run.before_exec(bound) }.spawn();
+    output.expect("READY");
+    assert_eq!(cgroup_of(c.pid()), format!("/{}", c.id));
+    c.kill("TERM").ok();
+    running.wait().ok();
+    c.assert_gone();
+}
+
+#[test]
+fn a_private_view_begins_at_the_callers_own_cgroup() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let outer = cgroup2_mount().join(format!("{}-outer", c.id));
+    std::fs::create_dir(&outer).unwrap();
+    let procs = std::fs::File::options().write(true).open(outer.join("cgroup.procs")).unwrap();
+    let (mut output, writer) = pipe();
+    let run = c.on_bundle("run", &[]).stdout(writer);
+    let enter = move || {
+        std::io::Write::write_all(&mut &procs, b"0")?;
+        own_mounts(CloneFlags::CLONE_NEWCGROUP)?;
+        let (usual, kind, none) = ("/sys/fs/cgroup", Some("cgroup2"), None::<&str>);
+        if cgroup2_mount() == Path::new(usual) {
+            // the kernel takes no second one of the same kind in the same place
+            umount2(usual, MntFlags::MNT_DETACH)?;
+        }
+        Ok(mount(kind, usual, kind, MsFlags::empty(), none)?)
+    };
+    // SAFETY: system calls.
+    let running = unsafe { run.before_exec(enter) }.spawn();
+    output.expect("READY");
+    let name = outer.file_name().unwrap().to_str().unwrap();
+    assert_eq!(cgroup_of(c.pid()), format!("/{name}/{}", c.id));
+    c.kill("TERM").ok();
+    running.wait().ok();
+    std::fs::remove_dir(&outer).unwrap();
+    c.assert_gone();
+}
+
+#[test]
+fn a_failed_create_takes_the_cgroups_on_the_way_with_it() {
+    let c = Container::new(|config| {
+        config["process"]["args"] = json!(["/nowhere"]);
+    });
+    let path = format!("/{}/middle/leaf", c.id);
+    c.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    c.assert_refused(&["/nowhere"]);
 }

@@ -186,10 +186,33 @@ fn limits_need_a_delegated_cgroup_and_the_error_says_how_to_get_one() {
         "no cgroup is delegated to this user",
         "Delegate=yes",
     ]);
+    // those that are none hold without one
+    let none = json!({"memory": {"limit": -1}, "pids": {"limit": -1}, "cpu": {"quota": -1}});
+    let c = of_user(|config| {
+        let all = config["linux"]["resources"].as_object_mut().unwrap();
+        all.extend(none.as_object().unwrap().clone());
+        args(config, &["exit", "0"]);
+    });
+    c.run().ok();
     // the word for those who want to know of it at once
     let tare = Tare::of_user().with(&["--rootless=false"]);
     of(&tare, |_| {}).assert_refused(&["cgroup", cgroup2_mount().to_str().unwrap()]);
     Tare::of_user().bare(["--rootless=perhaps", "list"]).run().fails_with(&["--rootless=perhaps"]);
+}
+
+#[test]
+fn without_a_cgroup_nothing_is_paused_or_limited_and_ps_still_works() {
+    let c = of_user(|config| args(config, &["children", "2"]));
+    let _output = c.started();
+    assert!(!c.cgroup().try_exists().unwrap());
+    c.on_id("pause", &[], &[]).run().fails_with(&["no cgroup of its own"]);
+    c.on_id("update", &["--pids-limit", "5"], &[])
+        .run()
+        .fails_with(&["linux.resources.pids.limit", "no cgroup of its own"]);
+    let pids = c.on_id("ps", &["--format", "json"], &[]).run().ok().json();
+    assert_eq!(pids.as_array().unwrap().len(), 3);
+    assert!(pids.as_array().unwrap().contains(&json!(c.pid())));
+    assert_eq!(c.status(), "running");
 }
 
 #[test]

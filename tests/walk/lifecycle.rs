@@ -8,7 +8,7 @@ use crate::report::{differences, normal};
 use crate::support::{Container, Pipe, Tare, args, drop_namespace, pipe};
 
 /// A command on a container that is there already.
-fn on(c: &Container, words: &[&str], faults: &[String], attach: Option<u32>) -> Followed {
+pub fn on(c: &Container, words: &[&str], faults: &[String], attach: Option<u32>) -> Followed {
     let (command, rest) = words.split_first().unwrap();
     let flags: Vec<&str> = rest.iter().copied().filter(|word| word.starts_with('-')).collect();
     let rest: Vec<&str> = rest.iter().copied().filter(|word| !word.starts_with('-')).collect();
@@ -23,12 +23,12 @@ fn created(words: &[&str]) -> (Container, Pipe) {
 }
 
 /// Calls with the errnos of a walk, and interruptions.
-fn all_steps(calls: &[Call]) -> Vec<Step> {
+pub fn all_steps(calls: &[Call]) -> Vec<Step> {
     steps_of(calls).into_iter().chain(interrupts_of(calls)).collect()
 }
 
 /// An interruption is nobody's business but the command's.
-fn check_interrupted(step: &Step, followed: &Followed) {
+pub fn check_interrupted(step: &Step, followed: &Followed) {
     let is_meant = step.errno == "EINTR" && followed.reached(step);
     assert!(!is_meant, "an interrupted call ends the command: {:#?}", followed.output);
 }

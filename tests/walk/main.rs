@@ -35,3 +35,4 @@ mod images;
 mod judge;
 mod lifecycle;
 mod report;
+mod running;

@@ -7,12 +7,14 @@
 //! and ends as soon as nothing is left or something is refused.
 
 mod assembler;
+mod attach;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
 use assembler::{Assembler, Cond, Register, Target};
+pub use attach::LoadedDevices;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use crate::error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::LinuxCpu;
 
-use super::{LimitsPlan, Setting};
+use super::{Absent, LimitsPlan, Setting};
 use crate::error::{Error, Result};
 
 const FIELD: &str = "linux.resources.cpu";
@@ -19,12 +19,15 @@ pub(super) fn plan(cpu: &LinuxCpu, plan: &mut LimitsPlan) -> Result<()> {
     let idle = idle(cpu.idle())?;
     // before the weight: a cgroup that is idle refuses one
     if let Some(value) = idle {
-        plan.settings.push(Setting::new("cpu.idle", value, "linux.resources.cpu.idle"));
+        let setting = Setting::new("cpu.idle", value, "linux.resources.cpu.idle");
+        plan.settings.push(unless_zero(setting));
     }
     match cpu.shares() {
-        // idle is a weight, the least of all: the kernel takes no other
         None | Some(0) => {}
-        Some(_) if idle == Some("1") => {}
+        // idle is a weight, the least of all: the kernel takes no other
+        Some(_) if idle == Some("1") => plan.warnings.push(format!(
+            "{FIELD}.shares has no effect on a container that is idle ({FIELD}.idle)"
+        )),
         Some(shares) => plan.settings.push(Setting::new(
             "cpu.weight",
             weight(shares).to_string(),
@@ -48,6 +51,12 @@ pub(super) fn plan(cpu: &LinuxCpu, plan: &mut LimitsPlan) -> Result<()> {
         plan.settings.push(Setting::new(file, list, field));
     }
     Ok(())
+}
+
+/// Zero is what holds without the file as well.
+fn unless_zero(setting: Setting) -> Setting {
+    let absent = if setting.value == "0" { Absent::Ignore } else { Absent::Fail };
+    setting.when_absent(absent)
 }
 
 fn no_realtime(name: &str) -> Error {
@@ -125,11 +134,8 @@ fn bandwidth(cpu: &LinuxCpu, plan: &mut LimitsPlan) -> Result<()> {
                 "{FIELD}.burst: {burst} is more than the quota of {limit}"
             )));
         }
-        plan.settings.push(Setting::new(
-            "cpu.max.burst",
-            burst.to_string(),
-            "linux.resources.cpu.burst",
-        ));
+        let field = "linux.resources.cpu.burst";
+        plan.settings.push(unless_zero(Setting::new("cpu.max.burst", burst.to_string(), field)));
     }
     Ok(())
 }

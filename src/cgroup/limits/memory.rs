@@ -2,7 +2,7 @@
 
 use oci_spec::runtime::LinuxMemory;
 
-use super::{Absent, LimitsPlan, Setting};
+use super::{AboveUse, Absent, LimitsPlan, Setting};
 use crate::error::{Error, Result};
 
 const FIELD: &str = "linux.resources.memory";
@@ -41,19 +41,23 @@ impl Size {
 pub(super) fn plan(memory: &LinuxMemory, plan: &mut LimitsPlan) -> Result<()> {
     v1_only(memory, plan)?;
     let limit = Size::parse(memory.limit(), "limit")?;
-    let swap = swap(limit, Size::parse(memory.swap(), "swap")?)?;
+    let sum = Size::parse(memory.swap(), "swap")?;
+    let swap = swap(limit, sum)?;
+    let above_use = |what, size| match (memory.check_before_update(), size) {
+        (Some(true), Size::Bytes(bytes)) => Some(AboveUse { what, bytes, file: "memory.current" }),
+        _ => None,
+    };
     if let Some(value) = swap.text() {
         // without swap in the kernel there is no file, and nothing to limit
         let harmless = matches!(swap, Size::Max | Size::Bytes(0));
         let absent = if harmless { Absent::Ignore } else { Absent::Fail };
-        let setting = Setting::new("memory.swap.max", value, "linux.resources.memory.swap");
+        let mut setting = Setting::new("memory.swap.max", value, "linux.resources.memory.swap");
+        setting.above_use = above_use("memory+swap limit", sum);
         plan.settings.push(setting.when_absent(absent));
     }
     if let Some(value) = limit.text() {
         let mut setting = Setting::new("memory.max", value, "linux.resources.memory.limit");
-        if memory.check_before_update() == Some(true) && limit != Size::Max {
-            setting.at_least = Some("memory.current");
-        }
+        setting.above_use = above_use("memory limit", limit);
         plan.settings.push(setting);
     }
     if let Some(value) = Size::parse(memory.reservation(), "reservation")?.text() {
@@ -69,7 +73,10 @@ fn swap(limit: Size, swap: Size) -> Result<Size> {
         // cgroup v1 could not limit the sum and leave its part unlimited:
         // lifting one has always lifted both
         (Size::Max, Size::Unset) => Ok(Size::Max),
-        (_, Size::Unset | Size::Max) | (Size::Unset | Size::Max, _) => Ok(swap),
+        (_, Size::Unset | Size::Max) | (Size::Max, _) => Ok(swap),
+        (Size::Unset, Size::Bytes(sum)) => Err(Error::invalid(format!(
+            "{FIELD}.swap: {sum} includes the memory limit, and there is none"
+        ))),
         (Size::Bytes(limit), Size::Bytes(sum)) => {
             sum.checked_sub(limit).map(Size::Bytes).ok_or_else(|| {
                 Error::invalid(format!(
@@ -139,7 +146,11 @@ mod tests {
             (r#"{"memory": {"limit": 100, "swap": 0}}"#, "memory.max=100"),
             (r#"{"memory": {"limit": -1}}"#, "memory.swap.max=max; memory.max=max"),
             (r#"{"memory": {"limit": -1, "swap": 50}}"#, "memory.swap.max=50; memory.max=max"),
-            (r#"{"memory": {"swap": 50}}"#, "memory.swap.max=50"),
+            (r#"{"memory": {"swap": -1}}"#, "memory.swap.max=max"),
+            (
+                r#"{"memory": {"swap": 50}}"#,
+                "linux.resources.memory.swap: 50 includes the memory limit, and there is none",
+            ),
             (
                 r#"{"memory": {"limit": 100, "swap": 99}}"#,
                 "linux.resources.memory.swap: 99 is less than the limit of 100 that it includes",
@@ -165,11 +176,19 @@ mod tests {
 
     #[test]
     fn check_before_update_compares_with_the_use() {
-        let at_least = |json| plan(&resources(json)).unwrap().settings[0].at_least;
-        let with = r#"{"memory": {"limit": 9, "checkBeforeUpdate": true}}"#;
-        assert_eq!(at_least(with), Some("memory.current"));
-        let without = r#"{"memory": {"limit": 9, "checkBeforeUpdate": false}}"#;
-        assert_eq!(at_least(without), None);
+        let compared = |json| {
+            let settings = plan(&resources(json)).unwrap().settings;
+            settings.iter().map(|s| s.above_use.map(|a| (a.what, a.bytes))).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            compared(r#"{"memory": {"limit": 9, "swap": 12, "checkBeforeUpdate": true}}"#),
+            [Some(("memory+swap limit", 12)), Some(("memory limit", 9))]
+        );
+        assert_eq!(
+            compared(r#"{"memory": {"limit": -1, "checkBeforeUpdate": true}}"#),
+            [None, None]
+        );
+        assert_eq!(compared(r#"{"memory": {"limit": 9, "checkBeforeUpdate": false}}"#), [None]);
     }
 
     #[test]

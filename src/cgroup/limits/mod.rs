@@ -4,6 +4,7 @@
 //! and names its field. Where the spec speaks the language of cgroup v1, the
 //! conversions are those that callers know from other runtimes.
 
+mod change;
 mod cpu;
 mod io;
 mod memory;
@@ -13,6 +14,7 @@ use std::borrow::Cow;
 use oci_spec::runtime::{LinuxNetwork, LinuxPids, LinuxResources};
 
 use crate::error::{Error, Result};
+pub use change::{Change, change};
 
 /// One write to one file of the cgroup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,9 +27,20 @@ pub struct Setting {
     pub field: Cow<'static, str>,
     /// What to do when the kernel does not have the file.
     pub absent: Absent,
-    /// A file whose figure the value may not be below
-    /// (linux.resources.memory.checkBeforeUpdate).
-    pub at_least: Option<&'static str>,
+    /// What has to be more than is in use.
+    pub above_use: Option<AboveUse>,
+}
+
+/// A limit that is refused if as much is in use already
+/// (linux.resources.memory.checkBeforeUpdate).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AboveUse {
+    /// What the limit is of.
+    pub what: &'static str,
+    /// The limit.
+    pub bytes: u64,
+    /// The file that has the use, in bytes.
+    pub file: &'static str,
 }
 
 /// What to do when a file is not there although its controller is.
@@ -61,7 +74,7 @@ impl Setting {
             value: value.into(),
             field: field.into(),
             absent: Absent::Fail,
-            at_least: None,
+            above_use: None,
         }
     }
 
@@ -76,7 +89,20 @@ impl Setting {
         // pressure figures are there with or without the controller
         (controller != "cgroup" && file != "pressure").then_some(controller)
     }
+
+    /// True if it is asked for by the file's own name.
+    pub(super) fn is_unified(&self) -> bool {
+        self.field.starts_with(UNIFIED)
+    }
+
+    /// True for a file in which each write changes one line: that of a device or
+    /// of a resource, which the line begins with.
+    pub(super) fn is_keyed(&self) -> bool {
+        is_keyed(&self.file)
+    }
 }
+
+const UNIFIED: &str = "linux.resources.unified";
 
 /// Turns the resources, but for the devices, into writes.
 ///
@@ -157,7 +183,7 @@ fn no_network(network: &LinuxNetwork) -> Result<()> {
 
 /// A file by its own name: it wins over what other fields wrote there.
 fn unified_file(file: &str, value: &str, plan: &mut LimitsPlan) -> Result<()> {
-    let field = format!("linux.resources.unified[\"{file}\"]");
+    let field = format!("{UNIFIED}[\"{file}\"]");
     let is_name = file.split_once('.').is_some_and(|(controller, rest)| {
         !controller.is_empty() && !rest.is_empty() && !file.contains(['/', '\0'])
     });
@@ -176,9 +202,8 @@ fn unified_file(file: &str, value: &str, plan: &mut LimitsPlan) -> Result<()> {
     Ok(())
 }
 
-/// Files in which each write changes one line, that of a device.
 fn is_keyed(file: &str) -> bool {
-    file.starts_with("io.") || file.starts_with("rdma.")
+    ["io.", "rdma.", "misc.", "dmem."].iter().any(|controller| file.starts_with(controller))
 }
 
 #[cfg(test)]
@@ -193,14 +218,14 @@ pub(super) mod tests {
     /// `file=value` of each write, or the error.
     pub(in crate::cgroup) fn writes(json: &str) -> String {
         match plan(&resources(json)) {
-            Ok(plan) => plan
-                .settings
-                .iter()
-                .map(|s| format!("{}={}", s.file, s.value))
-                .collect::<Vec<_>>()
-                .join("; "),
+            Ok(plan) => shown(&plan),
             Err(e) => e.to_string(),
         }
+    }
+
+    pub(in crate::cgroup) fn shown(plan: &LimitsPlan) -> String {
+        let writes = plan.settings.iter().map(|s| format!("{}={}", s.file, s.value));
+        writes.collect::<Vec<_>>().join("; ")
     }
 
     /// Holds a table of JSON and the writes that it comes to.
@@ -239,6 +264,7 @@ pub(super) mod tests {
                 r#"{"unified": {"io.max": "8:0 rbps=1\n8:16 rbps=2\n"}}"#,
                 "io.max=8:0 rbps=1; io.max=8:16 rbps=2",
             ),
+            (r#"{"unified": {"misc.max": "a 1\nb 2"}}"#, "misc.max=a 1; misc.max=b 2"),
             (r#"{"unified": {"cpuset.cpus": ""}}"#, "cpuset.cpus="),
             (
                 r#"{"unified": {"../memory.max": "1"}}"#,

@@ -55,6 +55,7 @@ const USAGE: &str = "probe WORD [ARGS]
   winsize                    print the terminal's size, and again on each SIGWINCH
   alloc BYTES                touch this much memory
   alloc-in-child BYTES       how a child ends that does it
+  alloc-huge BYTES           map huge pages and touch them: ok, or the errno
   fill PATH BYTES            write a file of this size
   burn MS                    compute for so long, say how much of it on a processor
   affinity                   the processors that it may run on, as a JSON array

@@ -17,6 +17,7 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
             Ok("ok".to_owned())
         }
         "alloc-in-child" => alloc_in_child(number(0)?),
+        "alloc-huge" => alloc_huge(number(0)?),
         "fill" => fill(args.first()?, number(1)?),
         "burn" => burn(Duration::from_millis(number(0)?.try_into().ok()?)),
         "affinity" => affinity(),
@@ -35,6 +36,24 @@ fn alloc(bytes: usize) {
         *page = 1;
     }
     std::hint::black_box(&memory);
+}
+
+/// Maps huge pages of 2 MiB for a moment.
+fn alloc_huge(bytes: usize) -> Result<String, String> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping, wherever the kernel likes.
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), bytes, rights, flags, -1, 0) };
+    if memory == libc::MAP_FAILED {
+        return Err(sys::errno_name(sys::last_errno()));
+    }
+    for page in (0..bytes).step_by(2 << 20) {
+        // SAFETY: within the mapping, which nobody else knows.
+        unsafe { memory.cast::<u8>().add(page).write_volatile(1) };
+    }
+    // SAFETY: the mapping as it was made.
+    verdict(unsafe { libc::munmap(memory, bytes) })?;
+    Ok("ok".to_owned())
 }
 
 /// Writes a file of this size, from a small buffer.

@@ -1,0 +1,160 @@
+//! Changing the limits of a cgroup that is in use: the whole change or none of
+//! it, as far as the kernel lets that be done.
+
+use nix::errno::Errno;
+
+use super::limits::{Absent, Setting};
+use super::{Cgroup, Hierarchy, tree};
+use crate::error::Result;
+
+/// A change that is in effect, and can be taken back.
+#[derive(Debug)]
+pub struct Updated<'a> {
+    cgroup: &'a Cgroup,
+    /// What was there before each write, in their order.
+    before: Vec<Setting>,
+}
+
+impl Cgroup {
+    /// Writes settings to a cgroup in use. Controllers that they need and the
+    /// cgroup does not have yet are enabled on the way down to it.
+    ///
+    /// # Errors
+    /// A controller that is not to be had; a value that the kernel refuses. What
+    /// was written before is put back; where that fails, the error says so.
+    pub fn update(&self, settings: &[Setting]) -> Result<Updated<'_>> {
+        if settings.is_empty() {
+            return Ok(Updated { cgroup: self, before: Vec::new() });
+        }
+        let hierarchy = Hierarchy::discover()?;
+        // one that was made by another view of the hierarchy has what it has
+        if let Ok(path) = self.path().strip_prefix(hierarchy.mount_point()) {
+            tree::enable_controllers(&hierarchy, path, self, settings)?;
+        }
+        self.check_use(settings)?;
+        let mut order: Vec<&Setting> = settings.iter().collect();
+        // it may cost a process its life, which can't be put back: after all
+        // that can fail
+        order.sort_by_key(|setting| setting.file == "memory.max");
+        let mut updated = Updated { cgroup: self, before: Vec::new() };
+        match updated.write_all(&order) {
+            Ok(()) => Ok(updated),
+            Err(e) => Err(match updated.put_back() {
+                Ok(()) => e,
+                Err(left) => e.hint(format!("and its undoing failed: {left}")),
+            }),
+        }
+    }
+
+    /// What is in a file now, as the setting that puts it there again; `None`
+    /// where that is not known.
+    fn before(&self, setting: &Setting) -> Option<Setting> {
+        let read = |file: &str| tree::read(self.dir(), file);
+        let (file, value, text) = match (read(&setting.file), &setting.absent) {
+            (Err(Errno::ENOENT), Absent::Instead(file, value)) => {
+                ((*file).into(), value, read(file).ok()?)
+            }
+            (text, _) => (setting.file.clone(), &setting.value, text.ok()?),
+        };
+        let mut before = Setting::new(file, value.as_str(), setting.field.clone());
+        before.value = value_before(&before, &text)?;
+        Some(before)
+    }
+}
+
+impl Updated<'_> {
+    /// Puts back what was there before, the last write first.
+    ///
+    /// # Errors
+    /// The kernel refuses it; the rest is put back all the same.
+    pub fn put_back(mut self) -> Result<()> {
+        let before: Vec<Setting> = std::mem::take(&mut self.before).into_iter().rev().collect();
+        self.write_all(&before.iter().collect::<Vec<_>>())
+    }
+
+    /// Writes what there is to write. The kernel holds some files against each
+    /// other (a burst is no more than its quota), and whether one is to grow or to
+    /// shrink first depends on what is there: what it refuses gets a second try
+    /// after the others.
+    fn write_all(&mut self, settings: &[&Setting]) -> Result<()> {
+        let mut refused = Vec::new();
+        for setting in settings {
+            match self.write(setting) {
+                Err(e) if e.is_errno(Errno::EINVAL) => refused.push(setting),
+                other => other?,
+            }
+        }
+        refused.into_iter().try_for_each(|setting| self.write(setting))
+    }
+
+    fn write(&mut self, setting: &Setting) -> Result<()> {
+        let before = self.cgroup.before(setting);
+        self.cgroup.write(setting)?;
+        self.before.extend(before);
+        Ok(())
+    }
+}
+
+/// The value that puts back what a file shows, where `written` is about to be
+/// written; `None` for files that show something else than they take.
+fn value_before(written: &Setting, text: &str) -> Option<String> {
+    if !written.is_keyed() {
+        let mut lines = text.lines();
+        let line = lines.next().unwrap_or_default();
+        let is_value = lines.next().is_none() && written.file != "cgroup.subtree_control";
+        return is_value.then(|| line.to_owned());
+    }
+    let first = written.value.split_ascii_whitespace().next().unwrap_or_default();
+    // `300` and `default 300` are the same to files of weights
+    let is_key = first.contains(':') || !written.file.starts_with("io.");
+    let key = if is_key { first } else { "default" };
+    let has_key = |line: &&str| line.split_ascii_whitespace().next() == Some(key);
+    if let Some(line) = text.lines().find(has_key) {
+        return Some(line.trim_end().to_owned());
+    }
+    match written.file.as_ref() {
+        "io.max" => Some(format!("{key} rbps=max wbps=max riops=max wiops=max")),
+        "io.weight" | "io.bfq.weight" => Some(format!("{key} default")),
+        "io.latency" => Some(format!("{key} target=0")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_shows_is_what_puts_it_back() {
+        for (file, value, text, before) in [
+            ("memory.max", "4096", "max\n", Some("max")),
+            ("cpu.max", "5000 100000", "max 100000\n", Some("max 100000")),
+            ("cpuset.cpus", "0", "\n", Some("")),
+            ("memory.reclaim", "4096", "", Some("")),
+            ("cgroup.subtree_control", "+pids", "memory\n", None),
+            ("memory.stat", "1", "anon 0\nfile 0\n", None),
+            (
+                "io.max",
+                "8:0 rbps=9",
+                "8:16 rbps=1 wbps=max riops=max wiops=max\n8:0 rbps=2 wbps=3 riops=max wiops=max\n",
+                Some("8:0 rbps=2 wbps=3 riops=max wiops=max"),
+            ),
+            ("io.max", "8:0 rbps=9", "", Some("8:0 rbps=max wbps=max riops=max wiops=max")),
+            ("io.weight", "300", "default 100\n8:0 200\n", Some("default 100")),
+            ("io.weight", "default 300", "default 100\n", Some("default 100")),
+            ("io.bfq.weight", "8:16 300", "default 100\n8:0 200\n", Some("8:16 default")),
+            ("io.latency", "8:0 target=5", "", Some("8:0 target=0")),
+            (
+                "rdma.max",
+                "mlx hca_handle=3",
+                "mlx hca_handle=max hca_object=7\n",
+                Some("mlx hca_handle=max hca_object=7"),
+            ),
+            ("misc.max", "sev 3", "sev max\nsev_es 4\n", Some("sev max")),
+            ("misc.max", "tdx 3", "sev max\n", None),
+        ] {
+            let setting = Setting::new(file, value, "");
+            assert_eq!(value_before(&setting, text).as_deref(), before, "{file} {value}");
+        }
+    }
+}
