@@ -22,6 +22,7 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(e.use_stderr()));
         }
     };
+    let failure = commands::failure_code(&cli);
     match commands::run(cli) {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(e) => {
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
             {
                 eprintln!("tare: {}", one_line(&format!("{e:#}")));
             }
-            ExitCode::from(1)
+            ExitCode::from(failure)
         }
     }
 }

@@ -4,6 +4,7 @@
 mod create;
 mod delete;
 mod doctor;
+mod exec;
 mod features;
 mod from_image;
 mod image;
@@ -50,6 +51,12 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
     result
 }
 
+/// The exit code of a command that fails: callers of `exec` take 1 for the code of
+/// its process.
+pub fn failure_code(cli: &Cli) -> u8 {
+    if matches!(cli.command, Some(Command::Exec(_))) { 255 } else { 1 }
+}
+
 /// Prints what callers parse: the name, the word `version` and the version, then
 /// the specification's.
 ///
@@ -69,6 +76,7 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::Create(args) => (format!("create {}", args.id), done(create::run(global, &args))),
         Command::Start(args) => (format!("start {}", args.id), done(start::run(global, &args))),
         Command::Run(args) => (format!("run {}", args.create.id), run::run(global, &args)),
+        Command::Exec(args) => (format!("exec {}", args.id), exec::run(global, &args)),
         Command::State(args) => (format!("state {}", args.id), done(state::run(global, &args))),
         Command::Kill(args) => (format!("kill {}", args.id), done(kill::run(global, &args))),
         Command::Delete(args) => (format!("delete {}", args.id), done(delete::run(global, &args))),

@@ -1,4 +1,4 @@
-//! The life of a container: create, start, state, kill, delete, run.
+//! The life of a container: create, start, exec, state, kill, delete, run.
 //!
 //! Only `create` reads a configuration. Everything later lives from the
 //! [`Record`] in the state directory, and from the process itself: a status is
@@ -8,6 +8,7 @@ mod activation;
 mod agent;
 mod create;
 mod delete;
+mod exec;
 mod foreground;
 mod id;
 mod kill;
@@ -24,6 +25,7 @@ mod terminal;
 pub use activation::Activation;
 pub use create::{Console, CreateArgs, Created, Running, create};
 pub use delete::delete;
+pub use exec::{ExecArgs, ExecWords, exec};
 pub use foreground::{Signals, wait};
 pub use id::ContainerId;
 pub use kill::{kill, parse_signal};

@@ -46,7 +46,6 @@ impl Reserved {
                 scratch,
                 cgroup_was_there: false,
                 rdt_groups: Vec::new(),
-                exec_affinity: None,
             })?;
         }
         Ok(reserved)
