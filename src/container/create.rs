@@ -323,10 +323,8 @@ fn steps(
         listener,
     })?);
     undo.poststop = Some(record.clone());
-    if let Some(process) = args.spec.process() {
-        // while init is busy
-        Kept::new(process, plan, args.options).save(undo.entry.dir())?;
-    }
+    // while init is busy
+    Kept::new(args.spec, plan, args.options).save(undo.entry.dir())?;
     if let Some(group) = &group {
         group.enter(spawned.pid())?;
     }
@@ -346,17 +344,22 @@ fn steps(
     }
     spawned.serve(plan, id_maps, |pid| run_hooks(plan, pid))?;
     record.init = Some(InitProcess::of(spawned.pid())?);
+    send_descriptors(args, spawned)?;
+    undo.entry.save(&record)?;
+    if let Some(path) = args.pid_file {
+        write_pid_file(path, spawned.pid())?;
+    }
+    Ok(record)
+}
+
+fn send_descriptors(args: &CreateArgs<'_>, spawned: &Spawned) -> Result<()> {
     if let (Console::Socket(path), Some(master)) = (&args.console, spawned.console()) {
         terminal::send_master(path, master)?;
     }
     if let Some(path) = args.pidfd_socket {
         terminal::send_pidfd(path, "standard", spawned.pidfd())?;
     }
-    undo.entry.save(&record)?;
-    if let Some(path) = args.pid_file {
-        write_pid_file(path, spawned.pid())?;
-    }
-    Ok(record)
+    Ok(())
 }
 
 /// Whether a cgroup is there. Who can't tell must not go on: what is taken for

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -53,7 +53,7 @@ struct Filter {
 }
 
 impl Kept {
-    pub(in crate::container) fn new(process: &Process, plan: &Plan, options: Options) -> Self {
+    pub(in crate::container) fn new(spec: &Spec, plan: &Plan, options: Options) -> Self {
         let namespaces = &plan.namespaces;
         let joined = namespaces.join.iter().map(|join| join.kind);
         let mut kinds = joined.fold(namespaces.new_flags(), |all, kind| all | kind);
@@ -63,7 +63,7 @@ impl Kept {
             kinds.contains(CloneFlags::CLONE_NEWUSER) || is_capable() && !caller().capable,
         );
         Kept {
-            process: process.clone(),
+            process: spec.process().clone().unwrap_or_default(),
             namespaces: kinds.bits(),
             in_chroot: !namespaces.makes(CloneFlags::CLONE_NEWNS),
             no_new_keyring: options.no_new_keyring,

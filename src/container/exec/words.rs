@@ -124,7 +124,7 @@ fn from_file(path: &std::path::Path, kept: &Kept) -> Result<Process> {
         process.set_oom_score_adj(own.oom_score_adj());
     }
     if process.io_priority().is_none() {
-        process.set_io_priority(own.io_priority().clone());
+        process.set_io_priority(*own.io_priority());
     }
     if process.scheduler().is_none() {
         process.set_scheduler(own.scheduler().clone());
