@@ -107,7 +107,8 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
 }
 
 fn not_created() -> Error {
-    Error::new(ErrorKind::State, "cannot exec in a container that is not created yet")
+    Error::new(ErrorKind::State, phrase::NOT_RUNNING)
+        .step("cannot exec in a container that is being created or deleted")
 }
 
 fn stopped() -> Error {
