@@ -21,6 +21,8 @@ mod support;
 mod cpu;
 #[path = "limits/delegated.rs"]
 mod delegated;
+#[path = "limits/exec.rs"]
+mod exec;
 #[path = "limits/io.rs"]
 mod io;
 #[path = "limits/memory.rs"]

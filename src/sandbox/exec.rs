@@ -123,6 +123,7 @@ pub fn spawn_exec(args: ExecArgs<'_>) -> Result<Spawned> {
             // children only are moved into a pid namespace; this process makes no
             // other one
             join(target.pidfd, pids)?;
+            process.joins -= pids;
         }
         clone_child(how, move || main(process)).map_err(|e| explain_birth(e.into()))
     } else {

@@ -122,6 +122,7 @@ pub(super) fn explain_clone(e: Error) -> Error {
              caller: systemd-run --user --scope starts a command in a place of the user's own",
         ),
         Some(Errno::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
+        Some(Errno::EAGAIN) => Some("pids.max of the cgroup or of one above it is reached"),
         Some(Errno::EBUSY) => Some("the cgroup has controllers enabled for its children"),
         Some(Errno::EOPNOTSUPP) => {
             Some("the cgroup is threaded or below such a one (cgroup.type), and takes no process")

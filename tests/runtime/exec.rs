@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::PermissionsExt;
 
 use nix::libc;
@@ -532,9 +532,12 @@ fn nobody_inside_looks_into_the_runtimes_copy() {
     let output = c.exec(&[], &words).run();
     assert_eq!(output.stdout, "EACCES\n".repeat(5), "{output:#?}");
     // now it is its turn
+    let mut accepted = Vec::new();
     for _ in 0..2 {
         assert!(is_readable(&server, timeout()));
-        nix::sys::socket::accept(server.as_raw_fd()).map(|fd| unsafe { libc::close(fd) }).unwrap();
+        let fd = nix::sys::socket::accept(server.as_raw_fd()).unwrap();
+        // SAFETY: the kernel has just given it to us.
+        accepted.push(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) });
     }
     running.wait().ends_with_code(6);
     assert!(is_alive(c.pid()));
