@@ -4,7 +4,7 @@
 use std::ffi::CString;
 
 use crate::error::{Error, Result};
-use crate::spec::Plan;
+use crate::spec::ProcessPlan;
 use crate::sys::process::is_inherited;
 
 /// Most descriptors that can be passed on.
@@ -50,11 +50,11 @@ impl Activation {
     }
 
     /// Tells the program of them. Its own pid is added right before its execve.
-    pub(super) fn tell(&self, plan: &mut Plan) {
+    pub(super) fn tell(&self, plan: &mut ProcessPlan) {
         if self.fds == 0 {
             return;
         }
-        let env = &mut plan.process.env;
+        let env = &mut plan.env;
         env.retain(|entry| !entry.as_bytes().starts_with(b"LISTEN_"));
         env.extend(CString::new(format!("LISTEN_FDS={}", self.fds)));
         if let Some(names) = &self.names {

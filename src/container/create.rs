@@ -13,6 +13,7 @@ use oci_spec::runtime::Spec;
 
 use super::activation::Activation;
 use super::agent::Agent;
+use super::exec::Kept;
 use super::id::ContainerId;
 use super::notify::{self, Listener, NotifySocket};
 use super::place::Place;
@@ -62,6 +63,8 @@ pub struct CreateArgs<'a> {
     pub options: Options,
     /// A file for init's pid.
     pub pid_file: Option<&'a Path>,
+    /// Who gets a pidfd of init: a Unix socket.
+    pub pidfd_socket: Option<&'a Path>,
     /// A detached mount in place of the rootfs directory.
     pub rootfs: Option<OwnedFd>,
     /// The id, if it is taken already.
@@ -97,7 +100,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
     let mut plan =
         Plan::resolve(args.spec, ResolveArgs { id: args.id.as_str(), bundle: args.bundle })?;
     args.options.listen_fds = args.activation.fds;
-    args.activation.tell(&mut plan);
+    args.activation.tell(&mut plan.process);
     if let Some(manager) = &args.notify {
         manager.share(&mut plan, &args.store.path_of(args.id));
     }
@@ -237,7 +240,7 @@ fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
     check_fds(args.options)
 }
 
-fn check_fds(options: Options) -> Result<()> {
+pub(super) fn check_fds(options: Options) -> Result<()> {
     for fd in 3..options.first_closed_fd() {
         if !crate::sys::process::is_inherited(i32::try_from(fd).unwrap_or(-1)) {
             let who = match fd < 3 + options.listen_fds {
@@ -326,6 +329,8 @@ fn steps(
         listener,
     })?);
     undo.poststop = Some(record.clone());
+    // while init is busy
+    Kept::new(args.spec, plan, args.options).save(undo.entry.dir())?;
     if let Some(group) = &group {
         group.enter(spawned.pid())?;
     }
@@ -345,9 +350,7 @@ fn steps(
     }
     spawned.serve(plan, id_maps, |pid| run_hooks(plan, pid))?;
     record.init = Some(InitProcess::of(spawned.pid())?);
-    if let (Console::Socket(path), Some(master)) = (&args.console, spawned.console()) {
-        terminal::send_master(path, master)?;
-    }
+    send_descriptors(args, spawned)?;
     undo.entry.save(&record)?;
     if let Some(path) = args.pid_file {
         write_pid_file(path, spawned.pid())?;
@@ -370,6 +373,16 @@ fn share_root(
     undo.shared_root = Some(root);
     undo.entry.save(record)?;
     args.rootfs = Some(detached.attach()?);
+    Ok(())
+}
+
+fn send_descriptors(args: &CreateArgs<'_>, spawned: &Spawned) -> Result<()> {
+    if let (Console::Socket(path), Some(master)) = (&args.console, spawned.console()) {
+        terminal::send_master(path, master)?;
+    }
+    if let Some(path) = args.pidfd_socket {
+        terminal::send_pidfd(path, "standard", spawned.pidfd())?;
+    }
     Ok(())
 }
 
@@ -403,7 +416,6 @@ fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         resources: spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default(),
         rdt_group: None,
         rdt_groups: Vec::new(),
-        exec_affinity: plan.scheduling.exec_affinity.clone(),
         shared_root: None,
     }
 }
@@ -423,7 +435,7 @@ fn run_hooks(plan: &Plan, pid: Pid) -> Result<()> {
 
 /// Written under another name and renamed: conmon reads it as soon as it is
 /// there.
-fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
+pub(super) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
     let step = || format!("--pid-file {}", path.display());
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| Error::invalid("is not the name of a file").step(step()))?;
@@ -459,7 +471,8 @@ impl Created {
     /// dead then, and its state still there: see [`Created::destroy`].
     pub fn start(&self) -> Result<()> {
         let pid = self.spawned.pid().as_raw();
-        let pass_on = self.agent.as_ref().map(|a| move |fd| a.pass_on(&self.record, pid, &fd));
+        let pass_on =
+            self.agent.as_ref().map(|a| move |fd| a.pass_on(&self.record, "created", pid, &fd));
         self.spawned.start(pass_on).map_err(|e| self.record.explain(e))?;
         start::run_poststart(&self.record, self.spawned.pid().as_raw())
     }

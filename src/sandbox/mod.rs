@@ -7,6 +7,7 @@
 mod clocks;
 mod console;
 mod devices;
+pub mod exec;
 pub(crate) mod hooks;
 pub mod idmap;
 mod init;
@@ -22,6 +23,7 @@ mod reaper;
 mod rootfs;
 mod scheduling;
 mod spawn;
+mod task;
 pub mod userns;
 
 pub(crate) use protocol::{Channel, Started};

@@ -21,7 +21,7 @@ use super::mounts;
 use super::nodes;
 use super::protocol::{Channel, Message, Started};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spec::{MountKind, Plan, namespace_name};
+use crate::spec::{MountKind, Plan, ProcessPlan, namespace_name};
 use crate::sys::caller::caller;
 use crate::sys::mount;
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
@@ -71,9 +71,9 @@ pub struct SpawnArgs<'a> {
 /// A container's init that has not run its program yet.
 #[derive(Debug)]
 pub struct Spawned {
-    channel: Channel,
-    child: Child,
-    console: Option<OwnedFd>,
+    pub(super) channel: Channel,
+    pub(super) child: Child,
+    pub(super) console: Option<OwnedFd>,
 }
 
 /// Makes the container's init.
@@ -113,15 +113,17 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
     Ok(Spawned { channel: ours, child: result?, console: None })
 }
 
-fn explain_clone(e: Error) -> Error {
+pub(super) fn explain_clone(e: Error) -> Error {
     let hint = match e.raw_errno() {
         Some(Errno::EPERM) => {
             Some("new namespaces need root; a user namespace, that the system gives it to users")
         }
         Some(Errno::EACCES) => Some(
-            "cgroup.procs has to be writable in the cgroup, and in the one above both it and the caller",
+            "cgroup.procs has to be writable in the cgroup, and in the one above both it and the \
+             caller: systemd-run --user --scope starts a command in a place of the user's own",
         ),
         Some(Errno::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
+        Some(Errno::EAGAIN) => Some("pids.max of the cgroup or of one above it is reached"),
         Some(Errno::EBUSY) => Some("the cgroup has controllers enabled for its children"),
         Some(Errno::EOPNOTSUPP) => {
             Some("the cgroup is threaded or below such a one (cgroup.type), and takes no process")
@@ -173,16 +175,21 @@ fn in_pid_namespace<T>(namespace: Option<&Join>, clone: impl FnOnce() -> Result<
 /// joined one gives its powers only to who is in it already.
 fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
     let helper_how = CloneHow { namespaces: CloneFlags::empty(), ..how };
-    let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
-    let helper = clone_child(helper_how, move || {
+    by_helper(helper_how, move || {
         // as in init: it is about to be seen from inside
-        let scored = init::set_own_oom_score_adj(init.plan);
+        let scored = init::set_own_oom_score_adj(init.plan.process.oom_score_adj);
         let closed = nix::sys::prctl::set_dumpable(false).step(|| "close the helper to others");
-        let joined = scored.and(closed).and_then(|()| join_all(how.namespaces, &mut init.joins));
-        let moved = joined.and_then(|()| {
-            let how = CloneHow { namespaces: how.namespaces, sibling: true, ..CloneHow::default() };
-            let child =
-                clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))?;
+        scored.and(closed).and_then(|()| join_all(how.namespaces, &mut init.joins))?;
+        let how = CloneHow { namespaces: how.namespaces, sibling: true, ..CloneHow::default() };
+        clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))
+    })
+}
+
+/// Has a helper make a child as its own sibling; the helper ends.
+pub(super) fn by_helper(how: CloneHow<'_>, make: impl FnOnce() -> Result<Child>) -> Result<Child> {
+    let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
+    let helper = clone_child(how, move || {
+        let moved = make().and_then(|child| {
             theirs.send_with(&Message::Moved(child.pid.as_raw()), Some(child.pidfd.as_fd()))
         });
         if let Err(error) = moved {
@@ -271,7 +278,7 @@ impl Spawned {
                     self.channel.send_with(&Message::Go, Some(node.as_fd()))?;
                 }
                 Message::RaiseLimits => {
-                    self.raise_limits(plan)?;
+                    self.raise_limits(&plan.process)?;
                     self.channel.send(&Message::Go)?;
                 }
                 Message::Console => self.console = fd,
@@ -313,9 +320,9 @@ impl Spawned {
     }
 
     /// Sets the limits that init may not raise in its user namespace.
-    fn raise_limits(&self, plan: &Plan) -> Result<()> {
+    pub(super) fn raise_limits(&self, plan: &ProcessPlan) -> Result<()> {
         let pid = self.pid();
-        for limit in &plan.process.rlimits {
+        for limit in &plan.rlimits {
             let resource = i32::try_from(limit.resource as u32).unwrap_or(-1);
             process::set_rlimit(pid, resource, limit.soft, limit.hard).map_err(|e| {
                 let e = Error::from(e).step(format!(

@@ -62,7 +62,7 @@ pub fn own_maps() -> Result<(Vec<IdMapping>, Vec<IdMapping>)> {
     maps_of("self")
 }
 
-/// The maps of a process' user namespace, as seen from here.
+/// The maps of a process' user namespace, as seen from here: by its pid, or `self`.
 ///
 /// # Errors
 /// They can't be read.
