@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, getcwd, getpid, setsid};
 
-use super::hooks::{self, HookState};
+use super::hooks::{self, HookState, OutputFiles, Runner};
 use super::path::{Missing, ensure};
 use super::privileges::Groups;
 use super::protocol::{Channel, Message};
@@ -47,6 +47,8 @@ pub(super) struct Init<'a> {
     pub(super) cgroup: Option<&'a Path>,
     /// Namespaces to join that were not joined before the clone.
     pub(super) joins: Vec<Join>,
+    /// Where its hooks write to.
+    pub(super) hook_output: OutputFiles,
 }
 
 /// The whole life of init. An error goes to the runtime, then init ends.
@@ -102,7 +104,7 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     if let Some(listener) = init.listener.take() {
         *report = Some(wait_for_start(&listener)?);
     }
-    hooks::run("startContainer", &plan.hooks.start_container, &state(plan, "created"))?;
+    runner(init, "created", &env).run(&plan.hooks.start_container)?;
     for fd in 3..init.options.first_closed_fd() {
         process::pass_on(RawFd::try_from(fd).unwrap_or(-1)).step(|| "--preserve-fds")?;
     }
@@ -167,6 +169,7 @@ fn close_what_is_not_ours(init: &Init<'_>) -> Result<()> {
     let mut keep: Vec<RawFd> = init.joins.iter().map(|join| join.fd.as_raw_fd()).collect();
     keep.push(init.channel.as_fd().as_raw_fd());
     keep.extend(init.listener.iter().chain(&init.rootfs).map(AsRawFd::as_raw_fd));
+    keep.extend(init.hook_output.iter().map(AsRawFd::as_raw_fd));
     let first = RawFd::try_from(init.options.first_closed_fd()).unwrap_or(RawFd::MAX);
     process::close_all_but(first, &keep).step(|| "close the runtime's descriptors: close_range")?;
     // what is preserved is opened up again right before execve
@@ -260,7 +263,22 @@ fn run_create_hooks(init: &Init<'_>) -> Result<()> {
     if !all.prestart.is_empty() || !all.create_runtime.is_empty() {
         init.channel.ask(&Message::RunHooks)?;
     }
-    hooks::run("createContainer", &all.create_container, &state(init.plan, "creating"))
+    // nothing of the runtime's environment for who looks in from a joined
+    // namespace
+    let mut runner = runner(init, "creating", &[]);
+    runner.directory = Some(&init.plan.bundle);
+    runner.run(&all.create_container)
+}
+
+fn runner<'a>(init: &'a Init<'_>, status: &'a str, env: &[CString]) -> Runner<'a> {
+    Runner {
+        state: state(init.plan, status),
+        env: env.to_vec(),
+        directory: None,
+        output: &init.hook_output,
+        // the runtime ends init, and the kernel its hook
+        interrupts: None,
+    }
 }
 
 fn state<'a>(plan: &'a Plan, status: &'a str) -> HookState<'a> {

@@ -7,9 +7,11 @@
 mod clocks;
 mod console;
 mod devices;
+mod hook_process;
 pub(crate) mod hooks;
 pub mod idmap;
 mod init;
+mod interrupts;
 pub(crate) mod labels;
 mod mounts;
 pub(crate) mod netdevices;
@@ -23,5 +25,6 @@ mod scheduling;
 mod spawn;
 pub mod userns;
 
+pub(crate) use interrupts::Interrupts;
 pub(crate) use protocol::{Channel, Started};
 pub use spawn::{Options, SpawnArgs, Spawned, spawn};

@@ -104,11 +104,17 @@ impl ProcessPlan {
         let groups = user.additional_gids().clone().unwrap_or_default();
         check_id("process.user.uid", user.uid())?;
         check_id("process.user.gid", user.gid())?;
-        groups.iter().try_for_each(|g| check_id("process.user.additionalGids", *g))?;
+        for (at, group) in groups.iter().enumerate() {
+            check_id(&format!("process.user.additionalGids[{at}]"), *group)?;
+        }
         if !process.cwd().is_absolute() {
-            let cwd = process.cwd().display();
+            let cwd = process.cwd();
             return Err(Error::invalid(format!("process.cwd: {cwd:?} is not an absolute path")));
         }
+        if process.cwd().as_os_str().as_encoded_bytes().contains(&0) {
+            return Err(Error::invalid("process.cwd: has a NUL byte inside"));
+        }
+        let terminal = process.terminal().unwrap_or(false);
         Ok(ProcessPlan {
             args: args(process)?,
             env: env(process)?,
@@ -121,8 +127,9 @@ impl ProcessPlan {
             rlimits: rlimits(process)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: oom_score_adj(process)?,
-            terminal: process.terminal().unwrap_or(false),
-            console_size: console_size(process)?,
+            terminal,
+            // without a terminal it means nothing, whatever it is
+            console_size: if terminal { console_size(process)? } else { None },
         })
     }
 
@@ -240,14 +247,16 @@ pub(super) fn capability(name: &str) -> Option<caps::Capability> {
 
 fn rlimits(process: &Process) -> Result<Vec<RlimitPlan>> {
     let mut plans: Vec<RlimitPlan> = Vec::new();
-    for limit in process.rlimits().as_deref().unwrap_or_default() {
+    for (at, limit) in process.rlimits().iter().flatten().enumerate() {
         let resource = resource_of(limit.typ())?;
         if plans.iter().any(|p| p.resource == resource) {
-            return Err(Error::invalid(format!("process.rlimits: {resource:?} is there twice")));
+            return Err(Error::invalid(format!(
+                "process.rlimits[{at}].type: {resource:?} is there twice"
+            )));
         }
         if limit.soft() > limit.hard() {
             return Err(Error::invalid(format!(
-                "process.rlimits: {resource:?}: soft {} is over hard {}",
+                "process.rlimits[{at}].soft: {} is over hard, {}, for {resource:?}",
                 limit.soft(),
                 limit.hard()
             )));
