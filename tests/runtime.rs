@@ -25,6 +25,8 @@ mod crash;
 mod errors;
 #[path = "runtime/features.rs"]
 mod features;
+#[path = "runtime/fields.rs"]
+mod fields;
 #[path = "runtime/hook_failures.rs"]
 mod hook_failures;
 #[path = "runtime/hooks.rs"]

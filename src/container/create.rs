@@ -206,7 +206,7 @@ fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
     match (&args.console, plan.process.terminal) {
         (Console::None, true) => {
             return Err(Error::invalid(
-                "process.terminal is true: give --console-socket, or run in the foreground",
+                "process.terminal: is true: give --console-socket, or run in the foreground",
             ));
         }
         (Console::Socket(_), false) => {

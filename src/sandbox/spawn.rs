@@ -146,7 +146,8 @@ fn explain_clone(e: Error) -> Error {
 fn open_joins(plan: &Plan) -> Result<Vec<Join>> {
     let mut joins = Vec::new();
     for join in &plan.namespaces.join {
-        let step = || format!("{} namespace {}", namespace_name(join.kind), join.path.display());
+        let kind = namespace_name(join.kind);
+        let step = || format!("linux.namespaces: {kind}: {}", join.path.display());
         let fd = open(&join.path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).step(step)?;
         match process::namespace_kind(fd.as_fd()) {
             Ok(kind) if kind == join.kind => joins.push(Join { kind: join.kind, fd }),

@@ -74,6 +74,9 @@ pub(super) fn devices(linux: Option<&Linux>) -> Result<Vec<DevicePlan>> {
 
 fn device_plan(field: &str, device: &LinuxDevice) -> Result<DevicePlan> {
     let path = inside(&format!("{field}.path"), device.path())?;
+    if path == Path::new("/") {
+        return Err(Error::invalid(format!("{field}.path: {path:?} is no place for a node")));
+    }
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
         LinuxDeviceType::B => SFlag::S_IFBLK,

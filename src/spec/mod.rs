@@ -96,10 +96,14 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
     let spec: Spec = match crate::json::parse(bytes) {
         Ok(spec) => spec,
-        Err(e) => match spelling::corrected(bytes) {
-            Some(bytes) => crate::json::parse(&bytes)?,
-            None => return Err(e),
-        },
+        Err(e) => {
+            spelling::check(bytes)?;
+            let again = match spelling::corrected(bytes) {
+                Some(bytes) => crate::json::parse(&bytes),
+                None => Err(e),
+            };
+            again.map_err(spelling::of_the_specification)?
+        }
     };
     check_version(spec.version())?;
     presence::check(&spec, bytes)?;

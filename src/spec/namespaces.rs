@@ -83,6 +83,11 @@ impl NamespacePlan {
                             "linux.namespaces[{at}].path: {path:?} is not an absolute path"
                         )));
                     }
+                    if path.as_os_str().as_encoded_bytes().contains(&0) {
+                        return Err(Error::invalid(format!(
+                            "linux.namespaces[{at}].path: has a NUL byte inside"
+                        )));
+                    }
                     plan.join.push(JoinPlan { kind, path: path.clone() });
                 }
                 _ => new |= kind,

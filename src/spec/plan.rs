@@ -187,6 +187,9 @@ fn rootfs(spec: &Spec, bundle: &Path) -> Result<RootfsPlan> {
     if root.path().as_os_str().is_empty() {
         return Err(Error::invalid("root.path: is empty"));
     }
+    if root.path().as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(Error::invalid("root.path: has a NUL byte inside"));
+    }
     Ok(RootfsPlan {
         path: bundle.join(root.path()),
         readonly: root.readonly().unwrap_or(false),
