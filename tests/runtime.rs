@@ -17,6 +17,8 @@
 mod engine_profile;
 mod support;
 
+#[path = "runtime/annotations.rs"]
+mod annotations;
 #[path = "runtime/cgroups.rs"]
 mod cgroups;
 #[path = "runtime/crash.rs"]
@@ -33,6 +35,8 @@ mod hook_failures;
 mod hooks;
 #[path = "runtime/init.rs"]
 mod init;
+#[path = "runtime/inside.rs"]
+mod inside;
 #[path = "runtime/labels.rs"]
 mod labels;
 #[path = "runtime/lifecycle.rs"]
