@@ -21,14 +21,15 @@ use super::rdt;
 use super::record::{InitProcess, Record};
 use super::reserve::{Reserved, remove_scratch};
 use super::shared_root::SharedRoot;
+use super::start::hook_state;
 use super::store::{Entry, Lock, Store};
 use super::{start, terminal};
 use crate::cgroup::{Cgroup, CgroupRecord, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sandbox::hooks::{self, HookState};
+use crate::sandbox::hooks;
 use crate::sandbox::idmap::IdMaps;
 use crate::sandbox::netdevices::{self, Moved};
-use crate::sandbox::{Options, SpawnArgs, Spawned, spawn};
+use crate::sandbox::{Interrupts, Options, SpawnArgs, Spawned, spawn};
 use crate::spec::{Plan, ResolveArgs, rootless};
 use crate::sys::caller::{caller, is_capable};
 
@@ -89,6 +90,7 @@ pub struct Created {
     listener: Option<Listener>,
     /// Who answers system calls, if init is not to wait for `start`.
     agent: Option<Agent>,
+    has_start_hooks: bool,
 }
 
 /// Creates a container.
@@ -133,7 +135,8 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
             let listener = undo.listener.take();
             // else `start` connects again: who answers may serve one at a time
             let agent = agent.filter(|_| !args.starts_later);
-            Ok(Created { spawned, entry, lock, record, listener, agent })
+            let has_start_hooks = !plan.hooks.start_container.is_empty();
+            Ok(Created { spawned, entry, lock, record, listener, agent, has_start_hooks })
         }
         Err(e) => {
             let e = match &undo.cgroup {
@@ -210,7 +213,7 @@ fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
     match (&args.console, plan.process.terminal) {
         (Console::None, true) => {
             return Err(Error::invalid(
-                "process.terminal is true: give --console-socket, or run in the foreground",
+                "process.terminal: is true: give --console-socket, or run in the foreground",
             ));
         }
         (Console::Socket(_), false) => {
@@ -336,7 +339,7 @@ fn steps(
     }
     undo.devices = netdevices::move_in(plan, spawned.pid()).map_err(|e| {
         // who has died has no namespaces: the reason is init's
-        let own = spawned.has_ended().then(|| spawned.serve(plan, id_maps, |_| Ok(())));
+        let own = spawned.has_ended().then(|| spawned.serve(plan, id_maps, None, |_| Ok(())));
         own.and_then(Result::err).unwrap_or(e)
     })?;
     if let (Some(program), Some(cgroup), true) =
@@ -348,9 +351,9 @@ fn steps(
         // hook runs before `serve`
         cgroup.attach_devices(program)?;
     }
-    spawned.serve(plan, id_maps, |pid| run_hooks(plan, pid))?;
+    serve(spawned, plan, id_maps, &record)?;
     record.init = Some(InitProcess::of(spawned.pid())?);
-    send_descriptors(args, spawned)?;
+    send_descriptors(args, plan, spawned)?;
     undo.entry.save(&record)?;
     if let Some(path) = args.pid_file {
         write_pid_file(path, spawned.pid())?;
@@ -376,12 +379,16 @@ fn share_root(
     Ok(())
 }
 
-fn send_descriptors(args: &CreateArgs<'_>, spawned: &Spawned) -> Result<()> {
+/// Gives others what they wait for.
+fn send_descriptors(args: &CreateArgs<'_>, plan: &Plan, spawned: &Spawned) -> Result<()> {
     if let (Console::Socket(path), Some(master)) = (&args.console, spawned.console()) {
         terminal::send_master(path, master)?;
     }
     if let Some(path) = args.pidfd_socket {
         terminal::send_pidfd(path, "standard", spawned.pidfd())?;
+    }
+    if let Some(path) = &plan.asked.pidfd_receiver {
+        terminal::send_pidfd_as_asked(path, spawned.pidfd())?;
     }
     Ok(())
 }
@@ -420,17 +427,22 @@ fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
     }
 }
 
-fn run_hooks(plan: &Plan, pid: Pid) -> Result<()> {
-    let state = HookState {
-        oci_version: crate::spec::OCI_VERSION,
-        id: &plan.id,
-        status: "creating",
-        pid: pid.as_raw(),
-        bundle: &plan.bundle,
-        annotations: &plan.annotations,
-    };
-    hooks::run("prestart", &plan.hooks.prestart, &state)?;
-    hooks::run("createRuntime", &plan.hooks.create_runtime, &state)
+/// Serves init, and runs the hooks that are due meanwhile.
+fn serve(
+    spawned: &mut Spawned,
+    plan: &Plan,
+    id_maps: Option<&IdMaps>,
+    record: &Record,
+) -> Result<()> {
+    if !plan.hooks.in_create() {
+        return spawned.serve(plan, id_maps, None, |_| Ok(()));
+    }
+    let interrupts = Interrupts::watch()?;
+    spawned.serve(plan, id_maps, Some(&interrupts), |pid| {
+        let state = || hook_state(record, "creating", pid.as_raw());
+        hooks::run_outside(&plan.hooks.prestart, state(), &interrupts)?;
+        hooks::run_outside(&plan.hooks.create_runtime, state(), &interrupts)
+    })
 }
 
 /// Written under another name and renamed: conmon reads it as soon as it is
@@ -473,7 +485,9 @@ impl Created {
         let pid = self.spawned.pid().as_raw();
         let pass_on =
             self.agent.as_ref().map(|a| move |fd| a.pass_on(&self.record, "created", pid, &fd));
-        self.spawned.start(pass_on).map_err(|e| self.record.explain(e))?;
+        let interrupts = self.has_start_hooks.then(Interrupts::watch).transpose()?;
+        self.spawned.start(pass_on, interrupts.as_ref()).map_err(|e| self.record.explain(e))?;
+        drop(interrupts);
         start::run_poststart(&self.record, self.spawned.pid().as_raw())
     }
 
@@ -490,7 +504,7 @@ impl Created {
 
     /// Gives the lock back, so that other commands can have the container.
     pub fn unlock(self) -> Running {
-        let Created { spawned, entry, record, listener, lock: _, agent: _ } = self;
+        let Created { spawned, entry, record, listener, .. } = self;
         Running { spawned, entry, record, listener }
     }
 }

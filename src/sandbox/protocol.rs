@@ -34,6 +34,7 @@ use nix::sys::socket::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::interrupts::Interrupts;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::uninterrupted;
 
@@ -150,14 +151,15 @@ impl Channel {
     /// or says why not, and passes on the listener of its filter.
     ///
     /// # Errors
-    /// Init can't be heard, or `pass_on` fails: whether its program runs is not
-    /// known.
+    /// Init can't be heard, `pass_on` fails, or a signal has come: whether its
+    /// program runs is not known.
     pub(crate) fn await_execve(
         &self,
         pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
+        interrupts: Option<&Interrupts>,
     ) -> Result<Started> {
         let died = "the container's init died before its program ran";
-        self.serve_until_execve(pass_on, died, |_, _| {
+        self.serve_until_execve(pass_on, interrupts, died, |_, _| {
             Err(Error::new(ErrorKind::System, "init spoke out of turn"))
         })
     }
@@ -170,11 +172,15 @@ impl Channel {
     pub(crate) fn serve_until_execve(
         &self,
         mut pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
+        interrupts: Option<&Interrupts>,
         died: &str,
         mut serve: impl FnMut(Message, Option<OwnedFd>) -> Result<()>,
     ) -> Result<Started> {
         let mut executing = false;
         loop {
+            if let Some(interrupts) = interrupts {
+                interrupts.wait_for(self.socket.as_fd())?;
+            }
             match self.receive()? {
                 None if executing && pass_on.is_none() => return Ok(Started::Executed),
                 None => return Ok(Started::Failed(Error::new(ErrorKind::State, died))),

@@ -15,8 +15,10 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, dup3};
 
+use super::hooks::OutputFiles;
 use super::idmap::IdMaps;
 use super::init::{self, Init, Join};
+use super::interrupts::Interrupts;
 use super::mounts;
 use super::nodes;
 use super::protocol::{Channel, Message, Started};
@@ -94,6 +96,10 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
         _ => None,
     };
     let how = CloneHow { namespaces: new, cgroup: args.cgroup, ..CloneHow::default() };
+    let hook_output = match args.plan.hooks.in_container() {
+        true => OutputFiles::open(&args.plan.asked.hook_output)?,
+        false => OutputFiles::default(),
+    };
     let init = Init {
         plan: args.plan,
         options: args.options,
@@ -102,6 +108,7 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
         rootfs: args.rootfs,
         cgroup: args.cgroup_path,
         joins,
+        hook_output,
     };
     let result = if with_helper {
         spawn_by_helper(how, init)
@@ -142,7 +149,8 @@ pub(super) fn explain_clone(e: Error) -> Error {
 fn open_joins(plan: &Plan) -> Result<Vec<Join>> {
     let mut joins = Vec::new();
     for join in &plan.namespaces.join {
-        let step = || format!("{} namespace {}", namespace_name(join.kind), join.path.display());
+        let kind = namespace_name(join.kind);
+        let step = || format!("linux.namespaces: {kind}: {}", join.path.display());
         let fd = open(&join.path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).step(step)?;
         match process::namespace_kind(fd.as_fd()) {
             Ok(kind) if kind == join.kind => joins.push(Join { kind: join.kind, fd }),
@@ -249,14 +257,19 @@ impl Spawned {
     /// are due.
     ///
     /// # Errors
-    /// The step that failed in init, or here. Init is dead then.
-    pub fn serve(
+    /// The step that failed in init, or here; a signal that `interrupts` watches
+    /// for. Init is dead or has to be killed then.
+    pub(crate) fn serve(
         &mut self,
         plan: &Plan,
         id_maps: Option<&IdMaps>,
+        interrupts: Option<&Interrupts>,
         mut run_hooks: impl FnMut(Pid) -> Result<()>,
     ) -> Result<()> {
         loop {
+            if let Some(interrupts) = interrupts {
+                interrupts.wait_for(self.channel.as_fd())?;
+            }
             let Some((message, fd)) = self.channel.receive()? else {
                 return Err(self.unexpected_death());
             };
@@ -359,9 +372,13 @@ impl Spawned {
     ///
     /// # Errors
     /// Why the program could not be executed, in init's words.
-    pub fn start(&self, pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>) -> Result<()> {
+    pub(crate) fn start(
+        &self,
+        pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
+        interrupts: Option<&Interrupts>,
+    ) -> Result<()> {
         self.release()?;
-        match self.channel.await_execve(pass_on)? {
+        match self.channel.await_execve(pass_on, interrupts)? {
             Started::Executed => Ok(()),
             Started::Failed(error) => Err(error),
         }

@@ -394,6 +394,15 @@ pub fn fork_child(child: impl FnOnce() -> Infallible) -> SysResult<Pid> {
     Ok(Pid::from_raw(i32::try_from(pid).map_err(|_range| Errno::EOVERFLOW)?))
 }
 
+/// True when this process ignores a signal, by number.
+pub fn ignores(signal: i32) -> bool {
+    // SAFETY: an all-zero action is a valid place for the answer.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is set, and the answer's place lives through the call.
+    let ret = unsafe { libc::sigaction(signal, std::ptr::null(), std::ptr::from_mut(&mut action)) };
+    ret == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
 /// Gives a signal, by number, its default action.
 pub fn default_signal(signal: i32) -> SysResult<()> {
     // SAFETY: the default action runs no code of ours.
