@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
-use nix::unistd::{AccessFlags, faccessat};
+use nix::unistd::{AccessFlags, Pid, faccessat};
 
 use super::path;
 use crate::error::{Error, Result, Step};
@@ -113,9 +113,21 @@ impl Hierarchy {
     /// # Errors
     /// It is not below the mount.
     pub fn own_cgroup(&self) -> Result<PathBuf> {
-        let text = read_proc("/proc/self/cgroup")?;
+        self.cgroup_in("/proc/self/cgroup")
+    }
+
+    /// The cgroup of a process, relative to the mount point.
+    ///
+    /// # Errors
+    /// It is not below the mount, or there is no such process.
+    pub(super) fn cgroup_of(&self, pid: Pid) -> Result<PathBuf> {
+        self.cgroup_in(&format!("/proc/{pid}/cgroup"))
+    }
+
+    fn cgroup_in(&self, file: &str) -> Result<PathBuf> {
+        let text = read_proc(file)?;
         let own = own_line(&text)
-            .ok_or_else(|| Error::unsupported("/proc/self/cgroup has no cgroup2 line"))?;
+            .ok_or_else(|| Error::unsupported(format!("{file} has no cgroup2 line")))?;
         let table = mount_table()?;
         let root = cgroup2_mounts(&table)
             .filter(|mount| mount.point() == self.mount_point)
@@ -123,7 +135,7 @@ impl Hierarchy {
             .map_or_else(|| PathBuf::from("/"), |mount| mount.root());
         below_root(own, &root).ok_or_else(|| {
             Error::unsupported(format!(
-                "the caller's own cgroup {} is not below the cgroup2 mount at {}",
+                "{file}: the cgroup {} is not below the cgroup2 mount at {}",
                 own.display(),
                 self.mount_point.display()
             ))

@@ -22,6 +22,7 @@ pub mod hierarchy;
 pub mod limits;
 mod oom;
 pub mod path;
+pub mod systemd;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -45,7 +46,7 @@ pub use oom::OutOfMemory;
 
 /// What a later command needs to find a cgroup again, and to leave nothing
 /// behind when it removes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CgroupRecord {
     /// Its directory.
@@ -53,6 +54,9 @@ pub struct CgroupRecord {
     /// How many of the directories just above it were made for it.
     #[serde(default)]
     pub made_parents: usize,
+    /// The unit of systemd whose cgroup it is, or lies in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<systemd::Scope>,
 }
 
 /// A cgroup: its directory, held open.
@@ -75,7 +79,8 @@ impl Cgroup {
     /// A cgroup there that is in use or belongs to somebody else; a controller
     /// that is not to be had.
     pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &[Setting]) -> Result<Self> {
-        let mut record = CgroupRecord { path: hierarchy.mount_point().join(path), made_parents: 0 };
+        let path_of = hierarchy.mount_point().join(path);
+        let mut record = CgroupRecord { path: path_of, ..CgroupRecord::default() };
         let made = match make(hierarchy, path, &mut record.made_parents) {
             Ok(made) => made,
             Err(e) => {
@@ -271,7 +276,7 @@ impl Cgroup {
     /// # Errors
     /// There are still processes in it. A cgroup that is gone is no error.
     pub fn remove(self, deadline: Instant) -> Result<()> {
-        tree::remove(&self.record, deadline)
+        self.record.remove(deadline)
     }
 
     /// Makes sure that a cgroup which was there is nobody's, and that nothing of
@@ -321,12 +326,14 @@ impl CgroupRecord {
         }
     }
 
-    /// Removes the cgroup as [`Cgroup::remove`] does, without opening it first.
+    /// Removes the cgroup as [`Cgroup::remove`] does, without opening it first;
+    /// the unit as well, if it has one.
     ///
     /// # Errors
     /// There are still processes in it. A cgroup that is gone is no error.
     pub fn remove(&self, deadline: Instant) -> Result<()> {
-        tree::remove(self, deadline)
+        tree::remove(self, deadline)?;
+        self.scope.as_ref().map_or(Ok(()), systemd::Scope::stop)
     }
 }
 
@@ -359,6 +366,7 @@ fn make_parents(hierarchy: &Hierarchy, path: &Path, mode: Mode, made: &mut usize
                 tree::remove_parents(&CgroupRecord {
                     path: hierarchy.mount_point().join(parent),
                     made_parents: std::mem::take(made),
+                    scope: None,
                 });
                 return Err(explain_mkdir(errno));
             }

@@ -306,7 +306,7 @@ fn a_frozen_subtree_is_killed_and_removed() {
     let cgroup = Cgroup::create(&hierarchy, &path, &[]).unwrap();
     assert!(!cgroup.is_populated().unwrap());
     let nested = Cgroup {
-        record: CgroupRecord { path: cgroup.path().join("x/y"), made_parents: 0 },
+        record: CgroupRecord { path: cgroup.path().join("x/y"), ..CgroupRecord::default() },
         dir: {
             std::fs::create_dir_all(cgroup.path().join("x/y")).unwrap();
             std::fs::create_dir_all(cgroup.path().join("z")).unwrap();

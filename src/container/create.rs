@@ -73,6 +73,8 @@ pub struct CreateArgs<'a> {
     pub starts_later: bool,
     /// Do without a cgroup where none is delegated and nothing needs one.
     pub rootless: bool,
+    /// Have systemd make the cgroup, as a scope.
+    pub systemd_cgroup: bool,
 }
 
 /// A container that is created; its lock is held.
@@ -112,7 +114,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         }
     }
     plan.limits.warnings.iter().for_each(|text| crate::logging::warn(text));
-    let place = Place::find(&plan, args.rootless)?;
+    let place = Place::find(&plan, args.rootless, args.systemd_cgroup)?;
     let id_maps = IdMaps::of(&plan)?;
     let scratch = args.reserved.as_ref().map(|r| r.scratch().to_owned()).unwrap_or_default();
     let (entry, lock) = match args.reserved.take().and_then(Reserved::into_parts) {
@@ -281,8 +283,8 @@ fn steps(
     (place, id_maps): (&Place, Option<&IdMaps>),
     undo: &mut Undo<'_>,
 ) -> Result<Record> {
-    record.cgroup.path = place.own_path();
-    record.cgroup_was_there = is_there(&record.cgroup.path)?;
+    record.cgroup = place.record();
+    record.cgroup_was_there = is_there(&place.top())?;
     undo.cgroup_was_there = record.cgroup_was_there;
     let resctrl = plan.rdt.as_ref().map(|rdt| Ok::<_, Error>((rdt, rdt::mount_point()?)));
     let resctrl = resctrl.transpose()?;
@@ -315,19 +317,25 @@ fn steps(
         options: args.options,
         cgroup: cgroup.as_ref().map(Cgroup::dir),
         cgroup_path: place.seen(cgroup.as_ref()),
+        awaits_cgroup: place.awaits_init(),
         id_maps,
         rootfs: args.rootfs.take(),
         listener,
     })?);
     undo.poststop = Some(record.clone());
+    let scope = place.enclose(plan, spawned.pid(), || {
+        undo.cgroup = Some(record.cgroup.clone());
+        // it may have been a directory that nobody used
+        undo.cgroup_was_there = false;
+    });
+    let scope = scope.map_err(|e| reason(spawned, plan, id_maps, e))?;
+    record.cgroup_was_there = undo.cgroup_was_there;
+    let cgroup = scope.or(cgroup);
     if let Some(group) = &group {
         group.enter(spawned.pid())?;
     }
-    undo.devices = netdevices::move_in(plan, spawned.pid()).map_err(|e| {
-        // who has died has no namespaces: the reason is init's
-        let own = spawned.has_ended().then(|| spawned.serve(plan, id_maps, |_| Ok(())));
-        own.and_then(Result::err).unwrap_or(e)
-    })?;
+    undo.devices = netdevices::move_in(plan, spawned.pid())
+        .map_err(|e| reason(spawned, plan, id_maps, e))?;
     if let (Some(program), Some(cgroup), true) =
         (&plan.device_program, &cgroup, caller().is_host_root())
     {
@@ -347,6 +355,12 @@ fn steps(
         write_pid_file(path, spawned.pid())?;
     }
     Ok(record)
+}
+
+/// Who has died has no namespaces, and can't be moved: the reason is init's.
+fn reason(spawned: &mut Spawned, plan: &Plan, id_maps: Option<&IdMaps>, e: Error) -> Error {
+    let own = spawned.has_ended().then(|| spawned.serve(plan, id_maps, |_| Ok(())));
+    own.and_then(Result::err).unwrap_or(e)
 }
 
 /// Whether a cgroup is there. Who can't tell must not go on: what is taken for
@@ -369,7 +383,7 @@ fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         annotations: plan.annotations.clone(),
         owner: caller().uid,
         init: None,
-        cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
+        cgroup: CgroupRecord::default(),
         own_pid_namespace: plan.namespaces.makes(CloneFlags::CLONE_NEWPID),
         seccomp_listener: plan.seccomp.as_ref().and_then(|s| s.listener.clone()),
         poststart: plan.hooks.poststart.clone(),

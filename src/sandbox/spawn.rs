@@ -59,6 +59,8 @@ pub struct SpawnArgs<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The cgroup that the container is in, as a path.
     pub cgroup_path: Option<&'a Path>,
+    /// It is not in that cgroup yet, and will be before [`Spawned::serve`].
+    pub awaits_cgroup: bool,
     /// The id maps of its user namespace, if that is new.
     pub id_maps: Option<&'a IdMaps>,
     /// A detached mount in place of the rootfs directory.
@@ -100,6 +102,7 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
         listener: args.listener,
         rootfs: args.rootfs,
         cgroup: args.cgroup_path,
+        awaits_cgroup: args.awaits_cgroup,
         joins,
     };
     let result = if with_helper {
@@ -257,6 +260,8 @@ impl Spawned {
                     id_maps.map_or(Ok(()), |maps| maps.write(self.pid()))?;
                     self.channel.send(&Message::Go)?;
                 }
+                // it is in it, or would not be served
+                Message::AwaitCgroup => self.channel.send(&Message::Go)?,
                 Message::RunHooks => {
                     run_hooks(self.pid())?;
                     self.channel.send(&Message::Go)?;
