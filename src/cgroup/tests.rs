@@ -36,7 +36,7 @@ impl Drop for Scratch {
         };
         let left = Cgroup::open(CgroupRecord {
             path: hierarchy.mount_point().join(&self.0),
-            made_parents: 0,
+            ..CgroupRecord::default()
         });
         if let Ok(left) = left {
             left.kill().unwrap();

@@ -323,19 +323,13 @@ fn steps(
         listener,
     })?);
     undo.poststop = Some(record.clone());
-    let scope = place.enclose(plan, spawned.pid(), || {
-        undo.cgroup = Some(record.cgroup.clone());
-        // it may have been a directory that nobody used
-        undo.cgroup_was_there = false;
-    });
-    let scope = scope.map_err(|e| reason(spawned, plan, id_maps, e))?;
-    record.cgroup_was_there = undo.cgroup_was_there;
-    let cgroup = scope.or(cgroup);
+    let scope = place.enclose(plan, spawned.pid(), &mut undo.cgroup);
+    let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
     if let Some(group) = &group {
         group.enter(spawned.pid())?;
     }
-    undo.devices = netdevices::move_in(plan, spawned.pid())
-        .map_err(|e| reason(spawned, plan, id_maps, e))?;
+    undo.devices =
+        netdevices::move_in(plan, spawned.pid()).map_err(|e| spawned.reason(plan, id_maps, e))?;
     if let (Some(program), Some(cgroup), true) =
         (&plan.device_program, &cgroup, caller().is_host_root())
     {
@@ -355,12 +349,6 @@ fn steps(
         write_pid_file(path, spawned.pid())?;
     }
     Ok(record)
-}
-
-/// Who has died has no namespaces, and can't be moved: the reason is init's.
-fn reason(spawned: &mut Spawned, plan: &Plan, id_maps: Option<&IdMaps>, e: Error) -> Error {
-    let own = spawned.has_ended().then(|| spawned.serve(plan, id_maps, |_| Ok(())));
-    own.and_then(Result::err).unwrap_or(e)
 }
 
 /// Whether a cgroup is there. Who can't tell must not go on: what is taken for

@@ -18,7 +18,7 @@ pub(super) enum Place {
     /// One of its own, at this path below the hierarchy.
     Own { hierarchy: Hierarchy, path: PathBuf },
     /// The one that systemd makes for its init; and its record.
-    Scope(RefCell<Placement>, CgroupRecord),
+    Scope(Box<RefCell<Placement>>, CgroupRecord),
     /// None: it stays in the caller's, whose directory this is, if it is to be
     /// seen.
     Callers(Option<PathBuf>),
@@ -41,7 +41,7 @@ impl Place {
                 user: !caller().is_host_root(),
             })?)?;
             let record = placement.record();
-            return Ok(Place::Scope(RefCell::new(placement), record));
+            return Ok(Place::Scope(Box::new(RefCell::new(placement)), record));
         }
         let own = || -> Result<(Hierarchy, PathBuf)> {
             let hierarchy = Hierarchy::discover()?;
@@ -117,18 +117,18 @@ impl Place {
         matches!(self, Place::Scope(..))
     }
 
-    /// The same for one that begins with a process; `accepted` is called once there
-    /// is something to undo.
+    /// The same for one that begins with a process; once there is something to
+    /// undo, it stands in `undo`.
     pub(super) fn enclose(
         &self,
         plan: &Plan,
         init: Pid,
-        accepted: impl FnOnce(),
+        undo: &mut Option<CgroupRecord>,
     ) -> Result<Option<Cgroup>> {
-        let Place::Scope(placement, _) = self else { return Ok(None) };
+        let Place::Scope(placement, record) = self else { return Ok(None) };
         let mut placement = placement.borrow_mut();
         let job = placement.request(&plan.limits.settings, init)?;
-        accepted();
+        *undo = Some(record.clone());
         placement.settle(&job, &plan.limits.settings, init).map(Some)
     }
 

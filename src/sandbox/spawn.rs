@@ -376,6 +376,13 @@ impl Spawned {
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
+    /// Why something could not be done to init: who has died has no namespaces,
+    /// and can't be moved, and then the reason is its own.
+    pub fn reason(&mut self, plan: &Plan, id_maps: Option<&IdMaps>, e: Error) -> Error {
+        let own = self.has_ended().then(|| self.serve(plan, id_maps, |_| Ok(())));
+        own.and_then(Result::err).unwrap_or(e)
+    }
+
     /// The master of the container's pty.
     pub fn console(&self) -> Option<BorrowedFd<'_>> {
         self.console.as_ref().map(AsFd::as_fd)

@@ -67,8 +67,7 @@ impl Connection {
     /// Nobody listens there, it does not let this user in, or it does not answer.
     pub(super) fn open(address: &str, patience: Duration) -> Result<Self> {
         let stream = reach(address, patience)?;
-        let mut bus =
-            Connection { stream, patience, serial: 0, signals: VecDeque::new() };
+        let mut bus = Connection { stream, patience, serial: 0, signals: VecDeque::new() };
         bus.authenticate()
             .and_then(|()| {
                 let hello = bus.send(&bus_call("Hello", "", &[]))?;
@@ -214,7 +213,14 @@ impl Connection {
 }
 
 fn bus_call<'a>(member: &'a str, signature: &'a str, body: &'a [u8]) -> Call<'a> {
-    Call { destination: BUS, path: "/org/freedesktop/DBus", interface: BUS, member, signature, body }
+    Call {
+        destination: BUS,
+        path: "/org/freedesktop/DBus",
+        interface: BUS,
+        member,
+        signature,
+        body,
+    }
 }
 
 fn no_answer(patience: Duration) -> Error {

@@ -4,10 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::address;
 use super::bus::{Connection, Refusal};
 use super::value::Property;
 use super::wire::{Call, Encoder};
-use super::address;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long systemd may take for one answer, and for one job. It is asked for
@@ -240,4 +240,3 @@ fn drop_named(optional: &mut Vec<Property>, refusal: &Refusal) -> bool {
     crate::logging::debug(|| format!("systemd: without {}: {}", property.name, refusal.text));
     true
 }
-

@@ -199,9 +199,7 @@ impl Placement {
         let optional = plan.optional(settings);
         let explain = |refusal| plan.explain(refusal);
         let unit = &plan.names.unit;
-        manager
-            .start_transient(unit, &plan.properties(pid), optional, explain)
-            .map(Requested)
+        manager.start_transient(unit, &plan.properties(pid), optional, explain).map(Requested)
     }
 
     /// Waits until the scope is there, and writes the limits.
@@ -226,7 +224,8 @@ impl Placement {
         let record = self.record();
         let mut path = self.path.clone();
         if let Some(name) = &self.plan.subgroup {
-            self.make_subgroup(&record, pid).step(|| format!("annotations[{SUBGROUP:?}]: {name}"))?;
+            self.make_subgroup(&record, pid)
+                .step(|| format!("annotations[{SUBGROUP:?}]: {name}"))?;
             path.push(name);
         }
         let cgroup = Cgroup::open(record)?;

@@ -40,7 +40,8 @@ pub(super) struct Annotated {
 /// A name that can't be one, a value that can't be read, a property that is
 /// tare's own to set.
 pub(super) fn annotated(annotations: &BTreeMap<String, String>) -> Result<Vec<Annotated>> {
-    let ours = annotations.iter().filter_map(|(key, text)| Some((key, key.strip_prefix(PREFIX)?, text)));
+    let ours =
+        annotations.iter().filter_map(|(key, text)| Some((key, key.strip_prefix(PREFIX)?, text)));
     ours.map(|(key, name, text)| {
         let property = property(name, text)
             .map_err(|why| Error::invalid(why).step(format!("annotations[{key:?}]")))?;
@@ -188,7 +189,8 @@ fn bandwidth(text: &str) -> Option<Vec<Property>> {
 fn bits(list: &str) -> Option<Vec<u8>> {
     let mut mask = Vec::new();
     for part in list.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (range, step) = part.split_once(':').map_or((part, "1/1"), |(range, step)| (range, step));
+        let (range, step) =
+            part.split_once(':').map_or((part, "1/1"), |(range, step)| (range, step));
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (used, group) = step.split_once('/')?;
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
@@ -319,7 +321,11 @@ mod tests {
             ("TimeoutStopUSec", "ten", "ten is no value: strings stand in quotes"),
             ("TimeoutStopSec", "'ten'", "s \"ten\" is not a number of seconds"),
             ("TimeoutStopSec", "-1", "-1 s are out of range"),
-            ("TimeoutStopSec", "uint64 18446744073709551615", "18446744073709551615 s are out of range"),
+            (
+                "TimeoutStopSec",
+                "uint64 18446744073709551615",
+                "18446744073709551615 s are out of range",
+            ),
             ("TimeoutStopSec", "double inf", "d inf is not a number of seconds"),
             ("", "5", "\"\" is not the name of a property"),
             ("A b", "5", "\"A b\" is not the name of a property"),

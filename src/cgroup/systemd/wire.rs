@@ -257,6 +257,31 @@ impl Message {
     }
 }
 
+/// What the other side says, in tests: a return, an error or a signal.
+#[cfg(test)]
+pub(super) fn said(kind: Kind, name: &str, answers: u32, signature: &str, body: &[u8]) -> Vec<u8> {
+    let mut out = Encoder::default();
+    out.bytes.extend([LITTLE_ENDIAN, kind as u8 + METHOD_CALL, 0, 1]);
+    out.u32(u32::try_from(body.len()).unwrap());
+    out.u32(1);
+    out.array(8, |out| {
+        match kind {
+            Kind::Error => out.field(4, "s"),
+            _ => out.field(3, "s"),
+        }
+        out.str(name);
+        out.field(5, "u");
+        out.u32(answers);
+        if !signature.is_empty() {
+            out.field(8, "g");
+            out.signature(signature);
+        }
+    });
+    out.align(8);
+    out.bytes.extend(body);
+    out.bytes
+}
+
 const CUT: &str = "a message is cut off";
 
 /// Reads values, one after the other.
