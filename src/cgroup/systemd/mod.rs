@@ -135,11 +135,16 @@ impl ScopePlan {
     /// systemd's refusal, by the name of the annotation that it is about.
     fn explain(&self, refusal: Refusal) -> Error {
         let about = self.annotated.iter().find(|a| refusal.speaks_of(&a.property.name));
-        let step = match about {
-            Some(annotated) => format!("annotations[{:?}]", annotated.key),
-            None => format!("start the unit {}", self.names.unit),
-        };
-        refusal.error().step(step)
+        if let Some(annotated) = about {
+            return refusal.error().step(format!("annotations[{:?}]", annotated.key));
+        }
+        let error = refusal.error().step(format!("start the unit {}", self.names.unit));
+        let keys: Vec<&str> = self.annotated.iter().map(|a| a.key.as_str()).collect();
+        match keys.is_empty() {
+            true => error,
+            // of a wrong type it does not say which property has it
+            false => error.hint(format!("the annotations have a part in it: {}", keys.join(", "))),
+        }
     }
 }
 

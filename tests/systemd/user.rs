@@ -1,0 +1,1 @@
+//! Scopes of an ordinary user's manager.
