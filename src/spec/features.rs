@@ -33,8 +33,10 @@ pub fn features(commit: &str) -> Value {
         "mountOptions": mounts::option_words(),
         "linux": linux(),
         "annotations": {"tare.version": env!("CARGO_PKG_VERSION"), "tare.commit": commit},
-        // no annotation changes what tare does
-        "potentiallyUnsafeConfigAnnotations": [],
+        // a dot at the end: all that begin so
+        "potentiallyUnsafeConfigAnnotations": [
+            "org.systemd.property.", "run.oci.systemd.subgroup",
+        ],
     })
 }
 

@@ -21,7 +21,7 @@ mod pipe;
 mod runtime;
 mod terminal;
 
-pub use bundle::{Bundle, add_mount, args, drop_namespace, map_users, namespace_path};
+pub use bundle::{Bundle, add_mount, args, drop_namespace, map_self, map_users, namespace_path};
 pub use container::Container;
 pub use host::{Traces, below, cgroup2_mount, is_alive, namespace_of, wait_gone};
 pub use pipe::{Pipe, pipe};

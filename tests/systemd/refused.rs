@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::container;
-use crate::support::{Container, Tare};
+use crate::support::{Container, Tare, USER, map_self};
 
 /// Neither `create` nor `run` of this leaves anything behind.
 #[track_caller]
@@ -27,8 +27,8 @@ fn a_machine_without_systemd_is_told_so() {
 
 #[test]
 fn a_users_session_without_a_bus_is_told_so() {
-    let c = container(&Tare::of_user(), &["wait"], |_| {});
-    c.bundle.give_to(crate::support::USER);
+    let c = container(&Tare::of_user(), &["wait"], |config| map_self(config, USER));
+    c.bundle.give_to(USER);
     refused(&c, &["--systemd-cgroup", "/run/bus", "no such file"]);
 }
 

@@ -10,10 +10,6 @@ use super::value::Property;
 use super::wire::{Call, Encoder};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long systemd may take for one answer, and for one job. It is asked for
-/// little, and a bus that hangs must not hang a container.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -36,19 +32,16 @@ pub(super) struct Job(String);
 
 impl Manager {
     /// Connects to the manager of the machine, or to that of this user.
+    /// `patience` is how long one answer may take, and one job.
     ///
     /// # Errors
     /// There is no such bus, or it does not let us in.
-    pub(super) fn connect(user: bool) -> Result<Self> {
+    pub(super) fn connect(user: bool, patience: Duration) -> Result<Self> {
         let address = if user { address::user()? } else { address::system() };
-        Self::at(&address, PATIENCE)
+        Self::at(&address, patience)
     }
 
-    /// Connects once more, later.
-    pub(super) fn again(address: &str) -> Result<Self> {
-        Self::at(address, PATIENCE)
-    }
-
+    /// The same by the address of its bus.
     pub(super) fn at(address: &str, patience: Duration) -> Result<Self> {
         let bus = Connection::open(address, patience)?;
         Ok(Manager { bus, address: address.to_owned() })

@@ -31,6 +31,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
@@ -46,6 +47,10 @@ use self::value::{Property, Value};
 use super::limits::Setting;
 use super::{Cgroup, CgroupRecord, Hierarchy, tree};
 use crate::error::{Error, ErrorKind, Result, Step};
+
+/// How long systemd may take for one answer, and for one job. It is asked for
+/// little, and a bus that hangs must not hang a container.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A cgroup below the scope, in which the container is then (as with crun).
 const SUBGROUP: &str = "run.oci.systemd.subgroup";
@@ -172,7 +177,7 @@ impl Placement {
     /// # Errors
     /// No systemd, or none that lets us in; no cgroup2.
     pub fn find(plan: ScopePlan) -> Result<Self> {
-        let mut manager = connect(plan.user)?;
+        let mut manager = Manager::connect(plan.user, PATIENCE).map_err(unfit)?;
         let own = manager.property("ControlGroup").map_err(unfit)?;
         let path = Path::new(own.trim_start_matches('/'));
         let path = path.join(&plan.names.parents).join(&plan.names.unit);
@@ -269,7 +274,7 @@ impl Scope {
     /// # Errors
     /// systemd does not, or not in time.
     pub fn stop(&self) -> Result<()> {
-        let mut manager = match Manager::again(&self.bus) {
+        let mut manager = match Manager::at(&self.bus, PATIENCE) {
             Ok(manager) => manager,
             Err(e) => {
                 crate::logging::warn(&format!("the unit {} may be left: {e}", self.unit));
@@ -289,21 +294,17 @@ impl Scope {
         if all.is_empty() {
             return Ok(());
         }
-        Manager::again(&self.bus)?.set_properties(&self.unit, all)
+        Manager::at(&self.bus, PATIENCE)?.set_properties(&self.unit, all)
     }
 }
 
-/// systemd's version, asked over the bus that containers of this caller would be
-/// made by.
+/// systemd's version, asked over the bus by which containers of this caller would
+/// be made; `patience` is how long one answer may take.
 ///
 /// # Errors
 /// The driver can't work here, and why.
-pub fn version(user: bool) -> Result<String> {
-    connect(user)?.property("Version").map_err(unfit)
-}
-
-fn connect(user: bool) -> Result<Manager> {
-    Manager::connect(user).map_err(unfit)
+pub fn version(user: bool, patience: Duration) -> Result<String> {
+    Manager::connect(user, patience)?.property("Version")
 }
 
 fn unfit(e: Error) -> Error {
