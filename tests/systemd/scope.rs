@@ -22,6 +22,8 @@ fn the_unit_has_the_limits_and_so_have_the_files() {
         "cpu": {"shares": 2048, "quota": 33_300, "period": 50_000, "burst": 10_000, "cpus": "0", "mems": "0"},
         "pids": {"limit": 17},
         "blockIO": {"weight": 500},
+        // of which systemd knows nothing
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}],
         "unified": {"memory.high": "60000000", "cgroup.max.depth": "3"},
     });
     let c = container(&Tare::new(), &["wait"], |config| limit(config, &resources));
@@ -61,6 +63,7 @@ fn the_unit_has_the_limits_and_so_have_the_files() {
         ("cpuset.cpus", "0"),
         ("pids.max", "17"),
         ("cgroup.max.depth", "3"),
+        ("hugetlb.2MB.max", "4194304"),
         ("cgroup.procs", &c.pid().to_string()),
     ] {
         assert_eq!(file(&c, name), value, "{name}");
@@ -108,6 +111,7 @@ fn a_daemon_reload_leaves_limits_and_device_rules() {
             "memory": {"limit": 64 * MIB},
             "cpu": {"quota": 50_000, "cpus": "0", "shares": 512},
             "pids": {"limit": 5},
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}],
             "unified": {"cgroup.max.depth": "3", "memory.high": "50000000"},
         });
         limit(config, &resources);
@@ -121,6 +125,7 @@ fn a_daemon_reload_leaves_limits_and_device_rules() {
         "cpuset.cpus",
         "pids.max",
         "cgroup.max.depth",
+        "hugetlb.2MB.max",
     ];
     let before = names.map(|name| file(&c, name));
     systemctl(&["daemon-reload"]);
@@ -365,4 +370,43 @@ fn init_is_in_its_cgroup_before_anything_of_the_users_runs() {
     let place = place.strip_prefix(cgroup2_mount()).unwrap();
     assert!(text.lines().any(|line| line == format!("0::/{}", place.display())), "{text}");
     assert_gone(&c);
+}
+
+#[test]
+#[ignore = "needs systemd: integration/test"]
+fn a_runtime_that_is_killed_leaves_what_delete_removes_by_force() {
+    let c = container(&Tare::new(), &["wait"], |config| {
+        // the scope is there, the container half made
+        config["hooks"] = json!({"createRuntime": [
+            {"path": "/bin/sh", "args": ["sh", "-c", "kill -KILL $PPID"]},
+        ]});
+    });
+    c.on_bundle("create", &[]).run().ends_with_code(137);
+    c.delete_by_force().ok();
+    assert_gone(&c);
+}
+
+#[test]
+#[ignore = "needs systemd: integration/test"]
+fn systemd_learns_of_limits_that_change() {
+    let c = container(&Tare::new(), &["wait"], |config| {
+        limit(config, &json!({"pids": {"limit": 9}, "memory": {"limit": 64 * MIB}}));
+    });
+    let _output = c.started();
+    let state = std::fs::read(c.tare.root().join(&c.id).join("state.json")).unwrap();
+    let record: tare::container::Record = serde_json::from_slice(&state).unwrap();
+    let resources = serde_json::from_value(json!({
+        "pids": {"limit": 7}, "cpu": {"quota": 20_000, "cpus": "1"}, "memory": {"limit": -1},
+    }));
+    let limits = tare::cgroup::limits::plan(&resources.unwrap()).unwrap();
+    record.cgroup.scope.unwrap().set_properties(&limits.settings).unwrap();
+    for (name, value) in [
+        ("TasksMax", "7"),
+        ("CPUQuotaPerSecUSec", "200ms"),
+        ("AllowedCPUs", "1"),
+        ("MemoryMax", "infinity"),
+    ] {
+        assert_eq!(property(&unit(&c), name), value, "{name}");
+    }
+    assert_eq!(file(&c, "pids.max"), "7");
 }

@@ -9,6 +9,9 @@ use super::value::Value;
 /// Arrays and tuples within each other: far above what any property has.
 const DEEPEST: usize = 8;
 
+/// Longest signature of D-Bus.
+const LONGEST_SIGNATURE: usize = 255;
+
 /// Reads one value, which is all that there is.
 ///
 /// # Errors
@@ -17,6 +20,9 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
     let mut reader = Reader { rest: text };
     let value = reader.value(None, 0)?;
     reader.skip_spaces();
+    if value.signature().len() > LONGEST_SIGNATURE {
+        return Err("its type is too long".to_owned());
+    }
     match reader.rest {
         "" => Ok(value),
         rest => Err(format!("there is more behind the value: {}", shown(rest))),
@@ -180,6 +186,9 @@ impl<'a> Reader<'a> {
         let mut text = String::new();
         while let Some((at, c)) = chars.next() {
             if Some(c) == quote {
+                if text.contains('\0') {
+                    return Err("a string has a NUL inside".to_owned());
+                }
                 self.rest = whole.get(at + 1..).unwrap_or_default();
                 return Ok(text);
             }
@@ -383,6 +392,8 @@ mod tests {
             ("@v 5", "\"@v 5\" does not begin with a type that is supported"),
             ("[[[[[[[[[[1]]]]]]]]]]", "arrays and tuples are nested deeper than 8"),
             (r"'\u12'", r"\u12' is no character"),
+            (r"'a\u0000'", "a string has a NUL inside"),
+            (&format!("({}1)", "1,".repeat(300)), "its type is too long"),
         ] {
             assert_eq!(parse(text), Err(expected.to_owned()), "{text}");
         }
