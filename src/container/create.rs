@@ -78,6 +78,8 @@ pub struct CreateArgs<'a> {
     pub starts_later: bool,
     /// Do without a cgroup where none is delegated and nothing needs one.
     pub rootless: bool,
+    /// Have systemd make the cgroup, as a scope.
+    pub systemd_cgroup: bool,
 }
 
 /// A container that is created; its lock is held.
@@ -118,7 +120,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         }
     }
     plan.limits.warnings.iter().for_each(|text| crate::logging::warn(text));
-    let place = Place::find(&plan, args.rootless)?;
+    let place = Place::find(&plan, args.rootless, args.systemd_cgroup)?;
     let id_maps = IdMaps::of(&plan)?;
     let scratch = args.reserved.as_ref().map(|r| r.scratch().to_owned()).unwrap_or_default();
     let (entry, lock) = match args.reserved.take().and_then(Reserved::into_parts) {
@@ -291,8 +293,8 @@ fn steps(
     (place, id_maps): (&Place, Option<&IdMaps>),
     undo: &mut Undo<'_>,
 ) -> Result<Record> {
-    record.cgroup.path = place.own_path();
-    record.cgroup_was_there = is_there(&record.cgroup.path)?;
+    record.cgroup = place.record();
+    record.cgroup_was_there = is_there(&place.top())?;
     undo.cgroup_was_there = record.cgroup_was_there;
     let resctrl = plan.rdt.as_ref().map(|rdt| Ok::<_, Error>((rdt, rdt::mount_point()?)));
     let resctrl = resctrl.transpose()?;
@@ -327,6 +329,7 @@ fn steps(
         options: args.options,
         cgroup: cgroup.as_ref().map(Cgroup::dir),
         cgroup_path: place.seen(cgroup.as_ref()),
+        awaits_cgroup: place.awaits_init(),
         id_maps,
         rootfs: args.rootfs.take(),
         listener,
@@ -334,14 +337,11 @@ fn steps(
     undo.poststop = Some(record.clone());
     // while init is busy
     Kept::new(args.spec, plan, args.options).save(undo.entry.dir())?;
-    if let Some(group) = &group {
-        group.enter(spawned.pid())?;
-    }
-    undo.devices = netdevices::move_in(plan, spawned.pid()).map_err(|e| {
-        // who has died has no namespaces: the reason is init's
-        let own = spawned.has_ended().then(|| spawned.serve(plan, id_maps, None, |_| Ok(())));
-        own.and_then(Result::err).unwrap_or(e)
-    })?;
+    let scope = place.enclose(plan, spawned.pid(), &mut undo.cgroup);
+    let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
+    group.map_or(Ok(()), |group| group.enter(spawned.pid()))?;
+    undo.devices =
+        netdevices::move_in(plan, spawned.pid()).map_err(|e| spawned.reason(plan, id_maps, e))?;
     if let (Some(program), Some(cgroup), true) =
         (&plan.device_program, &cgroup, caller().is_host_root())
     {
@@ -413,7 +413,7 @@ fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         annotations: plan.annotations.clone(),
         owner: caller().uid,
         init: None,
-        cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
+        cgroup: CgroupRecord::default(),
         own_pid_namespace: plan.namespaces.makes(CloneFlags::CLONE_NEWPID),
         seccomp_listener: plan.seccomp.as_ref().and_then(|s| s.listener.clone()),
         poststart: plan.hooks.poststart.clone(),

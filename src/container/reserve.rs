@@ -39,7 +39,7 @@ impl Reserved {
                 annotations: std::collections::BTreeMap::new(),
                 owner: caller().uid,
                 init: None,
-                cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
+                cgroup: CgroupRecord::default(),
                 own_pid_namespace: false,
                 seccomp_listener: None,
                 poststart: Vec::new(),

@@ -44,6 +44,8 @@ pub(super) struct Init<'a> {
     pub(super) rootfs: Option<OwnedFd>,
     /// The container's cgroup, as a path of the host.
     pub(super) cgroup: Option<&'a Path>,
+    /// It has to ask before it is in there.
+    pub(super) awaits_cgroup: bool,
     /// Namespaces to join that were not joined before the clone.
     pub(super) joins: Vec<Join>,
     /// Where its hooks write to.
@@ -182,6 +184,9 @@ pub(super) fn join(joins: &[Join], which: impl Fn(CloneFlags) -> bool) -> Result
 /// What has nothing to do with files: session, network, names, parameters.
 fn isolate(init: &Init<'_>) -> Result<()> {
     let plan = init.plan;
+    if init.awaits_cgroup {
+        init.channel.ask(&Message::AwaitCgroup)?;
+    }
     if plan.namespaces.makes(CloneFlags::CLONE_NEWCGROUP) {
         // not at the clone: the new namespace's root is the cgroup that the
         // process is in when it is made

@@ -6,6 +6,7 @@
 //! | from init | answer | when |
 //! |---|---|---|
 //! | `MapIds` | `Go` | it is in a new user namespace and needs its id mappings |
+//! | `AwaitCgroup` | `Go` | it was not born in its cgroup, and must be in there now |
 //! | `RunHooks` | `Go` | namespaces and mounts are there, pivot_root comes next |
 //! | `OpenSource` | `Go` + fd | a bind mount's source that init may not look at |
 //! | `MakeDevice` | `Go` + fd | a device node that init may not make |
@@ -48,6 +49,7 @@ const MAX_ERROR: usize = 4 << 10;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Message {
     MapIds,
+    AwaitCgroup,
     RunHooks,
     OpenSource(usize),
     MakeDevice(usize),

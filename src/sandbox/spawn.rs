@@ -62,6 +62,8 @@ pub struct SpawnArgs<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The cgroup that the container is in, as a path.
     pub cgroup_path: Option<&'a Path>,
+    /// It is not in that cgroup yet, and will be before [`Spawned::serve`].
+    pub awaits_cgroup: bool,
     /// The id maps of its user namespace, if that is new.
     pub id_maps: Option<&'a IdMaps>,
     /// A detached mount in place of the rootfs directory.
@@ -107,6 +109,7 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
         listener: args.listener,
         rootfs: args.rootfs,
         cgroup: args.cgroup_path,
+        awaits_cgroup: args.awaits_cgroup,
         joins,
         hook_output,
     };
@@ -278,6 +281,8 @@ impl Spawned {
                     id_maps.map_or(Ok(()), |maps| maps.write(self.pid()))?;
                     self.channel.send(&Message::Go)?;
                 }
+                // it is in it, or would not be served
+                Message::AwaitCgroup => self.channel.send(&Message::Go)?,
                 Message::RunHooks => {
                     run_hooks(self.pid())?;
                     self.channel.send(&Message::Go)?;
@@ -398,6 +403,13 @@ impl Spawned {
     pub fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(self.pidfd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Why something could not be done to init: who has died has no namespaces,
+    /// and can't be moved, and then the reason is its own.
+    pub fn reason(&mut self, plan: &Plan, id_maps: Option<&IdMaps>, e: Error) -> Error {
+        let own = self.has_ended().then(|| self.serve(plan, id_maps, None, |_| Ok(())));
+        own.and_then(Result::err).unwrap_or(e)
     }
 
     /// The master of the container's pty.

@@ -16,7 +16,9 @@ const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
 
 /// Those that are honoured: `features` names them, since whoever lets others set
 /// annotations has to know.
-pub(super) const HONOURED: [&str; 7] = [
+pub(super) const HONOURED: [&str; 9] = [
+    // a dot at the end: all that begin so
+    "org.systemd.property.",
     HOOKS_STDERR,
     HOOKS_STDOUT,
     KEEP_GROUPS,
@@ -24,6 +26,7 @@ pub(super) const HONOURED: [&str; 7] = [
     PIDFD_RECEIVER,
     SECCOMP_RECEIVER,
     FAIL_UNKNOWN_CALL,
+    "run.oci.systemd.subgroup",
 ];
 
 /// Those that another runtime honours and tare does not: the container would be

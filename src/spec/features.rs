@@ -10,7 +10,7 @@ use super::{OCI_VERSION, annotations, mounts};
 const IDMAPPED_MOUNTS: bool = false;
 
 /// The systemd cgroup driver.
-const SYSTEMD: bool = false;
+const SYSTEMD: bool = true;
 
 /// Process label, mount label and profile are honoured.
 const LABELS: bool = true;
