@@ -128,8 +128,9 @@ impl Channel {
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
                 Err(Errno::EINTR) => {}
-                // the other side died with our last message unread
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // the other side has ended with our last message unread. The kernel
+                // says so once, before its last words
+                Err(Errno::ECONNRESET) => {}
                 Err(e) => return Err(Error::from(e).step("wait for the other side")),
                 Ok(received) => break (received.bytes, first_fd(&received)?),
             }
