@@ -176,7 +176,10 @@ impl Channel {
         loop {
             match self.receive()? {
                 None if executing && pass_on.is_none() => return Ok(Started::Executed),
-                None => return Ok(Started::Failed(Error::new(ErrorKind::State, died))),
+                None => {
+                    let died = Error::new(ErrorKind::State, died).step("wait for the program");
+                    return Ok(Started::Failed(died));
+                }
                 Some((Message::Executing, _)) => executing = true,
                 Some((Message::Listener, Some(fd))) => match pass_on.take() {
                     Some(pass_on) => pass_on(fd)?,
