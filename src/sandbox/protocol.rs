@@ -133,8 +133,9 @@ impl Channel {
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
                 Err(Errno::EINTR) => {}
-                // the other side died with our last message unread
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // the other side has ended with our last message unread. The kernel
+                // says so once, before its last words
+                Err(Errno::ECONNRESET) => {}
                 Err(e) => return Err(Error::from(e).step("wait for the other side")),
                 Ok(received) => break (received.bytes, first_fd(&received)?),
             }
@@ -185,7 +186,10 @@ impl Channel {
             }
             match self.receive()? {
                 None if executing && pass_on.is_none() => return Ok(Started::Executed),
-                None => return Ok(Started::Failed(Error::new(ErrorKind::State, died))),
+                None => {
+                    let died = Error::new(ErrorKind::State, died).step("wait for the program");
+                    return Ok(Started::Failed(died));
+                }
                 Some((Message::Executing, _)) => executing = true,
                 Some((Message::Listener, Some(fd))) => match pass_on.take() {
                     Some(pass_on) => pass_on(fd)?,
