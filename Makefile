@@ -8,7 +8,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-guest guest bench coverage lint install bundles clean
+.PHONY: help build demo test test-guest guest bench coverage lint man install bundles clean
 # the shell's $ are not make's
 override CMD := $(value CMD)
 export CMD
@@ -45,8 +45,20 @@ lint: ## Check the format, the lints and the dependencies
 	@integration/install-deps lint
 	@integration/lint
 
-install: build ## Install the binary: PREFIX, DESTDIR
+man: ## Write the manual pages and the shells' completions to target/pages
+	@integration/install-deps build
+	@cargo run --locked --quiet --example pages -- target/pages
+	@echo "target/pages: $$(ls target/pages/man | wc -l) pages, completions for bash, zsh, fish"
+
+install: build man ## Install binary, pages, completions: PREFIX, DESTDIR
 	install -D -m 0755 $(TARE) $(DESTDIR)$(PREFIX)/bin/tare
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 target/pages/man/*
+	install -D -m 0644 target/pages/completions/tare.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tare
+	install -D -m 0644 target/pages/completions/_tare \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_tare
+	install -D -m 0644 target/pages/completions/tare.fish \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/tare.fish
 
 bundles: ## Give the sample bundles a root file system, below target/bundles
 	@integration/install-deps bundles

@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == "--version") && words.next().is_none() {
         return ExitCode::from(u8::from(commands::print_version().is_err()));
     }
+    commands::protect_early();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::from(e.use_stderr()));
         }
     };
+    let failure = commands::failure_code(&cli);
     match commands::run(cli) {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(e) => {
@@ -29,7 +31,7 @@ fn main() -> ExitCode {
             {
                 eprintln!("tare: {}", one_line(&format!("{e:#}")));
             }
-            ExitCode::from(1)
+            ExitCode::from(failure)
         }
     }
 }

@@ -21,6 +21,8 @@ mod support;
 mod cpu;
 #[path = "limits/delegated.rs"]
 mod delegated;
+#[path = "limits/exec.rs"]
+mod exec;
 #[path = "limits/hugetlb.rs"]
 mod hugetlb;
 #[path = "limits/io.rs"]

@@ -23,6 +23,12 @@ mod cgroups;
 mod crash;
 #[path = "runtime/errors.rs"]
 mod errors;
+#[path = "runtime/exec.rs"]
+mod exec;
+#[path = "runtime/exec_process.rs"]
+mod exec_process;
+#[path = "runtime/exec_terminal.rs"]
+mod exec_terminal;
 #[path = "runtime/features.rs"]
 mod features;
 #[path = "runtime/hooks.rs"]

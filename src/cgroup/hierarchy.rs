@@ -1,5 +1,6 @@
 //! Where the cgroup2 hierarchy is, and what it can do.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -113,9 +114,18 @@ impl Hierarchy {
     /// # Errors
     /// It is not below the mount.
     pub fn own_cgroup(&self) -> Result<PathBuf> {
-        let text = read_proc("/proc/self/cgroup")?;
+        self.cgroup_of("self")
+    }
+
+    /// The cgroup of a process, by its pid, relative to the mount point.
+    ///
+    /// # Errors
+    /// It is not below the mount.
+    pub fn cgroup_of(&self, process: impl Display) -> Result<PathBuf> {
+        let file = format!("/proc/{process}/cgroup");
+        let text = read_proc(&file)?;
         let own = own_line(&text)
-            .ok_or_else(|| Error::unsupported("/proc/self/cgroup has no cgroup2 line"))?;
+            .ok_or_else(|| Error::unsupported(format!("{file} has no cgroup2 line")))?;
         let table = mount_table()?;
         let root = cgroup2_mounts(&table)
             .filter(|mount| mount.point() == self.mount_point)

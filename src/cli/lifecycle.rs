@@ -18,6 +18,9 @@ pub struct CreateArgs {
     /// Unix socket that receives the terminal's file descriptor
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// Unix socket that receives a pidfd of the container's init
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
     /// Pass this many file descriptors, from 3 on, to the container's program
     #[arg(long, value_name = "N", default_value_t = 0)]
     #[arg(value_parser = clap::value_parser!(u32).range(..=65536))]

@@ -1,6 +1,7 @@
 //! The command line: raw words only. Nothing is checked or looked up here.
 
 mod doctor;
+mod exec;
 mod image;
 mod lazy;
 mod lifecycle;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use doctor::DoctorArgs;
+pub use exec::ExecArgs;
 pub use image::{
     ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector,
     RootfsMode, UmountArgs, UnpackArgs,
@@ -86,6 +88,8 @@ pub enum Command {
     Start(Lazy<StartArgs>),
     /// Create a container, start it and wait for it
     Run(Lazy<RunArgs>),
+    /// Run one more process in a container
+    Exec(Lazy<ExecArgs>),
     /// Print the state of a container as JSON
     State(Lazy<StateArgs>),
     /// Send a signal to the init process of a container

@@ -20,6 +20,7 @@ pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> 
         console: console(args),
         options: options(args),
         pid_file: args.pid_file.as_deref(),
+        pidfd_socket: args.pidfd_socket.as_deref(),
         rootfs: None,
         reserved: None,
         activation: Activation::from_env()?,

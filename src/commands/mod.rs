@@ -4,6 +4,7 @@
 mod create;
 mod delete;
 mod doctor;
+mod exec;
 mod features;
 mod from_image;
 mod image;
@@ -19,6 +20,7 @@ mod umount;
 mod unpack;
 mod update;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -53,6 +55,24 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
     result
 }
 
+/// For commands that put a process into a container: has this process go on from a
+/// binary that nobody can write to before the command line is looked at, which
+/// else would have to be done twice. A word that only looks like such a command
+/// costs an execve and does no harm; what fails here fails again in the command,
+/// and is told there.
+pub fn protect_early() {
+    let enters = |word: &OsString| word == "create" || word == "run" || word == "exec";
+    if std::env::args_os().skip(1).any(|word| enters(&word)) {
+        crate::sys::exe::protect().unwrap_or_default();
+    }
+}
+
+/// The exit code of a command that fails: callers of `exec` take 1 for the code of
+/// its process.
+pub fn failure_code(cli: &Cli) -> u8 {
+    if matches!(cli.command, Some(Command::Exec(_))) { 255 } else { 1 }
+}
+
 /// Prints what callers parse: the name, the word `version` and the version, then
 /// the specification's.
 ///
@@ -72,6 +92,7 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::Create(args) => (format!("create {}", args.id), done(create::run(global, &args))),
         Command::Start(args) => (format!("start {}", args.id), done(start::run(global, &args))),
         Command::Run(args) => (format!("run {}", args.create.id), run::run(global, &args)),
+        Command::Exec(args) => (format!("exec {}", args.id), exec::run(global, &args)),
         Command::State(args) => (format!("state {}", args.id), done(state::run(global, &args))),
         Command::Kill(args) => (format!("kill {}", args.id), done(kill::run(global, &args))),
         Command::Delete(args) => (format!("delete {}", args.id), done(delete::run(global, &args))),

@@ -25,6 +25,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
         console: console(args, wants_terminal)?,
         options,
         pid_file: args.create.pid_file.as_deref(),
+        pidfd_socket: args.create.pidfd_socket.as_deref(),
         rootfs: prepared.rootfs,
         reserved: prepared.reserved,
         activation: Activation::from_env()?,

@@ -4,7 +4,8 @@
 use std::ffi::CString;
 
 use crate::error::{Error, Result};
-use crate::spec::Plan;
+use crate::spec::ProcessPlan;
+use crate::sys::process::is_inherited;
 
 /// Most descriptors that can be passed on.
 const MAX_FDS: u32 = 65536;
@@ -22,15 +23,19 @@ impl Activation {
     /// What LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES of this process say.
     ///
     /// # Errors
-    /// LISTEN_PID is this process and LISTEN_FDS no number.
+    /// LISTEN_PID is this process, or not there, and LISTEN_FDS no number.
     pub fn from_env() -> Result<Self> {
         let read = |name: &str| std::env::var(name).ok();
-        // they may be meant for somebody further up
         let own = std::process::id().to_string();
-        if read("LISTEN_PID").as_deref() != Some(own.as_str()) {
+        let pid = read("LISTEN_PID");
+        // they may be meant for somebody further up
+        if pid.as_deref().is_some_and(|pid| pid != own) {
             return Ok(Activation::default());
         }
-        Activation::parse(read("LISTEN_FDS").as_deref(), read("LISTEN_FDNAMES"))
+        let given = Activation::parse(read("LISTEN_FDS").as_deref(), read("LISTEN_FDNAMES"))?;
+        // without a word to whom they mean whoever has them: as with runc and crun
+        let are_here = (3..).take(given.fds as usize).all(is_inherited);
+        Ok(if pid.is_some() || are_here { given } else { Activation::default() })
     }
 
     fn parse(count: Option<&str>, names: Option<String>) -> Result<Self> {
@@ -45,11 +50,11 @@ impl Activation {
     }
 
     /// Tells the program of them. Its own pid is added right before its execve.
-    pub(super) fn tell(&self, plan: &mut Plan) {
+    pub(super) fn tell(&self, plan: &mut ProcessPlan) {
         if self.fds == 0 {
             return;
         }
-        let env = &mut plan.process.env;
+        let env = &mut plan.env;
         env.retain(|entry| !entry.as_bytes().starts_with(b"LISTEN_"));
         env.extend(CString::new(format!("LISTEN_FDS={}", self.fds)));
         if let Some(names) = &self.names {

@@ -53,15 +53,26 @@ impl Agent {
         }
     }
 
-    /// Hands the listener of a filter over.
-    pub(super) fn pass_on(&self, record: &Record, pid: i32, fd: &OwnedFd) -> Result<()> {
+    /// Hands the listener of the filter of a process over; `status` is that of
+    /// its container.
+    pub(super) fn pass_on(
+        &self,
+        record: &Record,
+        status: &str,
+        pid: i32,
+        fd: &OwnedFd,
+    ) -> Result<()> {
         let metadata = record.seccomp_listener.as_ref().and_then(|plan| plan.metadata.as_deref());
         let state = ProcessState {
             oci_version: crate::spec::OCI_VERSION,
             fds: ["seccompFd"],
             pid,
             metadata,
-            state: super::start::hook_state(record, "created", pid),
+            state: super::start::hook_state(
+                record,
+                status,
+                record.init.map_or(pid, |init| init.pid),
+            ),
         };
         let bytes = serde_json::to_vec(&state).map_err(|e| {
             Error::new(ErrorKind::System, format!("linux.seccomp: encode the state: {e}"))

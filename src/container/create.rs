@@ -13,12 +13,14 @@ use oci_spec::runtime::Spec;
 
 use super::activation::Activation;
 use super::agent::Agent;
+use super::exec::Kept;
 use super::id::ContainerId;
 use super::notify::{self, Listener, NotifySocket};
 use super::place::Place;
 use super::rdt;
 use super::record::{InitProcess, Record};
 use super::reserve::{Reserved, remove_scratch};
+use super::shared_root::SharedRoot;
 use super::store::{Entry, Lock, Store};
 use super::{start, terminal};
 use crate::cgroup::{Cgroup, CgroupRecord, OutOfMemory};
@@ -61,6 +63,8 @@ pub struct CreateArgs<'a> {
     pub options: Options,
     /// A file for init's pid.
     pub pid_file: Option<&'a Path>,
+    /// Who gets a pidfd of init: a Unix socket.
+    pub pidfd_socket: Option<&'a Path>,
     /// A detached mount in place of the rootfs directory.
     pub rootfs: Option<OwnedFd>,
     /// The id, if it is taken already.
@@ -96,7 +100,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
     let mut plan =
         Plan::resolve(args.spec, ResolveArgs { id: args.id.as_str(), bundle: args.bundle })?;
     args.options.listen_fds = args.activation.fds;
-    args.activation.tell(&mut plan);
+    args.activation.tell(&mut plan.process);
     if let Some(manager) = &args.notify {
         manager.share(&mut plan, &args.store.path_of(args.id));
     }
@@ -160,6 +164,7 @@ struct Undo<'a> {
     listener: Option<Listener>,
     devices: Option<Moved>,
     rdt: Vec<PathBuf>,
+    shared_root: Option<SharedRoot>,
 }
 
 impl<'a> Undo<'a> {
@@ -173,6 +178,7 @@ impl<'a> Undo<'a> {
             listener: None,
             devices: None,
             rdt: Vec::new(),
+            shared_root: None,
         }
     }
 
@@ -191,6 +197,7 @@ impl<'a> Undo<'a> {
             result = result.and(record.remove(deadline));
         }
         result = result.and(rdt::remove(&self.rdt));
+        result = result.and(self.shared_root.take().map_or(Ok(()), |root| root.remove()));
         if let (Some(record), Some(pid)) = (self.poststop.take(), pid) {
             result = result.and(super::delete::run_poststop(&record, pid.as_raw()));
         }
@@ -233,7 +240,7 @@ fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
     check_fds(args.options)
 }
 
-fn check_fds(options: Options) -> Result<()> {
+pub(super) fn check_fds(options: Options) -> Result<()> {
     for fd in 3..options.first_closed_fd() {
         if !crate::sys::process::is_inherited(i32::try_from(fd).unwrap_or(-1)) {
             let who = match fd < 3 + options.listen_fds {
@@ -311,6 +318,7 @@ fn steps(
     let group = resctrl.map(|(rdt, root)| rdt::Group::prepare(&root, rdt, args.id)).transpose()?;
     undo.rdt = group.as_ref().map(|group| group.made().to_vec()).unwrap_or_default();
     let listener = args.starts_later.then(|| start::listen(undo.entry)).transpose()?;
+    share_root(args, plan, &mut record, undo)?;
     let spawned = undo.spawned.insert(spawn(SpawnArgs {
         plan,
         options: args.options,
@@ -321,6 +329,8 @@ fn steps(
         listener,
     })?);
     undo.poststop = Some(record.clone());
+    // while init is busy
+    Kept::new(args.spec, plan, args.options).save(undo.entry.dir())?;
     if let Some(group) = &group {
         group.enter(spawned.pid())?;
     }
@@ -340,14 +350,40 @@ fn steps(
     }
     spawned.serve(plan, id_maps, |pid| run_hooks(plan, pid))?;
     record.init = Some(InitProcess::of(spawned.pid())?);
-    if let (Console::Socket(path), Some(master)) = (&args.console, spawned.console()) {
-        terminal::send_master(path, master)?;
-    }
+    send_descriptors(args, spawned)?;
     undo.entry.save(&record)?;
     if let Some(path) = args.pid_file {
         write_pid_file(path, spawned.pid())?;
     }
     Ok(record)
+}
+
+/// Without a mount namespace, the root is mounted in the caller's own.
+fn share_root(
+    args: &mut CreateArgs<'_>,
+    plan: &Plan,
+    record: &mut Record,
+    undo: &mut Undo<'_>,
+) -> Result<()> {
+    if plan.namespaces.separates(CloneFlags::CLONE_NEWNS) {
+        return Ok(());
+    }
+    let (root, detached) = SharedRoot::prepare(&plan.rootfs.path, args.rootfs.take())?;
+    record.shared_root = Some(root.clone());
+    undo.shared_root = Some(root);
+    undo.entry.save(record)?;
+    args.rootfs = Some(detached.attach()?);
+    Ok(())
+}
+
+fn send_descriptors(args: &CreateArgs<'_>, spawned: &Spawned) -> Result<()> {
+    if let (Console::Socket(path), Some(master)) = (&args.console, spawned.console()) {
+        terminal::send_master(path, master)?;
+    }
+    if let Some(path) = args.pidfd_socket {
+        terminal::send_pidfd(path, "standard", spawned.pidfd())?;
+    }
+    Ok(())
 }
 
 /// Whether a cgroup is there. Who can't tell must not go on: what is taken for
@@ -380,7 +416,7 @@ fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         resources: spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default(),
         rdt_group: None,
         rdt_groups: Vec::new(),
-        exec_affinity: plan.scheduling.exec_affinity.clone(),
+        shared_root: None,
     }
 }
 
@@ -399,7 +435,7 @@ fn run_hooks(plan: &Plan, pid: Pid) -> Result<()> {
 
 /// Written under another name and renamed: conmon reads it as soon as it is
 /// there.
-fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
+pub(super) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
     let step = || format!("--pid-file {}", path.display());
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| Error::invalid("is not the name of a file").step(step()))?;
@@ -435,7 +471,8 @@ impl Created {
     /// dead then, and its state still there: see [`Created::destroy`].
     pub fn start(&self) -> Result<()> {
         let pid = self.spawned.pid().as_raw();
-        let pass_on = self.agent.as_ref().map(|a| move |fd| a.pass_on(&self.record, pid, &fd));
+        let pass_on =
+            self.agent.as_ref().map(|a| move |fd| a.pass_on(&self.record, "created", pid, &fd));
         self.spawned.start(pass_on).map_err(|e| self.record.explain(e))?;
         start::run_poststart(&self.record, self.spawned.pid().as_raw())
     }

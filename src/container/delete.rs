@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::rdt;
 use super::record::{InitProcess, Record};
 use super::reserve::remove_scratch;
+use super::shared_root::SharedRoot;
 use super::start::hook_state;
 use super::state::Status;
 use super::store::{Entry, Lock};
@@ -98,6 +99,7 @@ pub(super) fn destroy(entry: Entry, lock: Lock, record: Option<Record>) -> Resul
     if let Some(record) = &record {
         remove_processes(record)?;
         rdt::remove(&record.rdt_groups)?;
+        record.shared_root.as_ref().map_or(Ok(()), SharedRoot::remove)?;
         remove_scratch(&record.scratch)?;
     }
     entry.remove(lock)?;

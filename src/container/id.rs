@@ -17,23 +17,23 @@ impl ContainerId {
     pub fn parse(name: &str) -> Result<Self> {
         let fine = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
         if name.is_empty() {
-            return Err(Error::invalid("container id is empty"));
+            return Err(Error::invalid("invalid container ID: it is empty"));
         }
         if name.len() > 255 {
             return Err(Error::invalid(format!(
-                "container id has {} characters, 255 is the most",
+                "invalid container ID: it has {} characters, 255 is the most",
                 name.len()
             )));
         }
         if name == "." || name == ".." {
             return Err(Error::invalid(format!(
-                "container id {name:?} is the name of a directory"
+                "invalid container ID {name:?}: the name of a directory"
             )));
         }
         match name.chars().find(|c| !fine(*c)) {
             None => Ok(ContainerId(name.to_owned())),
             Some(c) => Err(Error::invalid(format!(
-                "container id {name:?} has {c:?} in it (letters, digits and _ + - . may be)"
+                "invalid container ID {name:?}: {c:?} is in it (letters, digits and _ + - . may be)"
             ))),
         }
     }

@@ -1,5 +1,5 @@
 //! The life of a container: create, start, state, kill, delete, run, and what
-//! happens to it in between: pause, resume, update.
+//! happens to it in between: exec, pause, resume, update.
 //!
 //! Only `create` reads a configuration. Everything later lives from the
 //! [`Record`] in the state directory, and from the process itself: a status is
@@ -9,6 +9,7 @@ mod activation;
 mod agent;
 mod create;
 mod delete;
+mod exec;
 mod foreground;
 mod id;
 mod kill;
@@ -20,6 +21,7 @@ mod rdt;
 mod record;
 mod reserve;
 mod schemata;
+mod shared_root;
 mod start;
 mod state;
 mod store;
@@ -29,6 +31,7 @@ mod update;
 pub use activation::Activation;
 pub use create::{Console, CreateArgs, Created, Running, create};
 pub use delete::delete;
+pub use exec::{ExecArgs, ExecWords, exec};
 pub use foreground::{Signals, wait};
 pub use id::ContainerId;
 pub use kill::{kill, parse_signal};
@@ -37,6 +40,7 @@ pub use pause::{pause, resume};
 pub use processes::processes;
 pub use record::{InitProcess, Record};
 pub use reserve::Reserved;
+pub use shared_root::SharedRoot;
 pub use start::start;
 pub use state::{State, Status};
 pub use store::{Entry, Lock, Store};

@@ -9,9 +9,10 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
+use super::shared_root::SharedRoot;
 use crate::cgroup::{Cgroup, CgroupRecord, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spec::{ExecAffinity, HookPlan, ListenerPlan};
+use crate::spec::{HookPlan, ListenerPlan};
 use crate::sys::process::pidfd_open;
 
 /// A process, told apart from a later one with the same id.
@@ -70,9 +71,9 @@ pub struct Record {
     /// Groups of resctrl that go with the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rdt_groups: Vec<PathBuf>,
-    /// Processors for processes of `exec`.
+    /// Its root's mount in the namespace of who created it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exec_affinity: Option<ExecAffinity>,
+    pub shared_root: Option<SharedRoot>,
 }
 
 fn is_empty(resources: &LinuxResources) -> bool {

@@ -49,7 +49,7 @@ impl Reserved {
                 resources: LinuxResources::default(),
                 rdt_group: None,
                 rdt_groups: Vec::new(),
-                exec_affinity: None,
+                shared_root: None,
             })?;
         }
         Ok(reserved)

@@ -72,7 +72,7 @@ pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
     let agent = record.seccomp_listener.as_ref().map(Agent::connect).transpose()?;
     let pass_on = agent.map(|agent| {
         let record = &record;
-        move |fd| agent.pass_on(record, init.pid, &fd)
+        move |fd| agent.pass_on(record, "created", init.pid, &fd)
     });
     let channel = call_init(entry, init, taken_over)?;
     match channel.await_execve(pass_on) {

@@ -205,7 +205,19 @@ impl Entry {
     /// # Errors
     /// [`ErrorKind::NotFound`] when the container was deleted meanwhile.
     pub fn lock(&self) -> Result<Lock> {
-        let lock = FileLock::wait(self.open_for_lock()?, Sharing::Exclusive).step(|| LOCKING)?;
+        self.lock_as(Sharing::Exclusive)
+    }
+
+    /// Waits for the container's lock, to be shared with others who share it.
+    ///
+    /// # Errors
+    /// As for [`Entry::lock`].
+    pub fn share(&self) -> Result<Lock> {
+        self.lock_as(Sharing::Shared)
+    }
+
+    fn lock_as(&self, sharing: Sharing) -> Result<Lock> {
+        let lock = FileLock::wait(self.open_for_lock()?, sharing).step(|| LOCKING)?;
         self.still_there()?;
         Ok(Lock(lock))
     }

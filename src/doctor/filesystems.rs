@@ -20,7 +20,7 @@ use super::report::Finding;
 use super::trial::{self, COVERED};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::overlay::{OverlayPlan, mount_detached};
-use crate::sys::fs::open_dir;
+use crate::sys::fs::{mount_id, open_dir};
 use crate::sys::mount::{FsContext, clone_tree, move_mount};
 use crate::sys::mountinfo::mounts;
 
@@ -150,11 +150,7 @@ pub(super) fn nearest(place: &Path) -> Result<PathBuf> {
 /// Type of the file system that an open directory is on, and which of `options`
 /// its mount has.
 fn file_system(table: &[u8], dir: BorrowedFd<'_>, options: &[&str]) -> (String, Vec<String>) {
-    let fdinfo = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", dir.as_raw_fd()));
-    let id = fdinfo
-        .unwrap_or_default()
-        .lines()
-        .find_map(|line| line.strip_prefix("mnt_id:").and_then(|id| id.trim().parse::<u64>().ok()));
+    let id = mount_id(dir).ok();
     let Some(mount) = mounts(table).find(|mount| id.is_some() && mount.id() == id) else {
         return ("an unknown file system".to_owned(), Vec::new());
     };

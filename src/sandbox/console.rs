@@ -25,10 +25,19 @@ pub(super) struct Pty {
 
 /// Opens a pty of the container's own devpts and binds its terminal to
 /// /dev/console.
+pub(super) fn open(root: BorrowedFd<'_>) -> Result<Pty> {
+    let pty = open_pty(root)?;
+    let console = ensure(root, Path::new("/dev/console"), Missing::File)?;
+    let tree = mount::clone_tree_at(pty.terminal.as_fd(), false).step(|| "open_tree of the pty")?;
+    mount::move_mount(tree.as_fd(), console.as_fd()).step(|| "mount /dev/console")?;
+    Ok(pty)
+}
+
+/// Opens a pty of the container's own devpts.
 ///
 /// The terminal is got from the master, not by its name: what the image or
 /// another container puts at /dev/pts or /dev/console does not matter.
-pub(super) fn open(root: BorrowedFd<'_>) -> Result<Pty> {
+pub(super) fn open_pty(root: BorrowedFd<'_>) -> Result<Pty> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
     let master = open_in_root(root, Path::new("/dev/pts/ptmx"), flags, Mode::empty())
         .step(|| "process.terminal: open /dev/pts/ptmx (a devpts has to be mounted there)")?;
@@ -38,9 +47,6 @@ pub(super) fn open(root: BorrowedFd<'_>) -> Result<Pty> {
     }
     process::unlock_pty(master.as_fd()).step(|| "unlock the pty")?;
     let terminal = process::open_pty_peer(master.as_fd()).step(|| "open the pty")?;
-    let console = ensure(root, Path::new("/dev/console"), Missing::File)?;
-    let tree = mount::clone_tree_at(terminal.as_fd(), false).step(|| "open_tree of the pty")?;
-    mount::move_mount(tree.as_fd(), console.as_fd()).step(|| "mount /dev/console")?;
     Ok(Pty { master, terminal })
 }
 

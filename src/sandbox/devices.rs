@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat, major, minor, mknodat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat, major, makedev, minor, mknodat,
+};
 use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, symlinkat};
 
+use super::mounts::change;
 use super::path::{Missing, ensure, ensure_parent};
 use crate::error::{Error, Result, Step};
-use crate::spec::DevicePlan;
-use crate::sys::caller::is_initial;
+use crate::spec::{AttrChange, DevicePlan};
+use crate::sys::caller::{caller, is_initial};
 use crate::sys::fs::open_in_root;
-use crate::sys::mount;
+use crate::sys::mount::{self, attr};
 
 /// Links that every container has (runtime-linux.md, dev symbolic links).
 const LINKS: [(&str, &str); 5] = [
@@ -27,11 +30,17 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Makes the nodes. In a user namespace the kernel refuses mknod (but of a
-/// fifo), and the host's node is bind mounted instead, with its owner and mode.
-pub(super) fn make(root: BorrowedFd<'_>, plans: &[DevicePlan], in_userns: bool) -> Result<()> {
+/// fifo), and mounts take their place: the host's node, which has the host's owner
+/// and mode, or what `ask` gets for the plan of this index.
+pub(super) fn make(
+    root: BorrowedFd<'_>,
+    plans: &[DevicePlan],
+    in_userns: bool,
+    ask: impl Fn(usize) -> Result<OwnedFd>,
+) -> Result<()> {
     let mut last: Option<(PathBuf, OwnedFd)> = None;
-    for plan in plans {
-        let step = || format!("device {}", plan.path.display());
+    for (index, plan) in plans.iter().enumerate() {
+        let step = || plan.label();
         let parent = plan.path.parent().unwrap_or(Path::new("/"));
         if last.as_ref().is_none_or(|(path, _)| path != parent) {
             let (dir, _) = ensure_parent(root, &plan.path).step(step)?;
@@ -41,6 +50,11 @@ pub(super) fn make(root: BorrowedFd<'_>, plans: &[DevicePlan], in_userns: bool) 
             continue;
         };
         let made = match in_userns && plan.kind != SFlag::S_IFIFO {
+            // whoever is root outside can do better than the host's own, which is
+            // good enough for those that every container has
+            true if caller().is_host_root() && !is_common(plan) => {
+                ask(index).and_then(|node| put(root, plan, node))
+            }
             true => bind(root, plan),
             false => match node(dir.as_fd(), name, plan) {
                 // root of somebody else's user namespace
@@ -104,8 +118,32 @@ fn bind(root: BorrowedFd<'_>, plan: &DevicePlan) -> Result<()> {
         )));
     }
     let tree = mount::clone_tree(AT_FDCWD, &plan.path, false, 0).step(|| "open_tree")?;
+    // a device has no use for either
+    let attrs = AttrChange { set: attr::NOSUID | attr::NOEXEC, clear: 0 };
+    change(tree.as_fd(), false, attrs).step(|| "set attributes")?;
+    put(root, plan, tree)
+}
+
+fn put(root: BorrowedFd<'_>, plan: &DevicePlan, node: OwnedFd) -> Result<()> {
     let target = ensure(root, &plan.path, Missing::File)?;
-    mount::move_mount(tree.as_fd(), target.as_fd()).step(|| "move_mount")
+    mount::move_mount(node.as_fd(), target.as_fd()).step(|| "move_mount")
+}
+
+/// A device that everybody may use (config-linux.md, default devices), as it is on
+/// every host.
+fn is_common(plan: &DevicePlan) -> bool {
+    const COMMON: [(&str, u64, u64); 6] = [
+        ("/dev/null", 1, 3),
+        ("/dev/zero", 1, 5),
+        ("/dev/full", 1, 7),
+        ("/dev/random", 1, 8),
+        ("/dev/urandom", 1, 9),
+        ("/dev/tty", 5, 0),
+    ];
+    let is_it = |(path, major, minor): (&str, u64, u64)| {
+        plan.path == Path::new(path) && plan.rdev == makedev(major, minor)
+    };
+    plan.mode == 0o666 && plan.uid == 0 && plan.gid == 0 && COMMON.into_iter().any(is_it)
 }
 
 /// Makes the links; one that the image has already is left as it is.

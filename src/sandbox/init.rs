@@ -4,28 +4,25 @@
 //! nothing else, and ends in execve or exit.
 
 use std::convert::Infallible;
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{chdir, getcwd, getpid, setsid};
+use nix::unistd::getpid;
 
 use super::hooks::{self, HookState};
 use super::path::{Missing, ensure};
 use super::privileges::Groups;
 use super::protocol::{Channel, Message};
 use super::rootfs::Leave;
-use super::{
-    Options, clocks, console, devices, labels, mounts, privileges, program, reaper, rootfs,
-    scheduling,
-};
+use super::task::{self, Task};
+use super::{Options, clocks, console, devices, labels, mounts, program, reaper, rootfs};
 use crate::error::{Error, Result, Step};
 use crate::spec::Plan;
 use crate::sys::caller::caller;
-use crate::sys::{net, process, sched, seccomp};
+use crate::sys::{net, process, sched};
 
 /// A namespace to join, open.
 #[derive(Debug)]
@@ -41,7 +38,8 @@ pub(super) struct Init<'a> {
     pub(super) channel: Channel,
     /// Socket on which `start` will call; without one, `Go` is the start.
     pub(super) listener: Option<OwnedFd>,
-    /// A detached mount that takes the place of the rootfs directory.
+    /// A detached mount that takes the place of the rootfs directory; without a
+    /// mount namespace, the root itself.
     pub(super) rootfs: Option<OwnedFd>,
     /// The container's cgroup, as a path of the host.
     pub(super) cgroup: Option<&'a Path>,
@@ -62,7 +60,7 @@ pub(super) fn main(mut init: Init<'_>) -> Infallible {
 fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> {
     let plan = init.plan;
     let makes_users = plan.namespaces.makes(CloneFlags::CLONE_NEWUSER);
-    set_own_oom_score_adj(plan)?;
+    set_own_oom_score_adj(plan.process.oom_score_adj)?;
     // a process of a joined namespace must not look into this copy of the
     // runtime, whose root is still the host's; execve sets it back. An ordinary
     // user's runtime can't write the maps of what is closed; until they are
@@ -96,32 +94,33 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     umask(Mode::empty());
     seal_root(init, root.as_fd())?;
     drop(root);
-    let program = become_user(init, terminal, labels, groups)?;
+    let task = Task::of(plan);
+    let program = task.become_user(&init.channel, terminal, labels, groups)?;
     let env = program::environment(&plan.process);
     init.channel.ask(&Message::Ready)?;
     if let Some(listener) = init.listener.take() {
         *report = Some(wait_for_start(&listener)?);
     }
     hooks::run("startContainer", &plan.hooks.start_container, &state(plan, "created"))?;
-    for fd in 3..init.options.first_closed_fd() {
-        process::pass_on(RawFd::try_from(fd).unwrap_or(-1)).step(|| "--preserve-fds")?;
-    }
+    task::pass_on_preserved(init.options)?;
     let channel = report.as_ref().unwrap_or(&init.channel);
     // the end of the stream means success only after this
     channel.send(&Message::Executing)?;
-    // whoever executes the program: --init makes a child for that
-    let pid = || CString::new(format!("LISTEN_PID={}", getpid())).ok();
-    let (tells_pid, mut env) = (init.options.listen_fds > 0, env);
-    // before the filter, which may not let us ask
-    env.extend((tells_pid && !init.options.init).then(pid).flatten());
-    if init.options.init {
+    let mut env = env;
+    if !init.options.init {
+        // before the filter, which may not let us ask
+        env.extend(task::listen_pid(init.options));
+    } else {
         // the command line that made the container is none of its business, from
         // the program's first moment on; without /proc nobody in there can read it
         process::set_title(b"tare-init").unwrap_or_default();
     }
-    load_filter(plan, channel)?;
+    task.load_filter(channel)?;
     let mut execute = || {
-        env.extend((tells_pid && init.options.init).then(pid).flatten());
+        if init.options.init {
+            // of whoever executes the program: the tiny init makes a child for that
+            env.extend(task::listen_pid(init.options));
+        }
         program::execute(&program, &plan.process.args, &env)
     };
     if init.options.init {
@@ -143,16 +142,14 @@ fn shift_clocks(plan: &Plan, in_new_user_namespace: bool) -> Result<()> {
     clocks::enter_new(&plan.time_offsets)
 }
 
-fn set_dumpable(yes: bool) -> Result<()> {
+pub(super) fn set_dumpable(yes: bool) -> Result<()> {
     nix::sys::prctl::set_dumpable(yes).step(|| "close init to other processes")
 }
 
 /// Without power over the machine, the process sets its own score, while /proc
 /// still lets it. What is so already needs no permission.
-pub(super) fn set_own_oom_score_adj(plan: &Plan) -> Result<()> {
-    let Some(value) = plan.process.oom_score_adj.filter(|_| !caller().is_host_root()) else {
-        return Ok(());
-    };
+pub(super) fn set_own_oom_score_adj(value: Option<i32>) -> Result<()> {
+    let Some(value) = value.filter(|_| !caller().is_host_root()) else { return Ok(()) };
     let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
     match own.trim().parse() == Ok(value) {
         true => Ok(()),
@@ -167,10 +164,7 @@ fn close_what_is_not_ours(init: &Init<'_>) -> Result<()> {
     let mut keep: Vec<RawFd> = init.joins.iter().map(|join| join.fd.as_raw_fd()).collect();
     keep.push(init.channel.as_fd().as_raw_fd());
     keep.extend(init.listener.iter().chain(&init.rootfs).map(AsRawFd::as_raw_fd));
-    let first = RawFd::try_from(init.options.first_closed_fd()).unwrap_or(RawFd::MAX);
-    process::close_all_but(first, &keep).step(|| "close the runtime's descriptors: close_range")?;
-    // what is preserved is opened up again right before execve
-    hooks::keep_descriptors()
+    task::close_all_but(init.options, &keep)
 }
 
 pub(super) fn join(joins: &[Join], which: impl Fn(CloneFlags) -> bool) -> Result<()> {
@@ -192,14 +186,7 @@ fn isolate(init: &Init<'_>) -> Result<()> {
     if !plan.namespaces.makes(CloneFlags::CLONE_NEWUSER) {
         shift_clocks(plan, false)?;
     }
-    setsid().step(|| "make a session")?;
-    if !init.options.no_new_keyring {
-        match process::join_session_keyring(&format!("_ses.{}", plan.id)) {
-            // a kernel without keyrings has none to leak either
-            Ok(()) | Err(Errno::ENOSYS) => {}
-            Err(e) => return Err(Error::from(e).step("make a session keyring")),
-        }
-    }
+    task::make_session(&plan.id, init.options)?;
     if plan.namespaces.makes(CloneFlags::CLONE_NEWNET) {
         net::bring_loopback_up().step(|| "bring the loopback interface up")?;
     }
@@ -229,10 +216,13 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
         rootfs::cut_off(&plan.rootfs)?;
     }
     let sources = mounts::open_sources(&plan.mounts, init.cgroup, |index| {
-        let fd = init.channel.ask_for(&Message::OpenSource(index))?;
-        fd.ok_or_else(|| Error::from(nix::errno::Errno::EBADF))
+        ask_for(init, &Message::OpenSource(index))
     })?;
-    let root = rootfs::attach(&plan.rootfs.path, init.rootfs.take())?;
+    let root = match init.rootfs.take() {
+        // mounted already
+        Some(root) if !plan.namespaces.separates(CloneFlags::CLONE_NEWNS) => root,
+        given => rootfs::attach(&plan.rootfs.path, given)?,
+    };
     let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
     if in_userns {
         become_root_inside()?;
@@ -241,17 +231,24 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
         mounts::perform(root.as_fd(), mount, source.as_ref()).map_err(|e| e.step(mount.label()))?;
     }
     if !mounts::dev_is_bound(&plan.mounts) {
-        devices::make(root.as_fd(), &plan.devices, in_userns)?;
+        devices::make(root.as_fd(), &plan.devices, in_userns, |index| {
+            ask_for(init, &Message::MakeDevice(index))
+        })?;
         devices::links(root.as_fd())?;
     }
     ensure(root.as_fd(), &plan.process.cwd, Missing::Directory).step(|| "process.cwd")?;
     Ok(root)
 }
 
+/// A descriptor that the runtime has to get.
+fn ask_for(init: &Init<'_>, message: &Message) -> Result<OwnedFd> {
+    init.channel.ask_for(message)?.ok_or_else(|| Error::from(Errno::EBADF))
+}
+
 /// Until here init had its maker's ids, which may look into directories that
 /// are closed for the container's root; files made from here on need an owner
 /// that the user namespace knows.
-fn become_root_inside() -> Result<()> {
+pub(super) fn become_root_inside() -> Result<()> {
     process::set_identity(0, 0, None).step(|| "become root in the user namespace")
 }
 
@@ -291,59 +288,6 @@ fn seal_root(init: &Init<'_>, root: BorrowedFd<'_>) -> Result<()> {
         Leave::Pivot
     };
     rootfs::enter(root, &plan.rootfs, leave)
-}
-
-fn become_user(
-    init: &Init<'_>,
-    terminal: Option<OwnedFd>,
-    labels: labels::Files,
-    groups: Groups,
-) -> Result<CString> {
-    let process = &init.plan.process;
-    chdir(&process.cwd).step(|| format!("process.cwd {}", process.cwd.display()))?;
-    // a directory outside would give the container a way out
-    let inside = getcwd().is_ok_and(|cwd| cwd.is_absolute());
-    if !inside {
-        return Err(Error::invalid("process.cwd: lies outside the container's root"));
-    }
-    match terminal {
-        Some(terminal) => console::take(&terminal, process)?,
-        None => privileges::own_stdio(process),
-    }
-    if !privileges::set_limits(process)? {
-        init.channel.ask(&Message::RaiseLimits)?;
-    }
-    scheduling::set_own(&init.plan.scheduling)?;
-    labels::apply(&init.plan.labels, labels)?;
-    privileges::drop_to(process, groups, privileges::kept_for_filter(init.plan))?;
-    umask(Mode::from_bits_truncate(process.umask));
-    let program = program::find(process)?;
-    Ok(program)
-}
-
-/// The last thing before execve: what init does from here on, the profile has to
-/// allow. All that the runtime has to know was said before.
-fn load_filter(plan: &Plan, channel: &Channel) -> Result<()> {
-    let Some(filter) = &plan.seccomp else { return Ok(()) };
-    let listener = seccomp::load(&filter.program, filter.flags).map_err(|e| {
-        let error = Error::from(e).step("linux.seccomp: load the filter");
-        match e {
-            Errno::EBUSY => error.hint("a filter of the caller has a listener already"),
-            Errno::EINVAL => error.hint("a flag or an action that this kernel does not know"),
-            _ => error,
-        }
-    })?;
-    if let Some(listener) = listener {
-        channel.send_with(&Message::Listener, Some(listener.as_fd()))?;
-        // closed by execve: a profile need not allow close for our sake
-        let _kept = listener.into_raw_fd();
-    }
-    if privileges::kept_for_filter(plan).is_some() {
-        privileges::give_up(&plan.process).map_err(|e| {
-            e.hint("without process.noNewPrivileges, linux.seccomp has to allow capset")
-        })?;
-    }
-    Ok(())
 }
 
 fn wait_for_start(listener: &OwnedFd) -> Result<Channel> {

@@ -7,12 +7,14 @@
 mod clocks;
 mod console;
 mod devices;
+pub mod exec;
 pub(crate) mod hooks;
 pub mod idmap;
 mod init;
 pub(crate) mod labels;
 mod mounts;
 pub(crate) mod netdevices;
+mod nodes;
 mod path;
 mod privileges;
 mod program;
@@ -21,6 +23,7 @@ mod reaper;
 mod rootfs;
 mod scheduling;
 mod spawn;
+mod task;
 pub mod userns;
 
 pub(crate) use protocol::{Channel, Started};

@@ -1,5 +1,6 @@
 //! Becoming the user: ids, capabilities, no_new_privs.
 
+use std::fmt::Display;
 use std::os::fd::AsFd;
 
 use caps::{CapSet, Capability};
@@ -8,6 +9,7 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Gid, Uid, fchown};
 
+use super::task::Task;
 use crate::error::{Error, Result, Step};
 use crate::spec::{Capabilities, Plan, ProcessPlan, RlimitPlan};
 use crate::sys::caller::caller;
@@ -67,11 +69,19 @@ impl Groups {
         if caller().is_host_root() && !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
             return Ok(Groups::Free);
         }
-        let text = std::fs::read_to_string("/proc/self/setgroups").unwrap_or_default();
-        if text.trim() != "deny" {
+        Groups::in_namespace_of("self", &plan.process)
+    }
+
+    /// Asks about the user namespace of a process: its pid, or `self`.
+    ///
+    /// # Errors
+    /// The plan has groups that can't be given.
+    pub(super) fn in_namespace_of(process: impl Display, plan: &ProcessPlan) -> Result<Self> {
+        let path = format!("/proc/{process}/setgroups");
+        if std::fs::read_to_string(path).unwrap_or_default().trim() != "deny" {
             return Ok(Groups::Free);
         }
-        if plan.process.groups.is_empty() {
+        if plan.groups.is_empty() {
             return Ok(Groups::Kept);
         }
         Err(Error::invalid(
@@ -106,9 +116,9 @@ pub(super) fn drop_to(plan: &ProcessPlan, groups: Groups, keep: Option<Capabilit
 }
 
 /// CAP_SYS_ADMIN, if the process needs it to load a filter and is not to have it.
-pub(super) fn kept_for_filter(plan: &Plan) -> Option<Capability> {
-    let process = &plan.process;
-    let needs = plan.seccomp.is_some() && !process.no_new_privileges;
+pub(super) fn kept_for_filter(task: Task<'_>) -> Option<Capability> {
+    let process = task.process;
+    let needs = task.seccomp.is_some() && !process.no_new_privileges;
     let has = process.capabilities.effective.contains(&Capability::CAP_SYS_ADMIN);
     (needs && !has).then_some(Capability::CAP_SYS_ADMIN)
 }

@@ -8,9 +8,10 @@
 //! | `MapIds` | `Go` | it is in a new user namespace and needs its id mappings |
 //! | `RunHooks` | `Go` | namespaces and mounts are there, pivot_root comes next |
 //! | `OpenSource` | `Go` + fd | a bind mount's source that init may not look at |
+//! | `MakeDevice` | `Go` + fd | a device node that init may not make |
 //! | `RaiseLimits` | `Go` | a hard limit is to be raised, and init may not |
 //! | `Console` + fd | none | the master of the new pty |
-//! | `Ready` | `Go` | everything but the program's start is done |
+//! | `Ready` | `Go` | everything but the program's start is done; from a process of `exec` only if the runtime has something to do then |
 //! | `Executing` | none | started: the filter and execve are the next things it does |
 //! | `Listener` + fd | none | the filter is loaded; somebody answers calls by this |
 //! | `Failed` | none | a step failed; init is about to exit |
@@ -48,6 +49,7 @@ pub(crate) enum Message {
     MapIds,
     RunHooks,
     OpenSource(usize),
+    MakeDevice(usize),
     RaiseLimits,
     Console,
     Moved(i32),
@@ -152,23 +154,37 @@ impl Channel {
     /// known.
     pub(crate) fn await_execve(
         &self,
+        pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
+    ) -> Result<Started> {
+        let died = "the container's init died before its program ran";
+        self.serve_until_execve(pass_on, died, |_, _| {
+            Err(Error::new(ErrorKind::System, "init spoke out of turn"))
+        })
+    }
+
+    /// The same for a process that has more to say before: `serve` gets that, and
+    /// `died` is for one that says nothing more.
+    ///
+    /// # Errors
+    /// What `serve` fails with, too.
+    pub(crate) fn serve_until_execve(
+        &self,
         mut pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
+        died: &str,
+        mut serve: impl FnMut(Message, Option<OwnedFd>) -> Result<()>,
     ) -> Result<Started> {
         let mut executing = false;
         loop {
             match self.receive()? {
                 None if executing && pass_on.is_none() => return Ok(Started::Executed),
-                None => {
-                    let text = "the container's init died before its program ran";
-                    return Ok(Started::Failed(Error::new(ErrorKind::State, text)));
-                }
+                None => return Ok(Started::Failed(Error::new(ErrorKind::State, died))),
                 Some((Message::Executing, _)) => executing = true,
                 Some((Message::Listener, Some(fd))) => match pass_on.take() {
                     Some(pass_on) => pass_on(fd)?,
                     None => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
                 },
                 Some((Message::Failed(error), _)) => return Ok(Started::Failed(error)),
-                Some(_) => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
+                Some((other, fd)) => serve(other, fd)?,
             }
         }
     }

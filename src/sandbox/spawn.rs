@@ -18,9 +18,10 @@ use nix::unistd::{Pid, dup3};
 use super::idmap::IdMaps;
 use super::init::{self, Init, Join};
 use super::mounts;
+use super::nodes;
 use super::protocol::{Channel, Message, Started};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spec::{MountKind, Plan, namespace_name};
+use crate::spec::{MountKind, Plan, ProcessPlan, namespace_name};
 use crate::sys::caller::caller;
 use crate::sys::mount;
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
@@ -70,9 +71,9 @@ pub struct SpawnArgs<'a> {
 /// A container's init that has not run its program yet.
 #[derive(Debug)]
 pub struct Spawned {
-    channel: Channel,
-    child: Child,
-    console: Option<OwnedFd>,
+    pub(super) channel: Channel,
+    pub(super) child: Child,
+    pub(super) console: Option<OwnedFd>,
 }
 
 /// Makes the container's init.
@@ -112,15 +113,17 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
     Ok(Spawned { channel: ours, child: result?, console: None })
 }
 
-fn explain_clone(e: Error) -> Error {
+pub(super) fn explain_clone(e: Error) -> Error {
     let hint = match e.raw_errno() {
         Some(Errno::EPERM) => {
             Some("new namespaces need root; a user namespace, that the system gives it to users")
         }
         Some(Errno::EACCES) => Some(
-            "cgroup.procs has to be writable in the cgroup, and in the one above both it and the caller",
+            "cgroup.procs has to be writable in the cgroup, and in the one above both it and the \
+             caller: systemd-run --user --scope starts a command in a place of the user's own",
         ),
         Some(Errno::ENOSPC) => Some("a limit in /proc/sys/user/max_*_namespaces is reached"),
+        Some(Errno::EAGAIN) => Some("pids.max of the cgroup or of one above it is reached"),
         Some(Errno::EBUSY) => Some("the cgroup has controllers enabled for its children"),
         Some(Errno::EOPNOTSUPP) => {
             Some("the cgroup is threaded or below such a one (cgroup.type), and takes no process")
@@ -172,16 +175,21 @@ fn in_pid_namespace<T>(namespace: Option<&Join>, clone: impl FnOnce() -> Result<
 /// joined one gives its powers only to who is in it already.
 fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
     let helper_how = CloneHow { namespaces: CloneFlags::empty(), ..how };
-    let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
-    let helper = clone_child(helper_how, move || {
+    by_helper(helper_how, move || {
         // as in init: it is about to be seen from inside
-        let scored = init::set_own_oom_score_adj(init.plan);
+        let scored = init::set_own_oom_score_adj(init.plan.process.oom_score_adj);
         let closed = nix::sys::prctl::set_dumpable(false).step(|| "close the helper to others");
-        let joined = scored.and(closed).and_then(|()| join_all(how.namespaces, &mut init.joins));
-        let moved = joined.and_then(|()| {
-            let how = CloneHow { namespaces: how.namespaces, sibling: true, ..CloneHow::default() };
-            let child =
-                clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))?;
+        scored.and(closed).and_then(|()| join_all(how.namespaces, &mut init.joins))?;
+        let how = CloneHow { namespaces: how.namespaces, sibling: true, ..CloneHow::default() };
+        clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))
+    })
+}
+
+/// Has a helper make a child as its own sibling; the helper ends.
+pub(super) fn by_helper(how: CloneHow<'_>, make: impl FnOnce() -> Result<Child>) -> Result<Child> {
+    let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
+    let helper = clone_child(how, move || {
+        let moved = make().and_then(|child| {
             theirs.send_with(&Message::Moved(child.pid.as_raw()), Some(child.pidfd.as_fd()))
         });
         if let Err(error) = moved {
@@ -265,8 +273,12 @@ impl Spawned {
                     let source = self.open_source(plan, index)?;
                     self.channel.send_with(&Message::Go, Some(source.as_fd()))?;
                 }
+                Message::MakeDevice(index) => {
+                    let node = self.make_device(plan, index)?;
+                    self.channel.send_with(&Message::Go, Some(node.as_fd()))?;
+                }
                 Message::RaiseLimits => {
-                    self.raise_limits(plan)?;
+                    self.raise_limits(&plan.process)?;
                     self.channel.send(&Message::Go)?;
                 }
                 Message::Console => self.console = fd,
@@ -287,30 +299,30 @@ impl Spawned {
         let MountKind::Bind { source, recursive } = &bind.kind else {
             return Err(Errno::EINVAL.into());
         };
-        let path = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        // the child puts what it opens in the place of this one
-        let mut place = open("/", path, Mode::empty())?;
-        let how = CloneHow { share_files: true, ..CloneHow::default() };
-        let child = clone_child(how, || {
-            let opened = setns(self.pidfd(), CloneFlags::CLONE_NEWNS)
-                .and_then(|()| mount::clone_tree(AT_FDCWD, source, *recursive, 0))
-                .and_then(|tree| dup3(tree, &mut place, OFlag::O_CLOEXEC));
-            process::exit_now(opened.err().map_or(0, |errno| errno as i32))
-        })
-        .step(|| "clone3")?;
-        match wait_for_end(child.pidfd.as_fd())? {
-            WaitStatus::Exited(_, 0) => Ok(place),
-            WaitStatus::Exited(_, errno) => {
-                Err(mounts::source_error(Errno::from_raw(errno)).step(bind.label()))
-            }
-            _ => Err(Error::new(ErrorKind::System, "a helper was killed").step(bind.label())),
-        }
+        let opened = open_in_child(|| {
+            setns(self.pidfd(), CloneFlags::CLONE_NEWNS)?;
+            mount::clone_tree(AT_FDCWD, source, *recursive, 0)
+        });
+        opened
+            .and_then(|opened| opened.map_err(mounts::source_error))
+            .map_err(|e| e.step(bind.label()))
+    }
+
+    /// Makes a device node for init, which may not in its user namespace.
+    fn make_device(&self, plan: &Plan, index: usize) -> Result<OwnedFd> {
+        let Some(device) = plan.devices.get(index) else { return Err(Errno::EINVAL.into()) };
+        let owner = nodes::owner_outside(device, self.pid());
+        let made = owner.and_then(|owner| {
+            open_in_child(|| nodes::make(device, owner).map_err(|e| nodes::errno_of(&e)))
+        });
+        made.and_then(|made| made.step(|| "make it outside of the user namespace"))
+            .map_err(|e| e.step(device.label()))
     }
 
     /// Sets the limits that init may not raise in its user namespace.
-    fn raise_limits(&self, plan: &Plan) -> Result<()> {
+    pub(super) fn raise_limits(&self, plan: &ProcessPlan) -> Result<()> {
         let pid = self.pid();
-        for limit in &plan.process.rlimits {
+        for limit in &plan.rlimits {
             let resource = i32::try_from(limit.resource as u32).unwrap_or(-1);
             process::set_rlimit(pid, resource, limit.soft, limit.hard).map_err(|e| {
                 let e = Error::from(e).step(format!(
@@ -401,6 +413,23 @@ impl Spawned {
 
 pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {
     uninterrupted(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED))
+}
+
+/// A descriptor that a child process opens for this one, from where that has gone.
+fn open_in_child(how: impl FnOnce() -> SysResult<OwnedFd>) -> Result<SysResult<OwnedFd>> {
+    // the child puts what it opens in the place of this one
+    let mut place = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let shares = CloneHow { share_files: true, ..CloneHow::default() };
+    let child = clone_child(shares, || {
+        let opened = how().and_then(|fd| dup3(fd, &mut place, OFlag::O_CLOEXEC));
+        process::exit_now(opened.err().map_or(0, |errno| errno as i32))
+    })
+    .step(|| "clone3")?;
+    match wait_for_end(child.pidfd.as_fd())? {
+        WaitStatus::Exited(_, 0) => Ok(Ok(place)),
+        WaitStatus::Exited(_, errno) => Ok(Err(Errno::from_raw(errno))),
+        _ => Err(Error::new(ErrorKind::System, "a helper was killed")),
+    }
 }
 
 /// Sets how much the kernel would like to kill a process: its pid, or `self`.

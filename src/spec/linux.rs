@@ -29,6 +29,13 @@ pub struct DevicePlan {
     pub gid: u32,
 }
 
+impl DevicePlan {
+    /// How errors name this device.
+    pub fn label(&self) -> String {
+        format!("device {}", self.path.display())
+    }
+}
+
 /// A value to write below /proc/sys.
 #[derive(Debug, Clone)]
 pub struct SysctlPlan {

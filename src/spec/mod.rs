@@ -6,6 +6,7 @@
 
 mod clocks;
 pub mod defaults;
+mod exec;
 mod features;
 mod labels;
 mod linux;
@@ -32,6 +33,7 @@ use oci_spec::runtime::Spec;
 
 use crate::error::{Error, ErrorKind, Result, Step};
 
+pub use exec::{ExecPlan, load_process};
 pub use features::features;
 pub use labels::LabelPlan;
 pub use linux::{DevicePlan, SysctlPlan};

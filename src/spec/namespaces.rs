@@ -114,9 +114,11 @@ impl NamespacePlan {
                  was there before it: join its user namespace as well, or make both",
             ));
         }
-        if !self.separates(CloneFlags::CLONE_NEWNS) {
+        let own_users = self.separates(CloneFlags::CLONE_NEWUSER);
+        if own_users && !self.separates(CloneFlags::CLONE_NEWNS) {
             return Err(Error::unsupported(
-                "linux.namespaces: a container without a mount namespace is not supported",
+                "linux.namespaces: a user namespace has no power over the caller's mount \
+                 namespace: add one of type mount",
             ));
         }
         Ok(())
@@ -193,7 +195,7 @@ mod tests {
             (r#"{"namespaces":[{"type":"mount"},{"type":"mount"}]}"#, "mount is there twice"),
             (r#"{"namespaces":[{"type":"mount"},{"type":"pid","path":"x"}]}"#, "is not absolute"),
             (r#"{"namespaces":[{"type":"mount"},{"type":"user"}]}"#, "uidMappings"),
-            (r#"{"namespaces":[{"type":"pid"}]}"#, "without a mount namespace"),
+            (r#"{"namespaces":[{"type":"user","path":"/x"}]}"#, "add one of type mount"),
             (
                 r#"{"namespaces":[{"type":"mount"}],"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
                 "no user namespace",

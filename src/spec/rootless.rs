@@ -1,6 +1,7 @@
 //! Configs for a user namespace: making one of any other, and holding the ids in
 //! one against its maps.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
@@ -58,8 +59,17 @@ pub fn adapt(
 /// # Errors
 /// They can't be read.
 pub fn own_maps() -> Result<(Vec<IdMapping>, Vec<IdMapping>)> {
-    let read = |path: &str| -> Result<Vec<IdMapping>> {
-        let text = std::fs::read_to_string(path).step(|| path.to_owned())?;
+    maps_of("self")
+}
+
+/// The maps of a process' user namespace, as seen from here: by its pid, or `self`.
+///
+/// # Errors
+/// They can't be read.
+pub fn maps_of(process: impl Display) -> Result<(Vec<IdMapping>, Vec<IdMapping>)> {
+    let read = |name: &str| -> Result<Vec<IdMapping>> {
+        let path = format!("/proc/{process}/{name}");
+        let text = std::fs::read_to_string(&path).step(|| path)?;
         let line = |line: &str| {
             let mut numbers = line.split_ascii_whitespace().map(|number| number.parse().ok());
             let (container, host, size) = (numbers.next()??, numbers.next()??, numbers.next()??);
@@ -67,7 +77,7 @@ pub fn own_maps() -> Result<(Vec<IdMapping>, Vec<IdMapping>)> {
         };
         Ok(text.lines().filter_map(line).collect())
     };
-    Ok((read("/proc/self/uid_map")?, read("/proc/self/gid_map")?))
+    Ok((read("uid_map")?, read("gid_map")?))
 }
 
 /// Takes the owners out of mount options that these maps lack.

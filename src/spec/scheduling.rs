@@ -22,7 +22,7 @@ const RESET_ON_FORK: u64 = 1;
 const MAX_NODE: usize = 1023;
 
 /// Most processors that any kernel is built for.
-const MAX_PROCESSOR: usize = 8191;
+pub(super) const MAX_PROCESSOR: usize = 8191;
 
 /// Modes of linux.memoryPolicy and their numbers (linux/mempolicy.h).
 pub(super) const MEMORY_MODES: [(Mode, &str, i32); 7] = [
@@ -52,7 +52,7 @@ pub struct IoPriorityPlan {
 }
 
 /// A memory policy (set_mempolicy(2)).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryPolicyPlan {
     /// MPOL_* with its flags.
     pub mode: i32,

@@ -22,6 +22,16 @@ pub fn cstring(path: &Path) -> SysResult<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_nul| Errno::EINVAL)
 }
 
+/// The number of the mount that a descriptor is on (proc_pid_fdinfo(5), Linux 3.15).
+///
+/// # Errors
+/// There is no /proc; ENODATA where the kernel says nothing of it.
+pub fn mount_id(fd: BorrowedFd<'_>) -> std::io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    id.and_then(|id| id.trim().parse().ok()).ok_or_else(|| Errno::ENODATA.into())
+}
+
 /// Opens `path` below `root` as if `root` were `/`: symbolic links, `..` and
 /// absolute paths stay inside (RESOLVE_IN_ROOT, no magic links; Linux 5.6).
 ///

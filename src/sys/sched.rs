@@ -54,10 +54,18 @@ pub fn set_scheduler(pid: Pid, attr: &SchedAttr) -> SysResult<()> {
 pub fn use_all_processors() -> SysResult<()> {
     // more than any kernel knows: it takes what it needs, and of that what the
     // cpuset allows
-    let all = [u64::MAX; 128];
+    use_processors(&[u64::MAX; 128])
+}
+
+/// Lets this process run on these processors: number `n` is bit `n % 64` of word
+/// `n / 64` (sched_setaffinity(2)).
+///
+/// # Errors
+/// EINVAL when the cpuset has none of them.
+pub fn use_processors(bits: &[u64]) -> SysResult<()> {
+    let size = size_of_val(bits);
     // SAFETY: a buffer, passed with its size, that lives through the call.
-    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&all), all.as_ptr()) })
-        .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size, bits.as_ptr()) }).map(drop)
 }
 
 /// Sets class and level of a process for disks (ioprio_set(2)).

@@ -171,3 +171,22 @@ fn a_user_pauses_and_updates_what_is_his() {
     c.delete().ok();
     c.assert_gone();
 }
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn an_exec_of_a_user_joins_the_cgroup_from_inside_the_delegated_part() {
+    let delegated = Delegated::new();
+    let user = delegated.user();
+    let c = container(&user, json!({"pids": {"limit": 8}}), &["wait"]);
+    let mut output = c.started();
+    let seen = c.exec_report(&[]);
+    assert!(seen["cgroup"].as_array().unwrap().contains(&json!("0::/")), "{}", seen["cgroup"]);
+    // the same state directory, but a command from somewhere else
+    let root = user.root().to_str().unwrap();
+    let outside = Tare::of_user().bare(["--root", root, "exec", &c.id, "/probe", "exit", "0"]);
+    outside.run().fails_with_code(255, &["clone3", "systemd-run --user --scope"]);
+    c.kill("KILL").ok();
+    c.ended(&mut output);
+    c.delete().ok();
+    c.assert_gone();
+}

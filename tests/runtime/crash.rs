@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::libc;
 
-use crate::support::{Container, Invocation, Output, args, pipe, wait_gone};
+use crate::support::{Container, Invocation, Output, args, drop_namespace, pipe, wait_gone};
 
 /// How many moments of a command are tried.
 const MOMENTS: usize = 40;
@@ -154,12 +154,45 @@ fn a_killed_create_can_be_cleaned_up() {
 }
 
 #[test]
+fn a_killed_create_without_a_mount_namespace_can_be_cleaned_up() {
+    let shares_mounts = || {
+        Container::new(|c| {
+            args(c, &["sleep-forever"]);
+            drop_namespace(c, "mount");
+        })
+    };
+    at_each_moment(shares_mounts, |_| {}, |c| c.on_bundle("create", &[]));
+}
+
+#[test]
 fn a_killed_start_can_be_cleaned_up() {
     at_each_moment(
         container,
         |c| drop(c.on_bundle("create", &[]).run().ok()),
         |c| c.on_id("start", &[], &[]),
     );
+}
+
+#[test]
+fn a_killed_exec_leaves_the_container_as_it_was() {
+    let c = container();
+    c.on_bundle("create", &[]).run().ok();
+    c.start().ok();
+    let pid_file = c.bundle.path().join("pid");
+    let exec = || c.exec(&["--pid-file", pid_file.to_str().unwrap()], &["exit", "0"]);
+    let calls = kill_at_call(exec(), Victim::Runtime, usize::MAX).calls;
+    for n in (1..=calls).step_by((calls / MOMENTS).max(1)) {
+        println!("killing at call {n} of {calls}");
+        kill_at_call(exec(), Victim::Runtime, n);
+        wait_gone("the process of an exec that was killed", || {
+            let procs = std::fs::read_to_string(c.cgroup().join("cgroup.procs")).unwrap();
+            procs.trim() == c.pid().to_string()
+        });
+        assert_eq!(c.status(), "running");
+    }
+    exec().run().ok();
+    c.delete_by_force().ok();
+    c.assert_gone();
 }
 
 /// strace(1) kills it at the call to init: the name of the socket has been moved.

@@ -43,10 +43,6 @@ fn each_listed_namespace_is_new() {
 #[test]
 fn a_namespace_that_is_not_listed_is_the_hosts() {
     for (word, kind) in KINDS {
-        if word == "mount" {
-            // without one, the mounts would be made on the host
-            continue;
-        }
         let report = Container::new(|config| {
             drop_namespace(config, word);
             if word == "uts" {
@@ -56,6 +52,62 @@ fn a_namespace_that_is_not_listed_is_the_hosts() {
         .json();
         assert_eq!(report["namespaces"][kind], own(kind), "{kind}");
     }
+}
+
+/// Mount points of the test's own mount namespace.
+fn mount_points() -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().map(|line| line.split(' ').nth(4).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn mounts_without_a_namespace_are_below_the_rootfs_and_go_with_the_container() {
+    let c = Container::new(|config| {
+        drop_namespace(config, "mount");
+        args(config, &["wait"]);
+    });
+    let output = c.started();
+    assert_eq!(namespace_of(c.pid(), "mnt"), own("mnt"));
+    let rootfs = c.bundle.path().join("rootfs");
+    let root = std::fs::read_link(format!("/proc/{}/root", c.pid())).unwrap();
+    assert_eq!(root, rootfs);
+    let own_mounts: Vec<String> = mount_points()
+        .into_iter()
+        .filter(|point| point.starts_with(rootfs.to_str().unwrap()))
+        .collect();
+    assert!(own_mounts.contains(&rootfs.to_str().unwrap().to_owned()), "{own_mounts:?}");
+    assert!(own_mounts.contains(&format!("{}/proc", rootfs.display())), "{own_mounts:?}");
+    drop(output);
+    c.delete_by_force().ok();
+    c.assert_gone();
+}
+
+#[test]
+fn a_container_without_any_namespace_is_the_host_with_another_root() {
+    let c = Container::new(|config| {
+        config["linux"]["namespaces"] = json!([]);
+        config["linux"].as_object_mut().unwrap().remove("sysctl");
+        config.as_object_mut().unwrap().remove("hostname");
+        config["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "sysfs");
+    });
+    let report = c.json();
+    for (_, kind) in KINDS {
+        assert_eq!(report["namespaces"][kind], own(kind), "{kind}");
+    }
+    assert_eq!(report["cwd"], "/");
+    c.assert_gone();
+}
+
+#[test]
+fn a_create_that_fails_leaves_no_mount_without_a_namespace() {
+    let c = Container::new(|config| {
+        drop_namespace(config, "mount");
+        config["process"]["args"] = json!(["/missing"]);
+    });
+    c.assert_refused(&["/missing"]);
+    // a user namespace may mount nothing in the caller's mount namespace
+    let c = in_user_namespace(|config| drop_namespace(config, "mount"));
+    c.assert_refused(&["linux.namespaces", "add one of type mount"]);
 }
 
 #[test]
@@ -144,6 +196,39 @@ fn devices_and_mounts_work_in_a_user_namespace() {
     let lines = in_user_namespace(|c| args(c, &words)).lines();
     assert_eq!(lines[0..2], ["ok", "ok"]);
     assert!(lines[2].contains("user"));
+}
+
+#[test]
+fn devices_of_the_host_are_mounted_without_setuid_and_programs() {
+    let lines = in_user_namespace(|c| args(c, &["read", "/proc/self/mountinfo"])).lines();
+    let null = lines.iter().find(|line| line.contains(" /dev/null ")).unwrap();
+    let options: Vec<&str> = null.split(' ').nth(5).unwrap().split(',').collect();
+    assert!(options.contains(&"nosuid") && options.contains(&"noexec"), "{null}");
+}
+
+#[test]
+fn devices_of_a_user_namespace_have_their_mode_and_owner() {
+    let c = in_user_namespace(|config| {
+        config["linux"]["devices"] = json!([
+            {"path": "/dev/mine", "type": "c", "major": 1, "minor": 3,
+             "fileMode": 0o642, "uid": 5, "gid": 6},
+            {"path": "/dev/sub/blk", "type": "b", "major": 7, "minor": 100, "fileMode": 0o600},
+        ]);
+        let words = ["each", "stat /dev/mine", "stat /dev/sub/blk", "open /dev/mine w"];
+        args(config, &words);
+    });
+    let lines = c.lines();
+    for (line, [major, minor, mode, uid, gid]) in
+        lines.iter().zip([[1, 3, 0o642, 5, 6], [7, 100, 0o600, 0, 0]])
+    {
+        let seen: Value = serde_json::from_str(line).unwrap();
+        let wanted = json!({"major": major, "minor": minor, "mode": mode, "uid": uid, "gid": gid});
+        for (field, value) in wanted.as_object().unwrap() {
+            assert_eq!(seen[field], *value, "{field}: {seen}");
+        }
+    }
+    assert_eq!(lines[2], "ok");
+    c.assert_gone();
 }
 
 #[test]

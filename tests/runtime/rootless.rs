@@ -26,7 +26,7 @@ fn of_user(edit: impl FnOnce(&mut Value)) -> Container {
     of(&Tare::of_user(), edit)
 }
 
-fn for_user(config: &mut Value) {
+pub(crate) fn for_user(config: &mut Value) {
     let linux = config["linux"].as_object_mut().unwrap();
     linux["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
     let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);

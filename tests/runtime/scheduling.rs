@@ -4,7 +4,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{Container, args, map_users, probe};
+use crate::support::{Container, map_users, probe};
 
 fn with_scheduler(scheduler: Value) -> Container {
     Container::new(|c| c["process"]["scheduler"] = scheduler)
@@ -202,15 +202,7 @@ fn the_personality_is_the_configs() {
 }
 
 #[test]
-fn processors_for_exec_are_checked_and_kept() {
-    let c = Container::new(|config| {
-        args(config, &["wait"]);
-        config["process"]["execCPUAffinity"] = json!({"initial": "0-1", "final": ""});
-    });
-    let _output = c.started();
-    let record = std::fs::read_to_string(c.tare.root().join(&c.id).join("state.json")).unwrap();
-    let record: Value = serde_json::from_str(&record).unwrap();
-    assert_eq!(record["execAffinity"], json!({"initial": "0-1", "last": null}));
+fn processors_for_exec_are_checked_by_create() {
     for wrong in ["1-0", "x", "0,", "9999"] {
         Container::new(|c| c["process"]["execCPUAffinity"] = json!({"final": wrong}))
             .assert_refused(&["process.execCPUAffinity"]);

@@ -282,14 +282,14 @@ fn a_wrong_profile_is_refused_by_its_field() {
 }
 
 /// What an agent has got.
-struct Handed {
-    state: Value,
-    asked: Vec<i32>,
+pub(crate) struct Handed {
+    pub(crate) state: Value,
+    pub(crate) asked: Vec<i32>,
 }
 
 /// Accepts listeners up to the first one that is handed over, and answers its
 /// calls with EXDEV until nobody can ask any more.
-fn agent(socket: UnixListener) -> JoinHandle<Handed> {
+pub(crate) fn agent(socket: UnixListener) -> JoinHandle<Handed> {
     std::thread::spawn(move || {
         let (state, notify) = loop {
             assert!(is_readable(&socket, timeout()), "nobody calls");

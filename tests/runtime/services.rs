@@ -64,6 +64,20 @@ fn sockets_that_are_meant_for_another_stay_outside() {
 }
 
 #[test]
+fn sockets_that_are_meant_for_nobody_by_name_reach_the_program() {
+    let c = Container::new(|_| {});
+    let script = "exec 3</etc/passwd; unset LISTEN_PID; export LISTEN_FDS=1";
+    let report = c.on_bundle("run", &[]).through_shell(script).run().ok().json();
+    assert_eq!(variables(&report, "LISTEN_"), ["LISTEN_FDS=1", "LISTEN_PID=1"]);
+    assert_eq!(report["fds"]["3"], "/etc/passwd");
+    // a variable that was left over tells of nothing
+    let c = Container::new(|_| {});
+    let script = "exec 3<&-; unset LISTEN_PID; export LISTEN_FDS=1";
+    let report = c.on_bundle("run", &[]).through_shell(script).run().ok().json();
+    assert_eq!(variables(&report, "LISTEN_"), [""; 0]);
+}
+
+#[test]
 fn sockets_that_are_not_open_are_refused() {
     let c = Container::new(|_| {});
     let script = "exec 3<&-; export LISTEN_FDS=1 LISTEN_PID=$$";

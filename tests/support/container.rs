@@ -50,6 +50,17 @@ impl Container {
         self.tare.command(words)
     }
 
+    /// `exec [FLAGS] ID /probe WORDS`.
+    pub fn exec(&self, flags: &[&str], words: &[&str]) -> Invocation {
+        self.on_id("exec", flags, &[&["/probe"], words].concat())
+    }
+
+    /// The report of a process of `exec`.
+    #[track_caller]
+    pub fn exec_report(&self, flags: &[&str]) -> Value {
+        self.exec(flags, &["report"]).run().ok().json()
+    }
+
     /// `run` in the foreground to its end.
     pub fn run(&self) -> Output {
         self.on_bundle("run", &[]).run()

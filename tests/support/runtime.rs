@@ -395,7 +395,13 @@ impl Output {
     /// It has to have failed with code 1 and one line that holds all of `texts`.
     #[track_caller]
     pub fn fails_with(self, texts: &[&str]) -> Self {
-        assert_eq!(self.code, 1, "{self:#?}");
+        self.fails_with_code(1, texts)
+    }
+
+    /// The same with another code.
+    #[track_caller]
+    pub fn fails_with_code(self, code: i32, texts: &[&str]) -> Self {
+        assert_eq!(self.code, code, "{self:#?}");
         assert_eq!(self.stderr.lines().count(), 1, "not one line: {self:#?}");
         for text in texts {
             assert!(self.stderr.contains(text), "no {text:?} in {self:#?}");

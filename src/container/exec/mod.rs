@@ -1,0 +1,246 @@
+//! `exec`: one more process in a container.
+//!
+//! It needs no lock: the end of a container's pid namespace is the end of every
+//! process in it, those that are just being made included. A container without
+//! one has its processes ended by its cgroup, and there a `delete` waits until
+//! the process is in it.
+
+mod kept;
+mod words;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use super::activation::Activation;
+use super::agent::Agent;
+use super::record::{InitProcess, Record};
+use super::store::Entry;
+use super::{create, terminal};
+use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy};
+use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::sandbox::exec::{ExecArgs as SpawnArgs, Target, joins_users, spawn_exec};
+use crate::sandbox::{Options, Spawned, labels};
+use crate::spec::ExecPlan;
+use crate::sys::fs::open_plain;
+
+pub(super) use kept::Kept;
+pub use words::ExecWords;
+
+/// What a process is made from.
+#[derive(Debug)]
+pub struct ExecArgs<'a> {
+    /// What the caller says of the process.
+    pub words: ExecWords,
+    /// Nobody waits for it.
+    pub detach: bool,
+    /// Who gets the pty, if the caller does not.
+    pub console_socket: Option<&'a Path>,
+    /// Who gets a pidfd of the process.
+    pub pidfd_socket: Option<&'a Path>,
+    /// A file for its pid.
+    pub pid_file: Option<&'a Path>,
+    /// Descriptors after those of `activation` that it keeps.
+    pub preserve_fds: u32,
+    /// Sockets that a service manager has opened for it.
+    pub activation: Activation,
+    /// A cgroup below the container's; `/` is that one and no other.
+    pub cgroup: Option<PathBuf>,
+    /// Do not mind that it can run only when the container goes on.
+    pub ignore_paused: bool,
+}
+
+/// Runs a process in a container.
+///
+/// # Errors
+/// The container has ended, or is paused; bad input, which is refused before
+/// there is a process; the step of the process' set-up that failed.
+pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
+    let mut record = entry.load()?.ok_or_else(not_created)?;
+    // read again: whoever had the lock may have changed or removed it
+    let _lock = match record.own_pid_namespace {
+        true => None,
+        false => {
+            let lock = entry.share()?;
+            record = entry.load()?.ok_or_else(not_created)?;
+            Some(lock)
+        }
+    };
+    let init = record.init.ok_or_else(not_created)?;
+    let pidfd = init.open()?.ok_or_else(stopped)?;
+    let kept = Kept::load(entry.dir())?;
+    let target = Target {
+        id: &record.id,
+        pid: init.pid(),
+        pidfd: pidfd.as_fd(),
+        namespaces: kept.namespaces(),
+        in_chroot: kept.in_chroot,
+    };
+    let options = Options {
+        listen_fds: args.activation.fds,
+        preserve_fds: args.preserve_fds,
+        no_new_keyring: kept.no_new_keyring,
+        ..Options::default()
+    };
+    let plan = plan(args, &kept, &target)?;
+    check(args, &plan, options)?;
+    let cgroup = own_cgroup(&record)?;
+    if let Some(cgroup) = cgroup.as_ref().filter(|_| !args.ignore_paused)
+        && cgroup.frozen()?
+    {
+        return Err(Error::new(ErrorKind::State, "cannot exec in a paused container")
+            .hint("resume it, or give --ignore-paused"));
+    }
+    let listener = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref());
+    let agent = listener.map(Agent::connect).transpose()?;
+    let spawn = SpawnArgs { plan: &plan, options, target, cgroup: None, waits: waits(args, &plan) };
+    let spawned = spawn_into(args, spawn, cgroup.as_ref(), init)
+        .and_then(|spawned| serve(args, &plan, &record, agent, spawned));
+    spawned.map_err(|e| match init.is_alive() {
+        // whatever it was in the middle of
+        Ok(false) => stopped(),
+        _ => record.explain(e),
+    })
+}
+
+fn not_created() -> Error {
+    Error::new(ErrorKind::State, phrase::NOT_RUNNING)
+        .step("cannot exec in a container that is being created or deleted")
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::State, phrase::NOT_RUNNING).step("cannot exec in a stopped container")
+}
+
+fn plan(args: &ExecArgs<'_>, kept: &Kept, target: &Target<'_>) -> Result<ExecPlan> {
+    let process = args.words.process(kept)?;
+    let mut plan = ExecPlan::resolve(&process)?;
+    kept.complete(&mut plan)?;
+    args.activation.tell(&mut plan.process);
+    if joins_users(target)? {
+        // in its user namespace it has them all
+        return Ok(plan);
+    }
+    for cap in plan.process.capabilities.limit_to_own()? {
+        let text = format!("process.capabilities: {cap} left out: tare does not have it itself");
+        // `create` has told of the container's own
+        match args.words.caps.is_empty() {
+            true => crate::logging::debug(|| text),
+            false => crate::logging::warn(&text),
+        }
+    }
+    Ok(plan)
+}
+
+/// Checks of the command line, and against the kernel.
+fn check(args: &ExecArgs<'_>, plan: &ExecPlan, options: Options) -> Result<()> {
+    let terminal = plan.process.terminal;
+    match (terminal, args.detach, args.console_socket.is_some()) {
+        (true, true, false) => Err(Error::invalid(
+            "a terminal goes with --console-socket, or without --detach: nobody would have it",
+        )),
+        (false, _, true) => {
+            Err(Error::invalid("--console-socket is given, but neither --tty nor process.terminal"))
+        }
+        (true, false, true) => Err(Error::invalid(
+            "--console-socket goes with --detach: in the foreground the terminal is yours",
+        )),
+        _ => Ok(()),
+    }?;
+    labels::check(&plan.labels)?;
+    create::check_fds(options)
+}
+
+/// True if there is something that has to be done before the program runs.
+fn waits(args: &ExecArgs<'_>, plan: &ExecPlan) -> bool {
+    args.pid_file.is_some()
+        || args.console_socket.is_some()
+        || args.pidfd_socket.is_some()
+        || plan.scheduling.scheduler.is_some()
+        || plan.scheduling.io_priority.is_some()
+}
+
+fn own_cgroup(record: &Record) -> Result<Option<Cgroup>> {
+    if record.cgroup.path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    match Cgroup::open(record.cgroup.clone()) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Err(stopped()),
+        other => other.map(Some),
+    }
+}
+
+/// Makes the process in the container's cgroup or, where that hands controllers
+/// down and so takes no process, in the one that init has found for itself.
+fn spawn_into(
+    args: &ExecArgs<'_>,
+    spawn: SpawnArgs<'_>,
+    cgroup: Option<&Cgroup>,
+    init: InitProcess,
+) -> Result<Spawned> {
+    let Some(cgroup) = cgroup else {
+        if args.cgroup.is_some() {
+            return Err(Error::invalid("--cgroup: the container has no cgroup of its own"));
+        }
+        return spawn_exec(spawn);
+    };
+    let at = |dir: BorrowedFd<'_>| spawn_exec(SpawnArgs { cgroup: Some(dir), ..spawn });
+    if let Some(path) = &args.cgroup {
+        let sub = open_sub(cgroup, path).step(|| format!("--cgroup {}", path.display()))?;
+        return at(sub.as_ref().map_or(cgroup.dir(), AsFd::as_fd));
+    }
+    match at(cgroup.dir()) {
+        Err(e) if e.is_errno(Errno::EBUSY) => at(cgroup_of(init)?.dir()),
+        other => other,
+    }
+}
+
+/// A cgroup below the container's; `None` for that one itself.
+fn open_sub(cgroup: &Cgroup, path: &Path) -> Result<Option<OwnedFd>> {
+    let text = path.to_string_lossy();
+    if !text.starts_with('/') && text.contains(':') {
+        return Err(Error::invalid("controllers have one tree in cgroup v2: give the path alone"));
+    }
+    let path = path.strip_prefix("/").unwrap_or(path);
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    match open_plain(cgroup.dir(), path, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => Err(Error::invalid("does not exist in the container's cgroup")),
+        Err(Errno::EXDEV) => Err(Error::invalid("leads out of the container's cgroup")),
+        other => Ok(Some(other?)),
+    }
+}
+
+fn cgroup_of(init: InitProcess) -> Result<Cgroup> {
+    let hierarchy = Hierarchy::discover()?;
+    let path = hierarchy.mount_point().join(hierarchy.cgroup_of(init.pid)?);
+    Cgroup::open(CgroupRecord { path, made_parents: 0 })
+}
+
+/// What the runtime has to do for the process, up to its execve.
+fn serve(
+    args: &ExecArgs<'_>,
+    plan: &ExecPlan,
+    record: &Record,
+    agent: Option<Agent>,
+    mut spawned: Spawned,
+) -> Result<Spawned> {
+    let pid = spawned.pid().as_raw();
+    let pass_on = agent.map(|agent| move |fd| agent.pass_on(record, "running", pid, &fd));
+    let finish = |spawned: &Spawned, console: Option<BorrowedFd<'_>>| {
+        if let (Some(path), Some(master)) = (args.console_socket, console) {
+            terminal::send_master(path, master)?;
+        }
+        if let Some(path) = args.pidfd_socket {
+            terminal::send_pidfd(path, "setns", spawned.pidfd())?;
+        }
+        args.pid_file.map_or(Ok(()), |path| create::write_pid_file(path, spawned.pid()))
+    };
+    spawned.serve_exec(plan, finish, pass_on)?;
+    Ok(spawned)
+}
