@@ -94,10 +94,8 @@ impl Cgroup {
             Ok(false) => Error::errno(Errno::ETIMEDOUT).step(step()),
             Err(errno) => Error::errno(errno).step("wait for it").step(step()),
         };
-        Err(match freeze.then(|| tree::write(self.dir(), "cgroup.freeze", "0")) {
-            Some(Err(left)) => error.hint(format!("and its undoing failed: {}", left.desc())),
-            _ => error,
-        })
+        let undoing = if freeze { tree::write(self.dir(), "cgroup.freeze", "0") } else { Ok(()) };
+        Err(error.undone(undoing.map_err(Error::errno)))
     }
 }
 

@@ -114,10 +114,7 @@ impl<'a> Done<'a> {
                 .and_then(|program| self.cgroup.replace_devices(program.as_ref())),
             false => Ok(()),
         };
-        match self.limits.put_back().and(devices) {
-            Ok(()) => e,
-            Err(left) => e.hint(format!("and its undoing failed: {left}")),
-        }
+        e.undone(self.limits.put_back().and(devices))
     }
 }
 
@@ -125,8 +122,5 @@ impl<'a> Done<'a> {
 fn change_schemata(entry: &Entry, record: &mut Record, change: SchemataChange) -> Result<()> {
     let pids: Vec<Pid> = processes(entry)?.into_iter().map(Pid::from_raw).collect();
     let undo = change.apply(record, entry.id(), &pids)?;
-    entry.save(record).map_err(|e| match undo.put_back() {
-        Ok(()) => e,
-        Err(left) => e.hint(format!("and its undoing failed: {left}")),
-    })
+    entry.save(record).map_err(|e| e.undone(undo.put_back()))
 }
