@@ -89,6 +89,9 @@ impl Cgroup {
             if !made {
                 cgroup.take_over()?;
             }
+            if path.components().nth(1).is_some() {
+                cgroup.refuse_frozen()?;
+            }
             tree::enable_controllers(hierarchy, path, &cgroup, settings)?;
             Ok(cgroup)
         });
