@@ -104,6 +104,15 @@ impl Error {
         self
     }
 
+    /// The same error after its undoing, with what of that has failed.
+    #[must_use]
+    pub fn undone<E: Display>(self, undoing: std::result::Result<(), E>) -> Self {
+        match undoing {
+            Ok(()) => self,
+            Err(left) => self.hint(format!("and its undoing failed: {left}")),
+        }
+    }
+
     /// The same error with the middle of a line over `most` bytes left out: both
     /// its steps and its cause stay.
     #[must_use]

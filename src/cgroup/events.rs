@@ -82,11 +82,7 @@ impl Cgroup {
         let (value, verb) = if freeze { ("1", "freeze") } else { ("0", "thaw") };
         let step = || format!("{verb} the cgroup {}", self.path().display());
         if !freeze && let Some(above) = self.frozen_above() {
-            return Err(Error::new(
-                ErrorKind::State,
-                format!("{} above it is frozen as well", above.display()),
-            )
-            .step(step()));
+            return Err(frozen_with(above).step(step()));
         }
         tree::write(self.dir(), "cgroup.freeze", value).step(step)?;
         let error = match wait(self.dir(), deadline, |events| events.frozen == freeze) {
@@ -94,14 +90,21 @@ impl Cgroup {
             Ok(false) => Error::errno(Errno::ETIMEDOUT).step(step()),
             Err(errno) => Error::errno(errno).step("wait for it").step(step()),
         };
-        Err(match freeze.then(|| tree::write(self.dir(), "cgroup.freeze", "0")) {
-            Some(Err(left)) => error.hint(format!("and its undoing failed: {}", left.desc())),
-            _ => error,
-        })
+        let undoing = if freeze { tree::write(self.dir(), "cgroup.freeze", "0") } else { Ok(()) };
+        Err(error.undone(undoing.map_err(Error::errno)))
     }
 }
 
 impl Cgroup {
+    /// Refuses a new cgroup in which nothing would run, whoever waits for it.
+    pub(super) fn refuse_frozen(&self) -> Result<()> {
+        let step = || format!("cgroup {}", self.path().display());
+        match self.events()?.frozen.then(|| self.frozen_above()).flatten() {
+            Some(above) => Err(frozen_with(above).step(step())),
+            None => Ok(()),
+        }
+    }
+
     /// The nearest cgroup above that somebody has frozen.
     fn frozen_above(&self) -> Option<&Path> {
         let freezes = |dir: &Path| tree::read(AT_FDCWD, &dir.join("cgroup.freeze"));
@@ -110,6 +113,11 @@ impl Cgroup {
         let mut above = above.map_while(|dir| Some((dir, freezes(dir).ok()?)));
         above.find(|(_, text)| text.trim_end() == "1").map(|(dir, _)| dir)
     }
+}
+
+fn frozen_with(above: &Path) -> Error {
+    Error::new(ErrorKind::State, format!("{} above it is frozen", above.display()))
+        .hint("write 0 to its cgroup.freeze")
 }
 
 /// How long the kernel may keep a change of cgroup.events to itself when it has

@@ -94,6 +94,9 @@ impl Cgroup {
             if !made {
                 cgroup.take_over()?;
             }
+            if path.components().nth(1).is_some() {
+                cgroup.refuse_frozen()?;
+            }
             tree::enable_controllers(hierarchy, path, &cgroup, settings)?;
             Ok(cgroup)
         });
@@ -158,14 +161,17 @@ impl Cgroup {
     }
 
     fn write(&self, setting: &Setting) -> Result<()> {
-        let Setting { file, value, .. } = setting;
+        let (mut file, mut value) = (setting.file.as_ref(), setting.value.as_str());
         let mut written = tree::write(self.dir(), file, value);
         if written == Err(Errno::ENOENT) {
-            written = match &setting.absent {
-                Absent::Fail => written,
-                Absent::Ignore => Ok(()),
-                Absent::Instead(file, value) => tree::write(self.dir(), file, value),
-            };
+            match &setting.absent {
+                Absent::Fail => {}
+                Absent::Ignore => written = Ok(()),
+                Absent::Instead(other, scaled) => {
+                    (file, value) = (other, scaled);
+                    written = tree::write(self.dir(), file, value);
+                }
+            }
         }
         written.map_err(|errno| match (errno, setting.controller()) {
             (Errno::ENOENT, Some(controller)) => Error::unsupported(format!(

@@ -371,7 +371,7 @@ fn a_thaw_below_a_frozen_cgroup_says_which() {
     assert!(below.record().is_frozen().unwrap());
     above.freeze(true, soon()).unwrap();
     let error = below.freeze(false, soon()).unwrap_err();
-    let words = format!("{} above it is frozen as well", above.path().display());
+    let words = format!("{} above it is frozen", above.path().display());
     assert!(error.to_string().contains(&words), "{error}");
     above.freeze(false, soon()).unwrap();
     below.freeze(false, soon()).unwrap();

@@ -39,10 +39,7 @@ impl Cgroup {
         let mut updated = Updated { cgroup: self, before: Vec::new() };
         match updated.write_all(&order) {
             Ok(()) => Ok(updated),
-            Err(e) => Err(match updated.put_back() {
-                Ok(()) => e,
-                Err(left) => e.hint(format!("and its undoing failed: {left}")),
-            }),
+            Err(e) => Err(e.undone(updated.put_back())),
         }
     }
 

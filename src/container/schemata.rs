@@ -67,7 +67,7 @@ impl SchemataChange {
                 let group = Group::prepare(&root, &plan, id)?;
                 let made = group.made().to_vec();
                 if let Err(e) = enter(&group, pids) {
-                    return Err(and_left(e, rdt::remove(&made)));
+                    return Err(e.undone(rdt::remove(&made)));
                 }
                 record.rdt_group = made.first().cloned();
                 record.rdt_groups.extend(made.iter().cloned());
@@ -104,7 +104,7 @@ fn change(group: PathBuf, lines: &[String]) -> Result<Undo> {
     let undo = Undo::Lines { group: group.clone(), lines: before };
     for line in lines {
         if let Err(e) = rdt::write(&schemata, line) {
-            return Err(and_left(e.step(step()), undo.put_back()));
+            return Err(e.step(step()).undone(undo.put_back()));
         }
     }
     Ok(undo)
@@ -125,13 +125,6 @@ fn enter(group: &Group, pids: &[Pid]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn and_left(e: Error, undone: Result<()>) -> Error {
-    match undone {
-        Ok(()) => e,
-        Err(left) => e.hint(format!("and its undoing failed: {left}")),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `update`: other limits for a container that is there.
 
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
 use super::pause::{loaded, not_running};
 use super::processes::processes;
@@ -60,15 +60,30 @@ pub fn update(entry: &Entry, args: &UpdateArgs) -> Result<()> {
 }
 
 /// The device rules to put into effect, if they are others than those that are.
-fn new_devices(record: &Record, asked: &LinuxResources) -> Result<Option<Option<LoadedDevices>>> {
-    let Some(rules) = asked.devices() else { return Ok(None) };
+fn new_devices(record: &Record, asked: &LinuxResources) -> Result<Option<NewDevices>> {
+    let Some(rules) = asked.devices().as_ref().filter(|rules| !rules.is_empty()) else {
+        return Ok(None);
+    };
     let is_same = record.resources.devices().as_ref().is_some_and(|now| now == rules);
     // an ordinary user's containers have none: see `create`
     if is_same || !caller().is_host_root() {
         return Ok(None);
     }
-    let program = devices::plan(rules)?;
-    program.map(|program| program.load()).transpose().map(Some)
+    NewDevices::load(rules).map(Some)
+}
+
+/// A program for other rules; none allows everything.
+struct NewDevices(Option<LoadedDevices>);
+
+impl NewDevices {
+    fn load(rules: &[LinuxDeviceCgroup]) -> Result<Self> {
+        let program = devices::plan(rules)?;
+        program.map(|program| program.load()).transpose().map(NewDevices)
+    }
+
+    fn take_effect(&self, cgroup: &Cgroup) -> Result<()> {
+        cgroup.replace_devices(self.0.as_ref()).map_err(|e| e.step("linux.resources.devices"))
+    }
 }
 
 /// A limit that is asked for is what the error is about.
@@ -92,14 +107,14 @@ impl<'a> Done<'a> {
     fn of(
         cgroup: &'a Cgroup,
         plan: &LimitsPlan,
-        devices: Option<&Option<LoadedDevices>>,
+        devices: Option<&NewDevices>,
         before: &'a LinuxResources,
     ) -> Result<Self> {
         let limits = cgroup.update(&plan.settings)?;
         let mut done = Done { cgroup, limits, has_new_devices: false, before };
-        if let Some(program) = devices {
-            if let Err(e) = cgroup.replace_devices(program.as_ref()) {
-                return Err(done.undo(e.step("linux.resources.devices")));
+        if let Some(devices) = devices {
+            if let Err(e) = devices.take_effect(cgroup) {
+                return Err(done.undo(e));
             }
             done.has_new_devices = true;
         }
@@ -109,15 +124,11 @@ impl<'a> Done<'a> {
     /// Takes it back; the error, with what could not be.
     fn undo(self, e: Error) -> Error {
         let devices = match self.has_new_devices {
-            true => devices::plan(self.before.devices().as_deref().unwrap_or_default())
-                .and_then(|program| program.map(|program| program.load()).transpose())
-                .and_then(|program| self.cgroup.replace_devices(program.as_ref())),
+            true => NewDevices::load(self.before.devices().as_deref().unwrap_or_default())
+                .and_then(|devices| devices.take_effect(self.cgroup)),
             false => Ok(()),
         };
-        match self.limits.put_back().and(devices) {
-            Ok(()) => e,
-            Err(left) => e.hint(format!("and its undoing failed: {left}")),
-        }
+        e.undone(self.limits.put_back().and(devices))
     }
 }
 
@@ -125,8 +136,5 @@ impl<'a> Done<'a> {
 fn change_schemata(entry: &Entry, record: &mut Record, change: SchemataChange) -> Result<()> {
     let pids: Vec<Pid> = processes(entry)?.into_iter().map(Pid::from_raw).collect();
     let undo = change.apply(record, entry.id(), &pids)?;
-    entry.save(record).map_err(|e| match undo.put_back() {
-        Ok(()) => e,
-        Err(left) => e.hint(format!("and its undoing failed: {left}")),
-    })
+    entry.save(record).map_err(|e| e.undone(undo.put_back()))
 }

@@ -71,3 +71,26 @@ fn rates_are_in_the_file() {
     let expected = format!("{major}:{minor} rbps=1000000 wbps=2000000 riops=300 wiops=400");
     assert_eq!(file(&container, "io.max"), expected);
 }
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_weight_is_in_the_file_that_the_kernel_has() {
+    let container = limited(json!({"blockIO": {"weight": 500}}), &["wait"]);
+    let _output = container.started();
+    let has_bfq = container.cgroup().join("io.bfq.weight").try_exists().unwrap();
+    let weight = || match has_bfq {
+        true => file(&container, "io.bfq.weight"),
+        false => file(&container, "io.weight"),
+    };
+    assert_eq!(weight(), if has_bfq { "default 500" } else { "default 4950" });
+    container.on_id("update", &["--blkio-weight", "10"], &[]).run().ok();
+    assert_eq!(weight(), if has_bfq { "default 10" } else { "default 1" });
+    let path = container.bundle.path().join("resources.json");
+    let wrong = json!({"blockIO": {"weight": 1000}, "unified": {"pids.max": "few"}});
+    std::fs::write(&path, wrong.to_string()).unwrap();
+    container
+        .on_id("update", &["--resources", path.to_str().unwrap()], &[])
+        .run()
+        .fails_with(&["unified[\"pids.max\"]"]);
+    assert_eq!(weight(), if has_bfq { "default 10" } else { "default 1" });
+}

@@ -113,3 +113,18 @@ fn a_small_program_starts_within_a_small_limit() {
     container.ended(&mut output);
     assert_eq!(figure(&container, "memory.events", "max"), 0);
 }
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn whatever_the_limit_a_container_runs_or_says_why_it_does_not() {
+    for kib in [8, 64, 128, 256, 384, 512, 768, 1024, 2048] {
+        let limit = json!({"memory": {"limit": kib << 10, "swap": kib << 10}});
+        let container = limited(limit, &["say", "hello"]);
+        let output = container.run();
+        match output.code {
+            0 => assert_eq!(output.stdout, "hello\n", "{kib} KiB: {output:#?}"),
+            _ => assert!(output.stderr.contains("out of memory"), "{kib} KiB: {output:#?}"),
+        }
+        container.assert_gone();
+    }
+}

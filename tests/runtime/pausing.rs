@@ -121,8 +121,16 @@ fn a_container_below_a_frozen_cgroup_is_not_resumed_alone() {
     run(&c, "pause").ok();
     let freeze = |value: &str| std::fs::write(c.cgroup().join("cgroup.freeze"), value).unwrap();
     freeze("1");
-    run(&c, "resume").fails_with(&[c.cgroup().to_str().unwrap(), "frozen as well"]);
+    run(&c, "resume").fails_with(&[c.cgroup().to_str().unwrap(), "above it is frozen"]);
     assert_eq!(c.status(), "paused");
+    // nor is another one made there: its init would never come to say a word
+    let other = Container::new(|config| args(config, &["wait"]));
+    let beside = format!("/{}/beside", c.id);
+    other.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(beside));
+    for command in ["create", "run"] {
+        other.on_bundle(command, &[]).run().fails_with(&[&beside, "above it is frozen"]);
+        other.assert_gone();
+    }
     freeze("0");
     run(&c, "resume").ok();
     assert_eq!(c.status(), "running");

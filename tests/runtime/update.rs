@@ -218,7 +218,7 @@ fn device_rules_are_replaced() {
 fn devices_stay_as_they_are_unless_the_resources_name_them() {
     let deny = json!({"allow": false, "access": "rwm"});
     let other = |c: &Container| {
-        update_by_stdin(c, r#"{"unified": {"cgroup.max.depth": "3"}}"#).ok();
+        update_by_stdin(c, r#"{"unified": {"cgroup.max.depth": "3"}, "devices": []}"#).ok();
     };
     let wrong = |c: &Container| {
         let text = json!({"devices": [deny, kmsg("r")], "unified": {"cgroup.nonesuch": "1"}});

@@ -151,7 +151,7 @@ fn merged(
     for (file, value) in asked.unified().iter().flatten() {
         all.unified_mut().get_or_insert_default().insert(file.clone(), value.clone());
     }
-    if asked.devices().is_some() {
+    if is_given(asked.devices().clone()) {
         all.set_devices(asked.devices().clone());
     }
     all
@@ -366,7 +366,7 @@ mod tests {
             ),
             (
                 r#"{"pids":{"limit":5},"devices":[{"allow":false}]}"#,
-                r#"{"pids":{"limit":-1}}"#,
+                r#"{"pids":{"limit":-1},"devices":[]}"#,
                 "pids.max=max",
                 r#"{"devices":[{"allow":false}],"pids":{"limit":-1}}"#,
             ),
