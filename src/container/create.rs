@@ -328,7 +328,7 @@ fn steps(
     }
     undo.devices = netdevices::move_in(plan, spawned.pid()).map_err(|e| {
         // who has died has no namespaces: the reason is init's
-        let own = spawned.has_ended().then(|| spawned.serve(plan, id_maps, None, |_| Ok(())));
+        let own = spawned.has_ended().then(|| spawned.serve(plan, id_maps, None, |_, _| Ok(())));
         own.and_then(Result::err).unwrap_or(e)
     })?;
     if let (Some(program), Some(cgroup), true) =
@@ -390,13 +390,13 @@ fn serve(
     record: &Record,
 ) -> Result<()> {
     if !plan.hooks.in_create() {
-        return spawned.serve(plan, id_maps, None, |_| Ok(()));
+        return spawned.serve(plan, id_maps, None, |_, _| Ok(()));
     }
     let interrupts = Interrupts::watch()?;
-    spawned.serve(plan, id_maps, Some(&interrupts), |pid| {
+    spawned.serve(plan, id_maps, Some(&interrupts), |pid, init| {
         let state = || hook_state(record, "creating", pid.as_raw());
-        hooks::run_outside(&plan.hooks.prestart, state(), &interrupts)?;
-        hooks::run_outside(&plan.hooks.create_runtime, state(), &interrupts)
+        hooks::run_outside(&plan.hooks.prestart, state(), &interrupts, Some(init))?;
+        hooks::run_outside(&plan.hooks.create_runtime, state(), &interrupts, Some(init))
     })
 }
 

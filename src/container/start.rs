@@ -181,7 +181,7 @@ pub(super) fn run_poststart(record: &Record, pid: i32) -> Result<()> {
         return Ok(());
     }
     let state = hook_state(record, "running", pid);
-    hooks::run_outside(&record.poststart, state, &Interrupts::watch()?)
+    hooks::run_outside(&record.poststart, state, &Interrupts::watch()?, None)
 }
 
 /// What a hook gets to know.

@@ -245,8 +245,8 @@ fn join_all(new: CloneFlags, joins: &mut Vec<Join>) -> Result<()> {
 impl Spawned {
     /// Serves init until everything but the program's start is done.
     ///
-    /// `run_hooks` is called with init's pid when the hooks before pivot_root
-    /// are due.
+    /// `run_hooks` is called with init's pid and pidfd when the hooks before
+    /// pivot_root are due.
     ///
     /// # Errors
     /// The step that failed in init, or here; a signal that `interrupts` watches
@@ -256,7 +256,7 @@ impl Spawned {
         plan: &Plan,
         id_maps: Option<&IdMaps>,
         interrupts: Option<&Interrupts>,
-        mut run_hooks: impl FnMut(Pid) -> Result<()>,
+        mut run_hooks: impl FnMut(Pid, BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
         loop {
             if let Some(interrupts) = interrupts {
@@ -271,7 +271,7 @@ impl Spawned {
                     self.channel.send(&Message::Go)?;
                 }
                 Message::RunHooks => {
-                    run_hooks(self.pid())?;
+                    run_hooks(self.pid(), self.pidfd())?;
                     self.channel.send(&Message::Go)?;
                 }
                 Message::OpenSource(index) => {
