@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -30,6 +30,10 @@ const MAX_WORDS: usize = 4 << 10;
 /// Most bytes that are read after its end: as much as a pipe holds. Who still
 /// writes then is not the hook.
 const MAX_REST: usize = 64 << 10;
+
+/// How long a hook is only waited for: most have ended by then, and what they say
+/// fits into the pipe.
+const SOON: Duration = Duration::from_millis(50);
 
 /// What is executed.
 pub(super) struct Words<'a> {
@@ -95,15 +99,18 @@ impl HookProcess {
         interrupts: Option<&Interrupts>,
         init: Option<BorrowedFd<'_>>,
     ) -> Result<Option<WaitStatus>> {
+        let mut listens = false;
         loop {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let timeout = left.map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            let patience = if listens { left } else { Some(left.unwrap_or(SOON).min(SOON)) };
+            let timeout = patience.map_or(PollTimeout::NONE, |patience| {
+                PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX)
             });
             let mut fds = vec![PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN)];
             fds.extend(init.map(|init| PollFd::new(init, PollFlags::POLLIN)));
             fds.extend(interrupts.map(|i| PollFd::new(i.as_fd(), PollFlags::POLLIN)));
-            fds.extend(self.pipe.as_ref().map(|p| PollFd::new(p.as_fd(), PollFlags::POLLIN)));
+            let pipe = self.pipe.as_ref().filter(|_| listens);
+            fds.extend(pipe.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
             let ready = match poll(&mut fds, timeout) {
                 Err(Errno::EINTR) => continue,
                 other => other.step(|| "poll")?,
@@ -127,6 +134,7 @@ impl HookProcess {
             if ready == 0 && left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
+            listens = true;
             self.listen(MAX_WORDS);
         }
     }
