@@ -86,7 +86,6 @@ pub struct Created {
     listener: Option<Listener>,
     /// Who answers system calls, if init is not to wait for `start`.
     agent: Option<Agent>,
-    has_start_hooks: bool,
 }
 
 /// Creates a container.
@@ -131,8 +130,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
             let listener = undo.listener.take();
             // else `start` connects again: who answers may serve one at a time
             let agent = agent.filter(|_| !args.starts_later);
-            let has_start_hooks = !plan.hooks.start_container.is_empty();
-            Ok(Created { spawned, entry, lock, record, listener, agent, has_start_hooks })
+            Ok(Created { spawned, entry, lock, record, listener, agent })
         }
         Err(e) => {
             let e = match &undo.cgroup {
@@ -373,6 +371,7 @@ fn new_record(plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
         own_pid_namespace: plan.namespaces.makes(CloneFlags::CLONE_NEWPID),
         seccomp_listener: plan.seccomp.as_ref().and_then(|s| s.listener.clone()),
+        has_start_hooks: !plan.hooks.start_container.is_empty(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
         scratch,
@@ -439,7 +438,7 @@ impl Created {
     pub fn start(&self) -> Result<()> {
         let pid = self.spawned.pid().as_raw();
         let pass_on = self.agent.as_ref().map(|a| move |fd| a.pass_on(&self.record, pid, &fd));
-        let interrupts = self.has_start_hooks.then(Interrupts::watch).transpose()?;
+        let interrupts = self.record.has_start_hooks.then(Interrupts::watch).transpose()?;
         self.spawned.start(pass_on, interrupts.as_ref()).map_err(|e| self.record.explain(e))?;
         drop(interrupts);
         start::run_poststart(&self.record, self.spawned.pid().as_raw())

@@ -41,6 +41,7 @@ impl Reserved {
                 cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
                 own_pid_namespace: false,
                 seccomp_listener: None,
+                has_start_hooks: false,
                 poststart: Vec::new(),
                 poststop: Vec::new(),
                 scratch,

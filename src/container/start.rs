@@ -75,9 +75,9 @@ pub fn start(entry: Entry, manager: Option<NotifySocket>) -> Result<()> {
         let record = &record;
         move |fd| agent.pass_on(record, init.pid, &fd)
     });
-    let interrupts = Interrupts::watch()?;
+    let interrupts = record.has_start_hooks.then(Interrupts::watch).transpose()?;
     let channel = call_init(&entry, init, taken_over)?;
-    match channel.await_execve(pass_on, Some(&interrupts)) {
+    match channel.await_execve(pass_on, interrupts.as_ref()) {
         Ok(Started::Executed) => {}
         Ok(Started::Failed(error)) if error.kind() == ErrorKind::Hook => {
             return Err(delete_after(error, entry, lock, record));
