@@ -93,7 +93,6 @@ pub struct Created {
     listener: Option<Listener>,
     /// Who answers system calls, if init is not to wait for `start`.
     agent: Option<Agent>,
-    has_start_hooks: bool,
 }
 
 /// Creates a container.
@@ -138,8 +137,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
             let listener = undo.listener.take();
             // else `start` connects again: who answers may serve one at a time
             let agent = agent.filter(|_| !args.starts_later);
-            let has_start_hooks = !plan.hooks.start_container.is_empty();
-            Ok(Created { spawned, entry, lock, record, listener, agent, has_start_hooks })
+            Ok(Created { spawned, entry, lock, record, listener, agent })
         }
         Err(e) => {
             let e = match &undo.cgroup {
@@ -341,6 +339,7 @@ fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         cgroup: CgroupRecord::default(),
         own_pid_namespace: plan.namespaces.makes(CloneFlags::CLONE_NEWPID),
         seccomp_listener: plan.seccomp.as_ref().and_then(|s| s.listener.clone()),
+        has_start_hooks: !plan.hooks.start_container.is_empty(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
         scratch,
@@ -360,13 +359,13 @@ fn serve(
     record: &Record,
 ) -> Result<()> {
     if !plan.hooks.in_create() {
-        return spawned.serve(plan, id_maps, None, |_| Ok(()));
+        return spawned.serve(plan, id_maps, None, |_, _| Ok(()));
     }
     let interrupts = Interrupts::watch()?;
-    spawned.serve(plan, id_maps, Some(&interrupts), |pid| {
+    spawned.serve(plan, id_maps, Some(&interrupts), |pid, init| {
         let state = || hook_state(record, "creating", pid.as_raw());
-        hooks::run_outside(&plan.hooks.prestart, state(), &interrupts)?;
-        hooks::run_outside(&plan.hooks.create_runtime, state(), &interrupts)
+        hooks::run_outside(&plan.hooks.prestart, state(), &interrupts, Some(init))?;
+        hooks::run_outside(&plan.hooks.create_runtime, state(), &interrupts, Some(init))
     })
 }
 
@@ -410,7 +409,7 @@ impl Created {
         let pid = self.spawned.pid().as_raw();
         let pass_on =
             self.agent.as_ref().map(|a| move |fd| a.pass_on(&self.record, "created", pid, &fd));
-        let interrupts = self.has_start_hooks.then(Interrupts::watch).transpose()?;
+        let interrupts = self.record.has_start_hooks.then(Interrupts::watch).transpose()?;
         self.spawned.start(pass_on, interrupts.as_ref()).map_err(|e| self.record.explain(e))?;
         drop(interrupts);
         start::run_poststart(&self.record, self.spawned.pid().as_raw())

@@ -210,7 +210,7 @@ pub(super) fn run_poststop(record: &Record, pid: i32) -> Result<()> {
     let interrupts = Interrupts::watch()?;
     for hook in &record.poststop {
         let state = hook_state(record, "stopped", pid);
-        if let Err(e) = hooks::run_outside(std::slice::from_ref(hook), state, &interrupts) {
+        if let Err(e) = hooks::run_outside(std::slice::from_ref(hook), state, &interrupts, None) {
             crate::logging::warn(&e.to_string());
         }
     }

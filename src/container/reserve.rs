@@ -42,6 +42,7 @@ impl Reserved {
                 cgroup: CgroupRecord::default(),
                 own_pid_namespace: false,
                 seccomp_listener: None,
+                has_start_hooks: false,
                 poststart: Vec::new(),
                 poststop: Vec::new(),
                 scratch,

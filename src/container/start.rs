@@ -75,9 +75,9 @@ pub fn start(entry: Entry, manager: Option<NotifySocket>) -> Result<()> {
         let record = &record;
         move |fd| agent.pass_on(record, "created", init.pid, &fd)
     });
-    let interrupts = Interrupts::watch()?;
+    let interrupts = record.has_start_hooks.then(Interrupts::watch).transpose()?;
     let channel = call_init(&entry, init, taken_over)?;
-    match channel.await_execve(pass_on, Some(&interrupts)) {
+    match channel.await_execve(pass_on, interrupts.as_ref()) {
         Ok(Started::Executed) => {}
         Ok(Started::Failed(error)) if error.kind() == ErrorKind::Hook => {
             return Err(delete_after(error, entry, lock, record));
@@ -183,7 +183,7 @@ pub(super) fn run_poststart(record: &Record, pid: i32) -> Result<()> {
         return Ok(());
     }
     let state = hook_state(record, "running", pid);
-    hooks::run_outside(&record.poststart, state, &Interrupts::watch()?)
+    hooks::run_outside(&record.poststart, state, &Interrupts::watch()?, None)
 }
 
 /// What a hook gets to know.

@@ -4,10 +4,10 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -21,7 +21,7 @@ use super::hooks::OutputFiles;
 use super::interrupts::Interrupts;
 use super::protocol::{Channel, Message};
 use super::spawn::wait_for_end;
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
 
 /// Most bytes of a hook's output that are kept: the last ones.
@@ -30,6 +30,10 @@ const MAX_WORDS: usize = 4 << 10;
 /// Most bytes that are read after its end: as much as a pipe holds. Who still
 /// writes then is not the hook.
 const MAX_REST: usize = 64 << 10;
+
+/// How long a hook is only waited for: most have ended by then, and what they say
+/// fits into the pipe.
+const SOON: Duration = Duration::from_millis(50);
 
 /// What is executed.
 pub(super) struct Words<'a> {
@@ -88,25 +92,32 @@ impl HookProcess {
     /// deadline has passed.
     ///
     /// # Errors
-    /// A signal for this process.
+    /// A signal for this process; the end of `init`.
     pub(super) fn wait(
         &mut self,
         deadline: Option<Instant>,
         interrupts: Option<&Interrupts>,
+        init: Option<BorrowedFd<'_>>,
     ) -> Result<Option<WaitStatus>> {
+        let mut listens = false;
         loop {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            let timeout = left.map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            let patience = if listens { left } else { Some(left.unwrap_or(SOON).min(SOON)) };
+            let timeout = patience.map_or(PollTimeout::NONE, |patience| {
+                PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX)
             });
             let mut fds = vec![PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN)];
+            fds.extend(init.map(|init| PollFd::new(init, PollFlags::POLLIN)));
             fds.extend(interrupts.map(|i| PollFd::new(i.as_fd(), PollFlags::POLLIN)));
-            fds.extend(self.pipe.as_ref().map(|p| PollFd::new(p.as_fd(), PollFlags::POLLIN)));
+            let pipe = self.pipe.as_ref().filter(|_| listens);
+            fds.extend(pipe.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
             let ready = match poll(&mut fds, timeout) {
                 Err(Errno::EINTR) => continue,
                 other => other.step(|| "poll")?,
             };
-            let has_ended = fds.first().is_some_and(|fd| fd.any() == Some(true));
+            let is_ready =
+                |at: usize| fds.get(at).is_some_and(|fd: &PollFd<'_>| fd.any() == Some(true));
+            let (has_ended, init_has_ended) = (is_ready(0), init.is_some() && is_ready(1));
             if has_ended {
                 self.listen(MAX_REST);
                 return wait_for_end(self.child.pidfd.as_fd())
@@ -116,9 +127,14 @@ impl HookProcess {
             if let Some(interrupted) = interrupts.map(Interrupts::taken).transpose()?.flatten() {
                 return Err(interrupted);
             }
+            if init_has_ended {
+                let text = "the container's init has ended meanwhile";
+                return Err(Error::new(ErrorKind::State, text));
+            }
             if ready == 0 && left.is_some_and(|left| left.is_zero()) {
                 return Ok(None);
             }
+            listens = true;
             self.listen(MAX_WORDS);
         }
     }

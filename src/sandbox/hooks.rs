@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -80,10 +80,13 @@ pub(crate) struct Runner<'a> {
     pub(crate) output: &'a OutputFiles,
     /// Signals that end a hook and the command with it.
     pub(crate) interrupts: Option<&'a Interrupts>,
+    /// The process whose end makes hooks pointless.
+    pub(crate) init: Option<BorrowedFd<'a>>,
 }
 
 /// Runs hooks in the runtime's namespaces, in the bundle's directory and with the
-/// runtime's own environment (as with other runtimes, which leave it to them).
+/// runtime's own environment (as with other runtimes, which leave it to them). With
+/// `init`, its end makes them pointless.
 ///
 /// # Errors
 /// As for [`Runner::run`].
@@ -91,6 +94,7 @@ pub(crate) fn run_outside(
     hooks: &[HookPlan],
     state: HookState<'_>,
     interrupts: &Interrupts,
+    init: Option<BorrowedFd<'_>>,
 ) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
@@ -98,7 +102,8 @@ pub(crate) fn run_outside(
     let output = OutputFiles::open(&HookOutput::of(state.annotations)?)?;
     let directory = Some(state.bundle);
     let env = own_environment();
-    Runner { state, env, directory, output: &output, interrupts: Some(interrupts) }.run(hooks)
+    let interrupts = Some(interrupts);
+    Runner { state, env, directory, output: &output, interrupts, init }.run(hooks)
 }
 
 /// The runtime's environment, but for what its service manager told it alone.
@@ -119,8 +124,8 @@ impl Runner<'_> {
     ///
     /// # Errors
     /// A hook that can't be started, ends with a code other than 0 or a signal,
-    /// or takes longer than its timeout; a signal for this process. A hook that
-    /// still runs then is killed, with its process group.
+    /// or takes longer than its timeout; a signal for this process; the end of
+    /// init. A hook that still runs then is killed, with its process group.
     pub(crate) fn run(&self, hooks: &[HookPlan]) -> Result<()> {
         if hooks.is_empty() {
             return Ok(());
@@ -157,7 +162,7 @@ impl Runner<'_> {
         // what is out of reach is no limit
         let deadline =
             hook.timeout.and_then(|n| Instant::now().checked_add(Duration::from_secs(n)));
-        match process.wait(deadline, self.interrupts) {
+        match process.wait(deadline, self.interrupts, self.init) {
             Ok(Some(WaitStatus::Exited(_, 0))) => Ok(()),
             Ok(Some(status)) => {
                 let e = Error::new(ErrorKind::Hook, describe(status));

@@ -281,6 +281,7 @@ fn runner<'a>(init: &'a Init<'_>, status: &'a str, env: &[CString]) -> Runner<'a
         output: &init.hook_output,
         // the runtime ends init, and the kernel its hook
         interrupts: None,
+        init: None,
     }
 }
 

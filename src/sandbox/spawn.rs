@@ -256,8 +256,8 @@ fn join_all(new: CloneFlags, joins: &mut Vec<Join>) -> Result<()> {
 impl Spawned {
     /// Serves init until everything but the program's start is done.
     ///
-    /// `run_hooks` is called with init's pid when the hooks before pivot_root
-    /// are due.
+    /// `run_hooks` is called with init's pid and pidfd when the hooks before
+    /// pivot_root are due.
     ///
     /// # Errors
     /// The step that failed in init, or here; a signal that `interrupts` watches
@@ -267,7 +267,7 @@ impl Spawned {
         plan: &Plan,
         id_maps: Option<&IdMaps>,
         interrupts: Option<&Interrupts>,
-        mut run_hooks: impl FnMut(Pid) -> Result<()>,
+        mut run_hooks: impl FnMut(Pid, BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
         loop {
             if let Some(interrupts) = interrupts {
@@ -284,7 +284,7 @@ impl Spawned {
                 // it is in it, or would not be served
                 Message::AwaitCgroup => self.channel.send(&Message::Go)?,
                 Message::RunHooks => {
-                    run_hooks(self.pid())?;
+                    run_hooks(self.pid(), self.pidfd())?;
                     self.channel.send(&Message::Go)?;
                 }
                 Message::OpenSource(index) => {
@@ -408,7 +408,7 @@ impl Spawned {
     /// Why something could not be done to init: who has died has no namespaces,
     /// and can't be moved, and then the reason is its own.
     pub fn reason(&mut self, plan: &Plan, id_maps: Option<&IdMaps>, e: Error) -> Error {
-        let own = self.has_ended().then(|| self.serve(plan, id_maps, None, |_| Ok(())));
+        let own = self.has_ended().then(|| self.serve(plan, id_maps, None, |_, _| Ok(())));
         own.and_then(Result::err).unwrap_or(e)
     }
 

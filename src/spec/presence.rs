@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 
 /// Objects, as pointers (`*` is each one of a list), and what each has to have.
-const REQUIRED: [(&str, &[&str]); 14] = [
+const REQUIRED: [(&str, &[&str]); 15] = [
     ("process/rlimits/*", &["type", "soft", "hard"]),
     ("process/consoleSize", &["height", "width"]),
     ("process/ioPriority", &["class", "priority"]),
@@ -19,6 +19,7 @@ const REQUIRED: [(&str, &[&str]); 14] = [
     ("linux/resources/pids", &["limit"]),
     ("linux/resources/hugepageLimits/*", &["pageSize", "limit"]),
     ("linux/resources/devices/*", &["allow"]),
+    ("linux/resources/blockIO/weightDevice/*", &["major", "minor"]),
     ("linux/resources/blockIO/throttleReadBpsDevice/*", &["major", "minor", "rate"]),
     ("linux/resources/blockIO/throttleWriteBpsDevice/*", &["major", "minor", "rate"]),
     ("linux/resources/blockIO/throttleReadIOPSDevice/*", &["major", "minor", "rate"]),
@@ -30,11 +31,7 @@ const REQUIRED: [(&str, &[&str]); 14] = [
 pub(super) fn check(spec: &Spec, text: &[u8]) -> Result<()> {
     let process = spec.process().as_ref().is_some_and(process_has_gaps);
     let linux = spec.linux().as_ref().is_some_and(linux_has_gaps);
-    let mounts = spec.mounts().iter().flatten().any(|mount| {
-        let (uids, gids) = (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
-        maps_have_gaps(uids) || maps_have_gaps(gids)
-    });
-    if !process && !linux && !mounts {
+    if !process && !linux && !maps_have_gaps(spec, text) {
         return Ok(());
     }
     let value: Value = crate::json::parse(text)?;
@@ -76,17 +73,19 @@ fn linux_has_gaps(linux: &Linux) -> bool {
             // thing is rare
             || rules.into_iter().any(|rule| !rule.allow() && rule.typ().is_some())
     });
-    resources
-        || devices.into_iter().any(numberless)
-        || maps_have_gaps(linux.uid_mappings().as_deref())
-        || maps_have_gaps(linux.gid_mappings().as_deref())
+    resources || devices.into_iter().any(numberless)
 }
 
-/// Most maps begin at 0 inside, and at something else outside.
-fn maps_have_gaps(maps: Option<&[LinuxIdMapping]>) -> bool {
-    let maps = maps.unwrap_or_default();
+/// Nearly all maps begin at 0 inside, so that number says nothing: the field's name
+/// has to be there as often as there are ranges.
+fn maps_have_gaps(spec: &Spec, text: &[u8]) -> bool {
+    const INSIDE: &[u8] = b"\"containerID\"";
+    let linux = spec.linux().iter().flat_map(|l| [l.uid_mappings(), l.gid_mappings()]);
+    let mounts = spec.mounts().iter().flatten().flat_map(|m| [m.uid_mappings(), m.gid_mappings()]);
+    let maps: Vec<&LinuxIdMapping> = linux.chain(mounts).flatten().flatten().collect();
     maps.iter().any(|map| map.host_id() == 0 || map.size() == 0)
-        || maps.iter().filter(|map| map.container_id() == 0).count() > 1
+        || (!maps.is_empty()
+            && text.windows(INSIDE.len()).filter(|part| *part == INSIDE).count() < maps.len())
 }
 
 /// Calls `visit` with each value behind a pointer, and its path.

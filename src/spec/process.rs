@@ -3,9 +3,11 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use oci_spec::runtime::{Capability, LinuxCapabilities, PosixRlimitType, Process};
 
 use crate::error::{Error, Result};
+use crate::sys::process::is_in_bounding_set;
 
 /// Largest id that the kernel tells apart from "none" in every interface.
 const MAX_ID: u32 = i32::MAX.cast_unsigned();
@@ -33,21 +35,21 @@ impl Capabilities {
     /// # Errors
     /// The kernel does not tell what this process has.
     pub fn limit_to_own(&mut self) -> Result<Vec<caps::Capability>> {
-        let read = |which| {
-            caps::read(None, which)
-                .map_err(|e| Error::new(crate::ErrorKind::System, format!("capget: {e}")))
-        };
-        let own = read(caps::CapSet::Permitted)?;
-        let bound = read(caps::CapSet::Bounding)?;
-        let sets = [
-            (&mut self.bounding, &bound),
-            (&mut self.effective, &own),
-            (&mut self.permitted, &own),
-            (&mut self.inheritable, &own),
-            (&mut self.ambient, &own),
-        ];
+        let own = caps::read(None, caps::CapSet::Permitted)
+            .map_err(|e| Error::new(crate::ErrorKind::System, format!("capget: {e}")))?;
         let mut missing: Vec<caps::Capability> = Vec::new();
-        for (set, own) in sets {
+        for cap in &self.bounding {
+            match is_in_bounding_set(cap.index()) {
+                Ok(true) => {}
+                // one that this kernel does not know
+                Ok(false) | Err(Errno::EINVAL) => missing.push(*cap),
+                Err(e) => return Err(Error::from(e).step("read the bounding set: prctl")),
+            }
+        }
+        self.bounding.retain(|cap| !missing.contains(cap));
+        let sets =
+            [&mut self.effective, &mut self.permitted, &mut self.inheritable, &mut self.ambient];
+        for set in sets {
             missing.extend(set.iter().filter(|cap| !own.contains(cap)));
             set.retain(|cap| own.contains(cap));
         }

@@ -360,6 +360,17 @@ pub fn drop_bounding_capability(capability: u8) -> SysResult<()> {
     check(libc::c_long::from(ret)).map(drop)
 }
 
+/// True when a capability, by number, is in the bounding set.
+///
+/// # Errors
+/// EINVAL for one that the kernel does not know.
+pub fn is_in_bounding_set(capability: u8) -> SysResult<bool> {
+    // SAFETY: integers only.
+    let ret =
+        unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(capability), 0, 0, 0) };
+    check(libc::c_long::from(ret)).map(|is_in| is_in == 1)
+}
+
 /// The three sets of capabilities of this thread that capset(2) sets, as bits.
 pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> SysResult<()> {
     /// struct __user_cap_header_struct

@@ -340,6 +340,20 @@ fn hook_that_waits(log: &Log) -> String {
 }
 
 #[test]
+fn a_delete_by_force_ends_a_create_whose_hook_hangs() {
+    for kind in ["createRuntime", "createContainer"] {
+        let log = Log::new();
+        let c = with_hook(&log, kind, shell(&hang(&log)));
+        let running = c.on_bundle("create", &[]).spawn();
+        let _begun = child_of(&log);
+        c.delete_by_force().ok();
+        running.wait().ends_with_code(1);
+        assert_ended(&log);
+        c.assert_gone();
+    }
+}
+
+#[test]
 fn hooks_run_beside_a_user_namespace_too() {
     let log = Log::new();
     let c = with_all(&log, &["exit", "0"]);

@@ -76,8 +76,10 @@ fn check(how: &str, report: &Value) {
     assert_ne!(report["keyring"], ours["keyring"], "{how}");
 }
 
-/// The ways in which a container's program comes to run.
-const WAYS: [(&str, fn(&Container) -> Value); 3] = [
+/// A way in which a container's program comes to run.
+type Way = (&'static str, fn(&Container) -> Value);
+
+const WAYS: [Way; 3] = [
     ("create and start", created_and_started),
     ("run", run),
     ("run with a terminal", run_with_a_terminal),
