@@ -3,9 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, OFlag, open};
-use nix::sched::CloneFlags;
-use nix::sys::stat::Mode;
+use nix::fcntl::AT_FDCWD;
 
 use super::Host;
 use super::asked::text;
@@ -13,46 +11,12 @@ use super::filesystems::nearest;
 use super::report::Finding;
 use super::trial;
 use crate::error::{Result, Step};
-use crate::sys::mount::{FsContext, MountAttr, attr, clone_tree, mount_setattr};
-use crate::sys::process::{CloneHow, clone_child, exit_now};
-
-/// A user namespace with a mapping that is not the identity.
-fn shifted_namespace() -> Result<OwnedFd> {
-    let how = CloneHow {
-        namespaces: CloneFlags::CLONE_NEWUSER,
-        cgroup: None,
-        sibling: false,
-        share_files: false,
-    };
-    // it is there for its namespace: a descriptor keeps that when it is gone
-    let (released, gate) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let child = clone_child(how, move || {
-        drop(gate);
-        trial::read_all(released, trial::DEADLINE).unwrap_or_default();
-        exit_now(0)
-    })
-    .step(|| "clone3")?;
-    let pid = child.pid;
-    let attempt = || {
-        trial::write(&format!("/proc/{pid}/uid_map"), "0 100000 65536")?;
-        trial::write(&format!("/proc/{pid}/gid_map"), "0 100000 65536")?;
-        open(
-            format!("/proc/{pid}/ns/user").as_str(),
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .step(|| "open the user namespace")
-    };
-    let opened = attempt();
-    trial::end(&child);
-    opened
-}
+use crate::sys::mount::{FsContext, clone_tree, set_idmap};
+use crate::sys::userns::with_maps;
 
 fn idmap(tree: impl FnOnce() -> Result<OwnedFd>) -> Result<()> {
-    let namespace = shifted_namespace()?;
-    let fd = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&namespace)).unwrap_or_default();
-    let attr = MountAttr { set: attr::IDMAP, userns_fd: fd, ..MountAttr::default() };
-    mount_setattr(tree()?.as_fd(), false, &attr).step(|| "mount_setattr")
+    let namespace = with_maps("0 100000 65536", "0 100000 65536")?;
+    set_idmap(tree()?.as_fd(), false, namespace.as_fd()).step(|| "mount_setattr")
 }
 
 fn idmap_finding(attempt: Result<()>, on: &str) -> Finding {

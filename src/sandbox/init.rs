@@ -20,7 +20,7 @@ use super::protocol::{Channel, Message};
 use super::rootfs::Leave;
 use super::{
     Options, clocks, console, devices, labels, mounts, privileges, program, reaper, rootfs,
-    scheduling,
+    scheduling, sources,
 };
 use crate::error::{Error, Result, Step};
 use crate::spec::Plan;
@@ -228,11 +228,13 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
         rootfs::cut_off(&plan.rootfs)?;
     }
-    let sources = mounts::open_sources(&plan.mounts, init.cgroup, |index| {
-        let fd = init.channel.ask_for(&Message::OpenSource(index))?;
-        fd.ok_or_else(|| Error::from(nix::errno::Errno::EBADF))
-    })?;
-    let root = rootfs::attach(&plan.rootfs.path, init.rootfs.take())?;
+    let sources = sources::open_all(plan, init.cgroup, &init.channel)?;
+    let place = sources::open_root(&plan.rootfs.path, &init.channel)?;
+    let step = || format!("rootfs {}", plan.rootfs.path.display());
+    if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
+        rootfs::keep_apart(&plan.rootfs, place.as_fd()).step(step)?;
+    }
+    let root = rootfs::attach(place.as_fd(), init.rootfs.take()).step(step)?;
     let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
     if in_userns {
         become_root_inside()?;

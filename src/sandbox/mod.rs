@@ -6,6 +6,7 @@
 
 mod clocks;
 mod console;
+mod copyup;
 mod devices;
 pub(crate) mod hooks;
 pub mod idmap;
@@ -20,6 +21,7 @@ mod protocol;
 mod reaper;
 mod rootfs;
 mod scheduling;
+mod sources;
 mod spawn;
 pub mod userns;
 

@@ -7,7 +7,8 @@
 //! |---|---|---|
 //! | `MapIds` | `Go` | it is in a new user namespace and needs its id mappings |
 //! | `RunHooks` | `Go` | namespaces and mounts are there, pivot_root comes next |
-//! | `OpenSource` | `Go` + fd | a bind mount's source that init may not look at |
+//! | `OpenSource` | `Go` + fd | a bind mount's source that init may not look at, or whose owners it may not change; with init's user namespace, if they are to become its ids |
+//! | `OpenRoot` | `Go` + fd | the root's directory, if init may not look at it |
 //! | `RaiseLimits` | `Go` | a hard limit is to be raised, and init may not |
 //! | `Console` + fd | none | the master of the new pty |
 //! | `Ready` | `Go` | everything but the program's start is done |
@@ -48,6 +49,7 @@ pub(crate) enum Message {
     MapIds,
     RunHooks,
     OpenSource(usize),
+    OpenRoot,
     RaiseLimits,
     Console,
     Moved(i32),
@@ -175,12 +177,17 @@ impl Channel {
 
     /// Init's side: sends a message and waits for `Go`.
     pub(crate) fn ask(&self, message: &Message) -> Result<()> {
-        self.ask_for(message).map(drop)
+        self.ask_for(message, None).map(drop)
     }
 
-    /// Init's side: the same, for the descriptor that comes with the answer.
-    pub(crate) fn ask_for(&self, message: &Message) -> Result<Option<OwnedFd>> {
-        self.send(message)?;
+    /// Init's side: the same, for the descriptor that comes with the answer; one
+    /// may go with the question.
+    pub(crate) fn ask_for(
+        &self,
+        message: &Message,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<OwnedFd>> {
+        self.send_with(message, fd)?;
         match self.receive()? {
             Some((Message::Go, fd)) => Ok(fd),
             Some((other, _)) => Err(Error::new(

@@ -8,21 +8,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, dup3};
+use nix::unistd::Pid;
 
 use super::idmap::IdMaps;
 use super::init::{self, Init, Join};
-use super::mounts;
 use super::protocol::{Channel, Message, Started};
+use super::sources;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spec::{MountKind, Plan, namespace_name};
+use crate::spec::{Plan, namespace_name};
 use crate::sys::caller::caller;
-use crate::sys::mount;
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
 use crate::sys::{SysResult, uninterrupted};
 
@@ -262,8 +261,12 @@ impl Spawned {
                     self.channel.send(&Message::Go)?;
                 }
                 Message::OpenSource(index) => {
-                    let source = self.open_source(plan, index)?;
+                    let source = sources::source_for(self.pidfd(), plan, index, fd)?;
                     self.channel.send_with(&Message::Go, Some(source.as_fd()))?;
+                }
+                Message::OpenRoot => {
+                    let root = sources::root_for(self.pidfd(), &plan.rootfs.path)?;
+                    self.channel.send_with(&Message::Go, Some(root.as_fd()))?;
                 }
                 Message::RaiseLimits => {
                     self.raise_limits(plan)?;
@@ -276,34 +279,6 @@ impl Spawned {
                     return Err(Error::new(ErrorKind::System, "init spoke out of turn"));
                 }
             }
-        }
-    }
-
-    /// Opens the source of a bind mount with root's own powers, which end at a
-    /// user namespace: in init's mount namespace, so that it is as locked there
-    /// as what init opens itself.
-    fn open_source(&self, plan: &Plan, index: usize) -> Result<OwnedFd> {
-        let Some(bind) = plan.mounts.get(index) else { return Err(Errno::EINVAL.into()) };
-        let MountKind::Bind { source, recursive } = &bind.kind else {
-            return Err(Errno::EINVAL.into());
-        };
-        let path = OFlag::O_PATH | OFlag::O_CLOEXEC;
-        // the child puts what it opens in the place of this one
-        let mut place = open("/", path, Mode::empty())?;
-        let how = CloneHow { share_files: true, ..CloneHow::default() };
-        let child = clone_child(how, || {
-            let opened = setns(self.pidfd(), CloneFlags::CLONE_NEWNS)
-                .and_then(|()| mount::clone_tree(AT_FDCWD, source, *recursive, 0))
-                .and_then(|tree| dup3(tree, &mut place, OFlag::O_CLOEXEC));
-            process::exit_now(opened.err().map_or(0, |errno| errno as i32))
-        })
-        .step(|| "clone3")?;
-        match wait_for_end(child.pidfd.as_fd())? {
-            WaitStatus::Exited(_, 0) => Ok(place),
-            WaitStatus::Exited(_, errno) => {
-                Err(mounts::source_error(Errno::from_raw(errno)).step(bind.label()))
-            }
-            _ => Err(Error::new(ErrorKind::System, "a helper was killed").step(bind.label())),
         }
     }
 

@@ -28,6 +28,14 @@ pub struct IdMapping {
     pub size: u32,
 }
 
+impl IdMapping {
+    /// False for an empty range, and for one beyond the last id.
+    pub(super) fn is_range(self) -> bool {
+        let fits = |first: u32| first.checked_add(self.size).is_some();
+        self.size > 0 && fits(self.container) && fits(self.host)
+    }
+}
+
 /// What becomes of each kind of namespace.
 #[derive(Debug, Clone, Default)]
 pub struct NamespacePlan {
@@ -151,12 +159,11 @@ pub(crate) fn kind_name(kind: CloneFlags) -> &'static str {
     }
 }
 
-fn mappings(field: &str, list: Option<&[LinuxIdMapping]>) -> Result<Vec<IdMapping>> {
+pub(super) fn mappings(field: &str, list: Option<&[LinuxIdMapping]>) -> Result<Vec<IdMapping>> {
     let mut all = Vec::new();
     for m in list.unwrap_or_default() {
         let mapping = IdMapping { container: m.container_id(), host: m.host_id(), size: m.size() };
-        let overflows = |first: u32| first.checked_add(mapping.size).is_none();
-        if mapping.size == 0 || overflows(mapping.container) || overflows(mapping.host) {
+        if !mapping.is_range() {
             return Err(Error::invalid(format!(
                 "{field}: {} → {} of size {} is not a range of ids",
                 mapping.container, mapping.host, mapping.size

@@ -143,7 +143,7 @@ impl Plan {
         let sysctls = linux::sysctls(linux, &namespaces, domainname.as_deref())?;
         let mut mounts = Vec::new();
         for (index, mount) in spec.mounts().as_deref().unwrap_or_default().iter().enumerate() {
-            mounts.push(MountPlan::resolve(index, mount, args.bundle)?);
+            mounts.push(MountPlan::resolve(index, mount, args.bundle, &namespaces)?);
         }
         let labels = LabelPlan::resolve(process, linux)?;
         labels.label_mounts(&mut mounts);

@@ -1,12 +1,20 @@
 //! mounts: option words into flags, relative paths into absolute ones.
 
+mod idmap;
+mod options;
+
 use std::path::{Component, Path, PathBuf};
 
 use nix::mount::MsFlags;
 use oci_spec::runtime::Mount;
 
+use self::options::Words;
+use super::namespaces::NamespacePlan;
 use crate::error::{Error, Result};
 use crate::sys::mount::attr;
+
+pub use idmap::{IdmapPlan, MountIds};
+pub(super) use options::option_words;
 
 /// An option that the file system itself understands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,16 +25,39 @@ pub struct FsOption {
     pub value: Option<String>,
 }
 
+/// What becomes of a bind mount whose source is a symbolic link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SourceLink {
+    /// What it leads to is mounted.
+    #[default]
+    Follow,
+    /// The link itself is mounted (src-nofollow).
+    Mount,
+    /// The link is made again at the destination (copy-symlink).
+    Copy,
+}
+
+/// A file or directory of the host, and how it is taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BindPlan {
+    /// Where on the host, absolute.
+    pub source: PathBuf,
+    /// With the mounts below it.
+    pub recursive: bool,
+    /// If the source is a symbolic link.
+    pub source_link: SourceLink,
+    /// A symbolic link at the destination is mounted over, not followed
+    /// (dest-nofollow).
+    pub dest_nofollow: bool,
+    /// Shown under other owners.
+    pub idmap: Option<IdmapPlan>,
+}
+
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountKind {
     /// A file or directory of the host.
-    Bind {
-        /// Where on the host, absolute.
-        source: PathBuf,
-        /// With the mounts below it.
-        recursive: bool,
-    },
+    Bind(BindPlan),
     /// A new instance of a file system.
     Filesystem {
         /// Its type.
@@ -35,6 +66,8 @@ pub enum MountKind {
         source: String,
         /// Options for fsconfig.
         options: Vec<FsOption>,
+        /// What the image has there is copied into it (tmpcopyup).
+        copies_up: bool,
     },
     /// The container's own cgroup.
     Cgroup,
@@ -75,6 +108,11 @@ impl AttrChange {
         AttrChange { set: self.set & !times, clear: self.clear & attr::NOSYMFOLLOW }
     }
 
+    /// To set, without anything to clear.
+    pub const fn setting(bits: u64) -> Self {
+        AttrChange { set: bits, clear: 0 }
+    }
+
     fn set(&mut self, bits: u64) {
         self.set |= bits;
         self.clear &= !bits;
@@ -113,8 +151,8 @@ impl MountPlan {
     pub fn label(&self) -> String {
         let at = self.destination.display();
         match &self.kind {
-            MountKind::Bind { source, .. } => {
-                format!("mount {at} (bind from {})", source.display())
+            MountKind::Bind(bind) => {
+                format!("mount {at} (bind from {})", bind.source.display())
             }
             MountKind::Filesystem { fstype, .. } => format!("mount {at} ({fstype})"),
             MountKind::Cgroup => format!("mount {at} (cgroup)"),
@@ -122,25 +160,34 @@ impl MountPlan {
         }
     }
 
-    pub(super) fn resolve(index: usize, mount: &Mount, bundle: &Path) -> Result<Self> {
+    /// A bind mount of the runtime's own.
+    pub fn bind(source: PathBuf, destination: PathBuf, attrs: AttrChange) -> Self {
+        MountPlan {
+            destination,
+            kind: MountKind::Bind(BindPlan { source, ..BindPlan::default() }),
+            attrs,
+            recursive_attrs: AttrChange::default(),
+            propagation: Vec::new(),
+        }
+    }
+
+    pub(super) fn resolve(
+        index: usize,
+        mount: &Mount,
+        bundle: &Path,
+        namespaces: &NamespacePlan,
+    ) -> Result<Self> {
         let field = |name: &str| format!("mounts[{index}].{name}");
         let destination =
             destination(mount.destination()).map_err(|e| e.step(field("destination")))?;
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(Error::unsupported(format!("{}: not supported yet", field("uidMappings"))));
-        }
-        let mut words = Words::default();
-        for option in mount.options().as_deref().unwrap_or_default() {
-            words.take(option).map_err(|e| e.step(field("options")))?;
-        }
-        let kind = kind(mount, &words, bundle).map_err(|e| e.step(format!("mounts[{index}]")))?;
-        let is_bind = matches!(kind, MountKind::Bind { .. });
-        if let (true, Some(option)) = (is_bind, words.fs.first()) {
-            return Err(Error::invalid(format!(
-                "{}: {:?} is no option of a bind mount",
-                field("options"),
-                option.key
-            )));
+        let mut words = Words::of(mount.options().as_deref().unwrap_or_default())
+            .map_err(|e| e.step(field("options")))?;
+        let idmap = IdmapPlan::resolve(index, mount, words.idmap.take(), namespaces)?;
+        let mut kind =
+            kind(mount, &words, bundle).map_err(|e| e.step(format!("mounts[{index}]")))?;
+        check_words(&kind, &words, idmap.is_some()).map_err(|e| e.step(field("options")))?;
+        if let MountKind::Bind(bind) = &mut kind {
+            bind.idmap = idmap;
         }
         Ok(MountPlan {
             destination,
@@ -150,6 +197,31 @@ impl MountPlan {
             propagation: words.propagation,
         })
     }
+}
+
+/// Words that another kind of mount would have done something with.
+fn check_words(kind: &MountKind, words: &Words, is_idmapped: bool) -> Result<()> {
+    let is_bind = matches!(kind, MountKind::Bind(_));
+    if let (true, Some(option)) = (is_bind || *kind == MountKind::Remount, words.fs.first()) {
+        let what = if is_bind { "a bind mount" } else { "a mount that is there already" };
+        return Err(Error::invalid(format!("{:?} is no option of {what}", option.key)));
+    }
+    let is_tmpfs = matches!(kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs");
+    for (word, is_there, can_be, what) in [
+        ("tmpcopyup", words.copies_up, is_tmpfs, "tmpfs"),
+        ("idmap", is_idmapped, is_bind, "bind mounts"),
+        ("copy-symlink", words.source_link == SourceLink::Copy, is_bind, "bind mounts"),
+        ("src-nofollow", words.source_link == SourceLink::Mount, is_bind, "bind mounts"),
+        ("dest-nofollow", words.dest_nofollow, is_bind, "bind mounts"),
+    ] {
+        if is_there && !can_be {
+            return Err(Error::invalid(format!("{word} is for {what} alone")));
+        }
+    }
+    if words.dest_nofollow && words.source_link == SourceLink::Copy {
+        return Err(Error::invalid("copy-symlink and dest-nofollow exclude each other"));
+    }
+    Ok(())
 }
 
 /// Takes `.` and `..` out of a path, as if it began at `/` and could not leave
@@ -194,7 +266,13 @@ fn kind(mount: &Mount, words: &Words, bundle: &Path) -> Result<MountKind> {
         if source.as_os_str().is_empty() {
             return Err(Error::invalid("source: a bind mount needs one"));
         }
-        return Ok(MountKind::Bind { source: bundle.join(source), recursive });
+        return Ok(MountKind::Bind(BindPlan {
+            source: bundle.join(source),
+            recursive,
+            source_link: words.source_link,
+            dest_nofollow: words.dest_nofollow,
+            idmap: None,
+        }));
     }
     match fstype {
         "" => Err(Error::invalid("type: is missing, and \"bind\" is not among the options")),
@@ -209,6 +287,7 @@ fn kind(mount: &Mount, words: &Words, bundle: &Path) -> Result<MountKind> {
                 .as_ref()
                 .map_or_else(|| fstype.to_owned(), |s| s.to_string_lossy().into_owned()),
             options: words.fs.clone(),
+            copies_up: words.copies_up,
         }),
     }
 }
@@ -232,148 +311,14 @@ fn check_cgroup_options(options: &[FsOption]) -> Result<()> {
     }
 }
 
-/// Option words, taken apart one by one.
-#[derive(Default)]
-struct Words {
-    attrs: AttrChange,
-    recursive_attrs: AttrChange,
-    propagation: Vec<Propagation>,
-    bind: Option<bool>,
-    remount: bool,
-    fs: Vec<FsOption>,
-}
-
-impl Words {
-    fn take(&mut self, option: &str) -> Result<()> {
-        if option.contains('\0') || option.is_empty() {
-            return Err(Error::invalid(format!("{option:?} is not an option")));
-        }
-        match option {
-            "defaults" => {}
-            "bind" => self.bind = Some(self.bind.unwrap_or(false)),
-            "rbind" => self.bind = Some(true),
-            "remount" => self.remount = true,
-            "tmpcopyup" | "idmap" | "ridmap" | "copy-symlink" | "src-nofollow"
-            | "dest-nofollow" => {
-                return Err(Error::unsupported(format!("{option:?} is not supported yet")));
-            }
-            _ if self.take_propagation(option) || self.take_attr(option) => {}
-            _ => self.take_fs(option),
-        }
-        Ok(())
-    }
-
-    fn take_propagation(&mut self, option: &str) -> bool {
-        let (name, recursive) = match option.strip_prefix('r') {
-            Some(rest) if PROPAGATION_WORDS.iter().any(|(word, _)| *word == rest) => (rest, true),
-            _ => (option, false),
-        };
-        let kind = PROPAGATION_WORDS.iter().find(|(word, _)| *word == name);
-        let Some((_, kind)) = kind else { return false };
-        self.propagation.push(Propagation { kind: *kind, recursive });
-        true
-    }
-
-    fn take_attr(&mut self, option: &str) -> bool {
-        if attr_word(&mut self.attrs, option) {
-            return true;
-        }
-        // rro, rnosuid …: for the mounts below as well (mount_setattr)
-        match option.strip_prefix('r') {
-            Some(rest) if rest != "w" && rest != "elatime" => {
-                attr_word(&mut self.recursive_attrs, rest)
-            }
-            _ => false,
-        }
-    }
-
-    fn take_fs(&mut self, option: &str) {
-        let (key, value) = match option.split_once('=') {
-            Some((key, value)) => (key, Some(value.to_owned())),
-            None => (option, None),
-        };
-        if IDLE_WORDS.contains(&key) {
-            return;
-        }
-        self.fs.push(FsOption { key: key.to_owned(), value });
-    }
-}
-
-fn attr_word(change: &mut AttrChange, word: &str) -> bool {
-    match ATTR_WORDS.iter().find(|(name, _)| *name == word) {
-        Some((_, AttrWord::Set(bits))) => change.set(*bits),
-        Some((_, AttrWord::Clear(bits))) => change.clear(*bits),
-        Some((_, AttrWord::Atime(mode))) => change.set_atime(*mode),
-        None => return false,
-    }
-    true
-}
-
-/// What a word does to the attributes of a mount.
-enum AttrWord {
-    Set(u64),
-    Clear(u64),
-    Atime(u64),
-}
-
-/// Words for attributes; with an r in front, for the mounts below as well.
-const ATTR_WORDS: [(&str, AttrWord); 17] = [
-    ("ro", AttrWord::Set(attr::RDONLY)),
-    ("rw", AttrWord::Clear(attr::RDONLY)),
-    ("nosuid", AttrWord::Set(attr::NOSUID)),
-    ("suid", AttrWord::Clear(attr::NOSUID)),
-    ("nodev", AttrWord::Set(attr::NODEV)),
-    ("dev", AttrWord::Clear(attr::NODEV)),
-    ("noexec", AttrWord::Set(attr::NOEXEC)),
-    ("exec", AttrWord::Clear(attr::NOEXEC)),
-    ("nodiratime", AttrWord::Set(attr::NODIRATIME)),
-    ("diratime", AttrWord::Clear(attr::NODIRATIME)),
-    ("nosymfollow", AttrWord::Set(attr::NOSYMFOLLOW)),
-    ("symfollow", AttrWord::Clear(attr::NOSYMFOLLOW)),
-    ("relatime", AttrWord::Atime(attr::RELATIME)),
-    ("atime", AttrWord::Atime(attr::RELATIME)),
-    ("nostrictatime", AttrWord::Atime(attr::RELATIME)),
-    ("noatime", AttrWord::Atime(attr::NOATIME)),
-    ("strictatime", AttrWord::Atime(attr::STRICTATIME)),
-];
-
-/// Words for propagation; with an r in front, for the mounts below as well.
-const PROPAGATION_WORDS: [(&str, MsFlags); 4] = [
-    ("shared", MsFlags::MS_SHARED),
-    ("slave", MsFlags::MS_SLAVE),
-    ("private", MsFlags::MS_PRIVATE),
-    ("unbindable", MsFlags::MS_UNBINDABLE),
-];
-
-/// Words with a meaning of their own.
-const OTHER_WORDS: [&str; 4] = ["bind", "defaults", "rbind", "remount"];
-
-/// Flags of every file system, which fsconfig takes as they are.
-const FS_WORDS: [&str; 4] = ["dirsync", "lazytime", "mand", "sync"];
-
-/// What changes nothing: negations of what nobody set, which mount(8) knows and
-/// fsconfig does not, and how much the kernel says in its log.
-const IDLE_WORDS: [&str; 7] =
-    ["async", "loud", "nolazytime", "nomand", "norelatime", "rnorelatime", "silent"];
-
-/// Every option that is understood for any mount, sorted: what is in here is
-/// what the parser above takes.
-pub(super) fn option_words() -> Vec<String> {
-    let single = OTHER_WORDS.iter().chain(&FS_WORDS).chain(&IDLE_WORDS).map(|w| (*w).to_owned());
-    let names = ATTR_WORDS.iter().map(|(name, _)| *name);
-    let names = names.chain(PROPAGATION_WORDS.iter().map(|(name, _)| *name));
-    let mut words: Vec<String> =
-        names.flat_map(|name| [name.to_owned(), format!("r{name}")]).chain(single).collect();
-    words.sort_unstable();
-    words
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::namespaces::IdMapping;
     use super::*;
 
     fn resolve(json: &str) -> Result<MountPlan> {
-        MountPlan::resolve(0, &serde_json::from_str(json).unwrap(), Path::new("/b"))
+        let mount = serde_json::from_str(json).unwrap();
+        MountPlan::resolve(0, &mount, Path::new("/b"), &NamespacePlan::default())
     }
 
     #[test]
@@ -385,10 +330,24 @@ mod tests {
         .unwrap();
         assert_eq!(plan.destination, Path::new("/dev/shm"));
         assert_eq!(plan.attrs.set, attr::NOSUID | attr::NOEXEC | attr::NODEV);
-        let MountKind::Filesystem { fstype, source, options } = plan.kind else { panic!() };
+        let MountKind::Filesystem { fstype, source, options, .. } = plan.kind else { panic!() };
         assert_eq!((fstype.as_str(), source.as_str()), ("tmpfs", "shm"));
         let size = FsOption { key: "size".into(), value: Some("65536k".into()) };
         assert_eq!(options.last(), Some(&size));
+    }
+
+    #[test]
+    fn a_bind_with_owners_of_its_own() {
+        let plan = resolve(
+            r#"{"destination":"/d","source":"/x","options":["rbind","ridmap"],
+                "uidMappings":[{"containerID":0,"hostID":1,"size":2}],
+                "gidMappings":[{"containerID":0,"hostID":3,"size":4}]}"#,
+        )
+        .unwrap();
+        let map = |host, size| vec![IdMapping { container: 0, host, size }];
+        let ids = MountIds::Own { uid_map: map(1, 2), gid_map: map(3, 4) };
+        let MountKind::Bind(bind) = plan.kind else { panic!() };
+        assert_eq!(bind.idmap, Some(IdmapPlan { recursive: true, ids }));
     }
 
     #[test]
@@ -397,7 +356,8 @@ mod tests {
             r#"{"destination":"/d","source":"data","options":["rbind","rro","ro","rslave","noatime"]}"#,
         )
         .unwrap();
-        assert_eq!(plan.kind, MountKind::Bind { source: "/b/data".into(), recursive: true });
+        let bind = BindPlan { source: "/b/data".into(), recursive: true, ..BindPlan::default() };
+        assert_eq!(plan.kind, MountKind::Bind(bind));
         assert_eq!(plan.attrs.set, attr::RDONLY | attr::NOATIME);
         assert_eq!(plan.attrs.clear, attr::ATIME_MASK);
         assert_eq!(plan.recursive_attrs.set, attr::RDONLY);
@@ -413,19 +373,6 @@ mod tests {
     }
 
     #[test]
-    fn every_word_of_the_list_is_taken_and_none_twice() {
-        let words = option_words();
-        for word in &words {
-            let mut taken = Words::default();
-            taken.take(word).unwrap();
-            // what goes on to the file system is what every one knows
-            let passed = taken.fs.iter().all(|o| FS_WORDS.contains(&o.key.as_str()));
-            assert!(passed, "{word}: {:?}", taken.fs);
-        }
-        assert!(words.is_sorted_by(|a, b| a < b), "{words:?}");
-    }
-
-    #[test]
     fn wrong_input() {
         for (json, part) in [
             (r#"{"destination":"/"}"#, "mounts[0].destination: is the root itself"),
@@ -433,7 +380,29 @@ mod tests {
             (r#"{"destination":"/a"}"#, "mounts[0]: type: is missing"),
             (r#"{"destination":"/a","options":["bind"]}"#, "a bind mount needs one"),
             (r#"{"destination":"/a","source":"/","options":["bind","size=1"]}"#, "\"size\""),
-            (r#"{"destination":"/a","source":"/","options":["bind","idmap"]}"#, "not supported"),
+            (r#"{"destination":"/a","source":"/","options":["bind","idmap"]}"#, "user namespace"),
+            (r#"{"destination":"/a","source":"/","options":["bind","tmpcopyup"]}"#, "for tmpfs"),
+            (r#"{"destination":"/a","type":"proc","options":["tmpcopyup"]}"#, "for tmpfs"),
+            (r#"{"destination":"/a","type":"tmpfs","options":["src-nofollow"]}"#, "for bind"),
+            (r#"{"destination":"/a","options":["remount","copy-symlink"]}"#, "for bind"),
+            (r#"{"destination":"/a","options":["remount","size=1"]}"#, "\"size\""),
+            (
+                r#"{"destination":"/a","source":"/","options":["bind","copy-symlink","src-nofollow"]}"#,
+                "exclude each other",
+            ),
+            (
+                r#"{"destination":"/a","source":"/","options":["bind","copy-symlink","dest-nofollow"]}"#,
+                "exclude each other",
+            ),
+            (
+                r#"{"destination":"/a","source":"/","options":["bind"],
+                    "uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
+                "mounts[0].uidMappings: needs gidMappings",
+            ),
+            (
+                r#"{"destination":"/a","type":"tmpfs","options":["idmap=uids=0-1-1;gids=0-1-1"]}"#,
+                "mounts[0].options: idmap is for bind",
+            ),
             (r#"{"destination":"/a","type":"cgroup","options":["ro","none"]}"#, "\"none\""),
         ] {
             let text = resolve(json).unwrap_err().to_string();
