@@ -17,8 +17,12 @@
 mod engine_profile;
 mod support;
 
+#[path = "runtime/attacks.rs"]
+mod attacks;
 #[path = "runtime/cgroups.rs"]
 mod cgroups;
+#[path = "runtime/copyup.rs"]
+mod copyup;
 #[path = "runtime/crash.rs"]
 mod crash;
 #[path = "runtime/errors.rs"]
@@ -27,12 +31,16 @@ mod errors;
 mod features;
 #[path = "runtime/hooks.rs"]
 mod hooks;
+#[path = "runtime/idmap.rs"]
+mod idmap;
 #[path = "runtime/init.rs"]
 mod init;
 #[path = "runtime/labels.rs"]
 mod labels;
 #[path = "runtime/lifecycle.rs"]
 mod lifecycle;
+#[path = "runtime/links.rs"]
+mod links;
 #[path = "runtime/mounts.rs"]
 mod mounts;
 #[path = "runtime/namespaces.rs"]

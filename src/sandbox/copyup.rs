@@ -28,8 +28,10 @@ pub(super) fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let from = mount::clone_tree_at(from, false).map_err(|errno| {
         let e = Error::from(errno).step("open_tree");
         match errno {
-            Errno::EINVAL => e.hint("the host has mounts below it, under which a user namespace \
-                                     may not look"),
+            Errno::EINVAL => e.hint(
+                "the host has mounts below it, under which a user namespace \
+                                     may not look",
+            ),
             _ => e,
         }
     })?;

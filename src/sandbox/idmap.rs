@@ -163,9 +163,7 @@ impl Kind {
 
     fn write(self, pid: Pid, (writer, map): &(Writer, Vec<IdMapping>)) -> Result<()> {
         match writer {
-            Writer::Us => {
-                write_proc(pid, self.file, &map_text(map)).step(|| self.field)
-            }
+            Writer::Us => write_proc(pid, self.file, &map_text(map)).step(|| self.field),
             Writer::Program(program) => self.run(program, pid, map).map_err(|e| {
                 let ranges = own_ranges(self);
                 let given = ranges.iter().map(|(first, size)| format!("{first}:{size}"));

@@ -166,8 +166,7 @@ pub(super) fn make_readonly(root: BorrowedFd<'_>, paths: &[std::path::PathBuf]) 
 
 /// Makes the root itself read-only.
 pub(super) fn seal(root: BorrowedFd<'_>) -> Result<()> {
-    change(root, false, AttrChange::setting(attr::RDONLY))
-        .step(|| "make the root read-only")
+    change(root, false, AttrChange::setting(attr::RDONLY)).step(|| "make the root read-only")
 }
 
 /// Makes `root` the process' `/`.

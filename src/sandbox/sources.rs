@@ -146,8 +146,7 @@ pub(super) fn open_root(path: &Path, channel: &Channel) -> Result<OwnedFd> {
 
 /// The runtime's side of [`open_root`].
 pub(super) fn root_for(init: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
-    open_beside(init, || open_dir(path), Error::from)
-        .step(|| format!("rootfs {}", path.display()))
+    open_beside(init, || open_dir(path), Error::from).step(|| format!("rootfs {}", path.display()))
 }
 
 /// The runtime's side of [`open_all`]: the source of one bind mount, opened in

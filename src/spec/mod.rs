@@ -36,7 +36,8 @@ pub use labels::LabelPlan;
 pub use linux::{DevicePlan, SysctlPlan};
 pub(crate) use mounts::lexical;
 pub use mounts::{
-    AttrChange, BindPlan, FsOption, IdmapPlan, MountIds, MountKind, MountPlan, Propagation, SourceLink,
+    AttrChange, BindPlan, FsOption, IdmapPlan, MountIds, MountKind, MountPlan, Propagation,
+    SourceLink,
 };
 pub(crate) use namespaces::kind_name as namespace_name;
 pub use namespaces::{IdMapping, JoinPlan, NamespacePlan};

@@ -197,9 +197,7 @@ pub fn dress_directory(
     rules.owner(fchown(to, Some(uid), Some(gid)))?;
     fchmod(to, Mode::from_bits_truncate(stat.st_mode))?;
     for (name, value) in rules.attributes(xattrs_at(from, Path::new("."))?)? {
-        rules
-            .attribute(set_xattr(to, &name, &value))
-            .step(|| format!("attribute {name:?}"))?;
+        rules.attribute(set_xattr(to, &name, &value)).step(|| format!("attribute {name:?}"))?;
     }
     Ok(mtime(&stat))
 }

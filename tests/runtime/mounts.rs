@@ -5,10 +5,10 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
-use crate::support::{Container, add_mount, args, temp_dir};
+use crate::support::{Container, Output, add_mount, args, temp_dir};
 
 /// The last mount on this path: the one that is seen.
-fn at<'a>(report: &'a Value, target: &str) -> &'a Value {
+pub(crate) fn at<'a>(report: &'a Value, target: &str) -> &'a Value {
     report["mounts"]
         .as_array()
         .unwrap()
@@ -17,15 +17,15 @@ fn at<'a>(report: &'a Value, target: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("nothing on {target} in {:#}", report["mounts"]))
 }
 
-fn has(mount: &Value, list: &str, option: &str) -> bool {
+pub(crate) fn has(mount: &Value, list: &str, option: &str) -> bool {
     mount[list].as_array().unwrap().contains(&json!(option))
 }
 
-fn tmpfs(destination: &str, options: &[&str]) -> Value {
+pub(crate) fn tmpfs(destination: &str, options: &[&str]) -> Value {
     json!({"destination": destination, "type": "tmpfs", "source": "t", "options": options})
 }
 
-fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
+pub(crate) fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
     json!({"destination": destination, "type": "bind", "source": source, "options": options})
 }
 
@@ -221,6 +221,16 @@ fn a_relative_source_starts_at_the_bundle() {
 /// A directory with a tmpfs mounted at `sub`, in a mount namespace that only
 /// the command has: the host's mounts stay as they are.
 fn with_submount(c: &Container, dir: &Path, is_shared: bool) -> Value {
+    run_with_submount(c, dir, is_shared).json()
+}
+
+/// What the program of a container prints line by line, if its `dir` is one with
+/// a mount below.
+pub(crate) fn lines_with_submount(c: &Container, dir: &Path) -> Vec<String> {
+    run_with_submount(c, dir, false).stdout.lines().map(str::to_owned).collect()
+}
+
+fn run_with_submount(c: &Container, dir: &Path, is_shared: bool) -> Output {
     let dir = dir.to_owned();
     let action = move || {
         let none = None::<&str>;
@@ -236,7 +246,7 @@ fn with_submount(c: &Container, dir: &Path, is_shared: bool) -> Value {
     // SAFETY: the test's other threads hold no lock that the few allocations
     // in here could wait for: the C library's allocator is safe across fork.
     let command = unsafe { c.on_bundle("run", &[]).before_exec(action) };
-    command.run().ok().json()
+    command.run().ok()
 }
 
 #[test]
@@ -368,4 +378,168 @@ fn a_link_on_the_way_to_a_shared_root_leaves_no_mount_on_the_host() {
         assert_eq!((output.code, left), (0, 1), "{propagation}: {output:?}");
     }
     nix::mount::umount(&real).unwrap();
+}
+
+#[test]
+fn recursive_options_reach_the_mounts_below() {
+    // what is asked for, what the mount itself has to show, what the one below
+    let table: [(&[&str], &[&str], &[&str]); 10] = [
+        (&["rro"], &["ro"], &["ro"]),
+        (&["ro"], &["ro"], &["rw"]),
+        (&["rnosuid", "rnodev", "rnoexec"], &["nosuid", "nodev"], &["nosuid", "nodev", "noexec"]),
+        (&["nosuid"], &["nosuid"], &["relatime"]),
+        (&["rnoatime"], &["noatime"], &["noatime"]),
+        (&["rnoatime", "rrelatime"], &["relatime"], &["relatime"]),
+        (&["rnodiratime"], &["nodiratime"], &["nodiratime"]),
+        (&["rnosymfollow"], &["nosymfollow"], &["nosymfollow"]),
+        (&["rro", "rrw"], &["rw"], &["rw"]),
+        (&["ro", "rrw"], &["rw"], &["rw"]),
+    ];
+    for (options, own, below) in table {
+        let outside = temp_dir();
+        let all: Vec<&str> = ["rbind"].iter().chain(options).copied().collect();
+        let c = Container::new(|c| add_mount(c, bind(outside.path(), "/b", &all)));
+        let report = with_submount(&c, outside.path(), false);
+        for (target, seen) in [("/b", own), ("/b/sub", below)] {
+            let mount = at(&report, target);
+            for option in seen {
+                assert!(has(mount, "options", option), "{options:?}: no {option} in {mount}");
+            }
+        }
+    }
+    let outside = temp_dir();
+    let c = Container::new(|c| add_mount(c, bind(outside.path(), "/b", &["rbind", "nosuid"])));
+    let report = with_submount(&c, outside.path(), false);
+    assert!(!has(at(&report, "/b/sub"), "options", "nosuid"), "nosuid is not rnosuid");
+}
+
+#[test]
+fn strict_access_times_reach_the_mounts_below() {
+    let outside = temp_dir();
+    let options = ["rbind", "rstrictatime"];
+    let c = Container::new(|c| add_mount(c, bind(outside.path(), "/b", &options)));
+    let report = with_submount(&c, outside.path(), false);
+    for target in ["/b", "/b/sub"] {
+        for option in ["relatime", "noatime"] {
+            assert!(!has(at(&report, target), "options", option), "{target}: {option}");
+        }
+    }
+}
+
+#[test]
+fn a_remount_changes_what_is_there() {
+    let outside = temp_dir();
+    let c = Container::new(|config| {
+        add_mount(config, bind(outside.path(), "/b", &["bind", "nosuid", "nodev"]));
+        let options = ["remount", "bind", "ro", "noexec"];
+        add_mount(config, json!({"destination": "/b", "options": options}));
+    });
+    let mount = at(&c.json(), "/b").clone();
+    for option in ["ro", "noexec", "nosuid", "nodev"] {
+        assert!(has(&mount, "options", option), "no {option} in {mount}");
+    }
+    let remount = json!({"destination": "/b", "options": ["remount", "size=1m"]});
+    Container::new(|c| add_mount(c, remount)).assert_refused(&["mounts[7].options", "size"]);
+}
+
+#[test]
+fn devices_of_the_host_can_be_bound() {
+    let lines = Container::new(|config| {
+        add_mount(config, bind(Path::new("/dev/zero"), "/dev/other", &["bind"]));
+        add_mount(config, bind(Path::new("/dev/zero"), "/closed", &["bind", "nodev"]));
+        args(config, &["each", "open /dev/other rw", "open /closed rw", "stat /dev/other"]);
+    })
+    .lines();
+    assert_eq!(lines[..2], ["ok", "EACCES"]);
+    let found: Value = serde_json::from_str(&lines[2]).unwrap();
+    assert_eq!((&found["major"], &found["minor"]), (&json!(1), &json!(5)));
+}
+
+#[test]
+fn a_bind_over_a_link_of_the_image_stays_inside() {
+    let (outside, source) = (temp_dir(), temp_dir());
+    std::fs::write(source.path().join("file"), "bound").unwrap();
+    std::fs::write(outside.path().join("file"), "host").unwrap();
+    let c = Container::new(|config| {
+        let file = source.path().join("file");
+        add_mount(config, bind(&file, "/link", &["bind"]));
+        add_mount(config, bind(&file, "/up", &["bind"]));
+        let there = format!("read {}", outside.path().join("file").display());
+        args(config, &["each", "read /link", &there, "read /target"]);
+    });
+    let rootfs = c.bundle.rootfs();
+    std::os::unix::fs::symlink(outside.path().join("file"), rootfs.join("link")).unwrap();
+    std::os::unix::fs::symlink("../../../../target", rootfs.join("up")).unwrap();
+    assert_eq!(c.lines(), ["bound", "bound", "bound"]);
+    assert_eq!(std::fs::read_to_string(outside.path().join("file")).unwrap(), "host");
+}
+
+#[test]
+fn the_root_has_the_configs_propagation() {
+    for (word, tag) in [
+        ("private", ""),
+        ("rprivate", ""),
+        ("unbindable", "unbindable"),
+        ("runbindable", "unbindable"),
+        ("shared", "shared:"),
+        ("rshared", "shared:"),
+    ] {
+        let report = Container::new(|c| c["linux"]["rootfsPropagation"] = json!(word)).json();
+        let tags = at(&report, "/")["propagation"].as_array().unwrap().clone();
+        match tag {
+            "" => assert!(tags.is_empty(), "{word}: {tags:?}"),
+            _ => assert!(tags.iter().any(|t| t.as_str().unwrap().starts_with(tag)), "{word}"),
+        }
+        let below = at(&report, "/dev")["propagation"].as_array().unwrap().clone();
+        let spreads = word.starts_with('r') && !tag.is_empty();
+        assert_eq!(spreads, !below.is_empty(), "{word}: {below:?} on /dev");
+    }
+    Container::new(|c| c["linux"]["rootfsPropagation"] = json!("rslaves"))
+        .assert_refused(&["linux.rootfsPropagation", "rslaves"]);
+}
+
+#[test]
+fn without_a_cgroup_namespace_the_mount_is_the_own_cgroup() {
+    for (options, answer) in [(["nosuid", "ro"], "EROFS"), (["nosuid", "rw"], "ok")] {
+        let c = Container::new(|config| {
+            crate::support::drop_namespace(config, "cgroup");
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            let cgroup = mounts.iter_mut().find(|m| m["type"] == "cgroup").unwrap();
+            cgroup["options"] = json!(options);
+            args(config, &["each", "read /sys/fs/cgroup/cgroup.procs", "mkdir /sys/fs/cgroup/x"]);
+        });
+        assert_eq!(c.lines(), ["1", answer]);
+        c.delete_by_force();
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn in_a_joined_cgroup_namespace_the_mount_is_its_root() {
+    let first = Container::new(|c| args(c, &["wait"]));
+    let _output = first.started();
+    let path = format!("/proc/{}/ns/cgroup", first.pid());
+    let report = Container::new(|c| crate::support::namespace_path(c, "cgroup", &path)).json();
+    let mount = at(&report, "/sys/fs/cgroup");
+    assert_eq!((&mount["fstype"], &mount["root"]), (&json!("cgroup2"), &json!("/")), "{mount}");
+    let lines = Container::new(|config| {
+        crate::support::namespace_path(config, "cgroup", &path);
+        // the process of the first one, seen from another pid namespace
+        args(config, &["read", "/sys/fs/cgroup/cgroup.procs"]);
+    })
+    .lines();
+    assert_eq!(lines, ["0"]);
+}
+
+#[test]
+fn each_devpts_has_terminals_of_its_own() {
+    let lines = Container::new(|config| {
+        let options = ["newinstance", "ptmxmode=0600", "mode=0600", "gid=7", "max=1"];
+        let mount = json!({"destination": "/pts", "type": "devpts", "options": options});
+        add_mount(config, mount);
+        args(config, &["each", "list /pts", "stat /pts/ptmx", "list /dev/pts"]);
+    })
+    .lines();
+    assert_eq!((&*lines[0], &*lines[2]), (r#"["ptmx"]"#, r#"["ptmx"]"#));
+    assert!(lines[1].contains(r#""mode":384"#), "{}", lines[1]);
 }

@@ -157,9 +157,8 @@ fn on_host(ranges: &[Range], map: &[IdMapping]) -> Result<Vec<IdMapping>> {
             return Ok(ids);
         }
         let end = ids.host.saturating_add(ids.size);
-        let holds = |m: &&IdMapping| {
-            ids.host >= m.container && end <= m.container.saturating_add(m.size)
-        };
+        let holds =
+            |m: &&IdMapping| ids.host >= m.container && end <= m.container.saturating_add(m.size);
         match map.iter().find(holds) {
             Some(m) => Ok(IdMapping { host: m.host + (ids.host - m.container), ..ids }),
             None => Err(Error::invalid(format!(
