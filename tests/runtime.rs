@@ -61,6 +61,8 @@ mod scheduling;
 mod seccomp;
 #[path = "runtime/services.rs"]
 mod services;
+#[path = "runtime/submounts.rs"]
+mod submounts;
 #[path = "runtime/terminal.rs"]
 mod terminal;
 #[path = "runtime/time.rs"]

@@ -234,7 +234,11 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
         rootfs::keep_apart(&plan.rootfs, place.as_fd()).step(step)?;
     }
-    let root = rootfs::attach(place.as_fd(), init.rootfs.take()).step(step)?;
+    let powerless = plan.namespaces.mounts_nothing();
+    let root = match powerless {
+        true => place,
+        false => rootfs::attach(place.as_fd(), init.rootfs.take()).step(step)?,
+    };
     let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
     if in_userns {
         become_root_inside()?;
@@ -242,7 +246,9 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     for (mount, source) in plan.mounts.iter().zip(&sources) {
         mounts::perform(root.as_fd(), mount, source.as_ref()).map_err(|e| e.step(mount.label()))?;
     }
-    if !mounts::dev_is_bound(&plan.mounts) {
+    if powerless {
+        devices::find(root.as_fd(), &plan.devices)?;
+    } else if !mounts::dev_is_bound(&plan.mounts) {
         devices::make(root.as_fd(), &plan.devices, in_userns)?;
         devices::links(root.as_fd())?;
     }

@@ -31,7 +31,11 @@ pub(super) enum Leave {
 /// says otherwise: bind mounts with `rslave` live from that.
 pub(super) fn cut_off(plan: &RootfsPlan) -> Result<()> {
     let default = Propagation { kind: MsFlags::MS_SLAVE, recursive: true };
-    let wanted = plan.propagation.unwrap_or(default);
+    let mut wanted = plan.propagation.unwrap_or(default);
+    if wanted.kind == MsFlags::MS_UNBINDABLE {
+        // nothing could be bound any more: the container's root becomes so at the end
+        wanted.kind = MsFlags::MS_PRIVATE;
+    }
     let recursive = if wanted.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
     mount(None::<&str>, "/", None::<&str>, wanted.kind | recursive, None::<&str>)
         .step(|| "set the propagation of /")?;

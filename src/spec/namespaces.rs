@@ -71,6 +71,13 @@ impl NamespacePlan {
         self.makes(kind) || self.joins(kind).is_some()
     }
 
+    /// True when the container can mount nothing: its mount namespace was there
+    /// before its user namespace, which has no power over it
+    /// (mount_namespaces(7)). It uses what is mounted there already.
+    pub fn mounts_nothing(&self) -> bool {
+        self.makes(CloneFlags::CLONE_NEWUSER) && self.joins(CloneFlags::CLONE_NEWNS).is_some()
+    }
+
     pub(super) fn resolve(linux: Option<&Linux>) -> Result<Self> {
         let mut plan = NamespacePlan::default();
         let Some(linux) = linux else { return Ok(plan) };
@@ -114,12 +121,6 @@ impl NamespacePlan {
         } else if mapped && !self.separates(CloneFlags::CLONE_NEWUSER) {
             return Err(Error::invalid(
                 "linux.uidMappings: there is no user namespace in linux.namespaces to map",
-            ));
-        }
-        if self.makes(CloneFlags::CLONE_NEWUSER) && self.joins(CloneFlags::CLONE_NEWNS).is_some() {
-            return Err(Error::unsupported(
-                "linux.namespaces: a new user namespace has no power over a mount namespace that \
-                 was there before it: join its user namespace as well, or make both",
             ));
         }
         if !self.separates(CloneFlags::CLONE_NEWNS) {

@@ -135,6 +135,7 @@ impl Plan {
         refuse::unsupported(spec)?;
         let linux = spec.linux().as_ref();
         let namespaces = NamespacePlan::resolve(linux)?;
+        refuse::mounts(spec, &namespaces)?;
         let Some(process) = spec.process() else {
             return Err(Error::invalid("process: is missing"));
         };

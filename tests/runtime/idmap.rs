@@ -135,7 +135,7 @@ fn only_ridmap_reaches_the_mounts_below() {
             add_mount(config, with_maps(mount, map(0, 1000, 10), map(0, 1000, 10)));
             args(config, &["each", "stat /data", "stat /data/sub"]);
         });
-        let lines = crate::mounts::lines_with_submount(&c, dir.path());
+        let lines = crate::submounts::lines_with_submount(&c, dir.path());
         assert_eq!((owner(&lines[0]).0, owner(&lines[1]).0), (1000, below), "{option}");
     }
 }
@@ -211,6 +211,8 @@ fn an_ordinary_user_is_told_that_it_takes_root() {
         config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
         config["linux"]["uidMappings"] = map(0, USER, 1);
         config["linux"]["gidMappings"] = map(0, USER, 1);
+        // the group that terminals belong to has no id in there
+        config["mounts"][2]["options"] = json!(["newinstance"]);
         add_mount(config, bind(dir.path(), "/data", &["rbind", "idmap"]));
     });
     c.bundle.give_to(USER);
