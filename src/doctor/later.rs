@@ -1,30 +1,16 @@
 //! What tare makes no use of so far: said as information, whatever it is.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::AT_FDCWD;
 
 use super::Host;
-use super::asked::text;
+use super::asked::{idmap, text};
 use super::filesystems::nearest;
 use super::report::Finding;
 use super::trial;
-use crate::error::{Result, Step};
-use crate::sys::mount::{FsContext, clone_tree, set_idmap};
-use crate::sys::userns::with_maps;
-
-fn idmap(tree: impl FnOnce() -> Result<OwnedFd>) -> Result<()> {
-    let namespace = with_maps("0 100000 65536", "0 100000 65536")?;
-    set_idmap(tree()?.as_fd(), false, namespace.as_fd()).step(|| "mount_setattr")
-}
-
-fn idmap_finding(attempt: Result<()>, on: &str) -> Finding {
-    match attempt {
-        Ok(()) => Finding::info(format!("mounts of {on} can be idmapped")),
-        Err(e) => Finding::info_because(&format!("mounts of {on} can't be idmapped"), &e),
-    }
-}
+use crate::error::Step;
+use crate::sys::mount::clone_tree;
 
 pub(super) fn idmapped_store(host: &Host) -> Finding {
     if !host.is_root() {
@@ -37,14 +23,10 @@ pub(super) fn idmapped_store(host: &Host) -> Finding {
         let dir = nearest(store)?;
         idmap(|| clone_tree(AT_FDCWD, &dir, false, 0).step(|| "open_tree"))
     });
-    idmap_finding(attempt, "the store's file system")
-}
-
-pub(super) fn idmapped_tmpfs(host: &Host) -> Finding {
-    if !host.is_root() {
-        return Finding::info("not tried: needs root");
+    match attempt {
+        Ok(()) => Finding::info("mounts of the store's file system can be idmapped"),
+        Err(e) => Finding::info_because("mounts of the store's file system can't be idmapped", &e),
     }
-    idmap_finding(trial::apart(|| idmap(|| FsContext::open("tmpfs")?.mount(0))), "a tmpfs")
 }
 
 /// Parameters of the overlay module that change what an overlay can do.
