@@ -19,8 +19,12 @@ mod support;
 
 #[path = "runtime/annotations.rs"]
 mod annotations;
+#[path = "runtime/attacks.rs"]
+mod attacks;
 #[path = "runtime/cgroups.rs"]
 mod cgroups;
+#[path = "runtime/copyup.rs"]
+mod copyup;
 #[path = "runtime/crash.rs"]
 mod crash;
 #[path = "runtime/errors.rs"]
@@ -39,6 +43,8 @@ mod fields;
 mod hook_failures;
 #[path = "runtime/hooks.rs"]
 mod hooks;
+#[path = "runtime/idmap.rs"]
+mod idmap;
 #[path = "runtime/init.rs"]
 mod init;
 #[path = "runtime/inside.rs"]
@@ -47,6 +53,8 @@ mod inside;
 mod labels;
 #[path = "runtime/lifecycle.rs"]
 mod lifecycle;
+#[path = "runtime/links.rs"]
+mod links;
 #[path = "runtime/mounts.rs"]
 mod mounts;
 #[path = "runtime/namespaces.rs"]
@@ -69,6 +77,8 @@ mod scheduling;
 mod seccomp;
 #[path = "runtime/services.rs"]
 mod services;
+#[path = "runtime/submounts.rs"]
+mod submounts;
 #[path = "runtime/terminal.rs"]
 mod terminal;
 #[path = "runtime/time.rs"]

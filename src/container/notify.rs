@@ -23,7 +23,7 @@ use nix::unistd::{Pid, UnlinkatFlags, pipe2, unlinkat};
 
 use super::store::Entry;
 use crate::error::{Error, Result, Step};
-use crate::spec::{AttrChange, MountKind, MountPlan, Plan};
+use crate::spec::{AttrChange, MountPlan, Plan};
 use crate::sys::mount::attr;
 use crate::sys::uninterrupted;
 
@@ -62,16 +62,9 @@ impl NotifySocket {
 
     /// Gives the container a directory for its own socket.
     pub(super) fn share(&self, plan: &mut Plan, state: &Path) {
-        plan.mounts.push(MountPlan {
-            destination: INSIDE.into(),
-            kind: MountKind::Bind { source: state.join(DIRECTORY), recursive: false },
-            attrs: AttrChange {
-                set: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
-                clear: 0,
-            },
-            recursive_attrs: AttrChange::default(),
-            propagation: Vec::new(),
-        });
+        let attrs = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+        let attrs = AttrChange::setting(attrs);
+        plan.mounts.push(MountPlan::bind(state.join(DIRECTORY), INSIDE.into(), attrs));
         let env = &mut plan.process.env;
         env.retain(|entry| !entry.as_bytes().starts_with(b"NOTIFY_SOCKET="));
         env.extend(CString::new(format!("NOTIFY_SOCKET={INSIDE}/{SOCKET}")));

@@ -1,12 +1,17 @@
 //! What a config may ask for and not every kernel has.
 
+use std::os::fd::{AsFd, OwnedFd};
+
 use nix::sched::CloneFlags;
 use nix::sys::statfs::statfs;
 
 use super::Host;
 use super::report::Finding;
 use super::trial;
+use crate::error::{Result, Step};
+use crate::sys::mount::{FsContext, set_idmap};
 use crate::sys::mountinfo::mounts;
+use crate::sys::userns::with_maps;
 
 /// CLONE_NEWTIME: libc's type for the flags has no name for it.
 const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
@@ -66,6 +71,22 @@ pub(super) fn time_namespace(host: &Host) -> Finding {
     match trial::within(host, NEWTIME, || Ok(())) {
         Ok(()) => Finding::ok(""),
         Err(e) => Finding::because("refused: a time namespace, linux.timeOffsets", &e),
+    }
+}
+
+/// Gives a detached mount other owners.
+pub(super) fn idmap(tree: impl FnOnce() -> Result<OwnedFd>) -> Result<()> {
+    let namespace = with_maps("0 100000 65536", "0 100000 65536")?;
+    set_idmap(tree()?.as_fd(), false, namespace.as_fd()).step(|| "mount_setattr")
+}
+
+pub(super) fn idmapped_mounts(host: &Host) -> Finding {
+    if !host.is_root() {
+        return Finding::info("refused without root: idmap, uidMappings of mounts");
+    }
+    match trial::apart(|| idmap(|| FsContext::open("tmpfs")?.mount(0))) {
+        Ok(()) => Finding::ok("of a tmpfs; each file system has its own word on it"),
+        Err(e) => Finding::info_because("not of a tmpfs, nor perhaps of others", &e),
     }
 }
 

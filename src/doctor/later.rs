@@ -1,66 +1,16 @@
 //! What tare makes no use of so far: said as information, whatever it is.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use nix::fcntl::{AT_FDCWD, OFlag, open};
-use nix::sched::CloneFlags;
-use nix::sys::stat::Mode;
+use nix::fcntl::AT_FDCWD;
 
 use super::Host;
-use super::asked::text;
+use super::asked::{idmap, text};
 use super::filesystems::nearest;
 use super::report::Finding;
 use super::trial;
-use crate::error::{Result, Step};
-use crate::sys::mount::{FsContext, MountAttr, attr, clone_tree, mount_setattr};
-use crate::sys::process::{CloneHow, clone_child, exit_now};
-
-/// A user namespace with a mapping that is not the identity.
-fn shifted_namespace() -> Result<OwnedFd> {
-    let how = CloneHow {
-        namespaces: CloneFlags::CLONE_NEWUSER,
-        cgroup: None,
-        sibling: false,
-        share_files: false,
-    };
-    // it is there for its namespace: a descriptor keeps that when it is gone
-    let (released, gate) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let child = clone_child(how, move || {
-        drop(gate);
-        trial::read_all(released, trial::DEADLINE).unwrap_or_default();
-        exit_now(0)
-    })
-    .step(|| "clone3")?;
-    let pid = child.pid;
-    let attempt = || {
-        trial::write(&format!("/proc/{pid}/uid_map"), "0 100000 65536")?;
-        trial::write(&format!("/proc/{pid}/gid_map"), "0 100000 65536")?;
-        open(
-            format!("/proc/{pid}/ns/user").as_str(),
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .step(|| "open the user namespace")
-    };
-    let opened = attempt();
-    trial::end(&child);
-    opened
-}
-
-fn idmap(tree: impl FnOnce() -> Result<OwnedFd>) -> Result<()> {
-    let namespace = shifted_namespace()?;
-    let fd = u64::try_from(std::os::fd::AsRawFd::as_raw_fd(&namespace)).unwrap_or_default();
-    let attr = MountAttr { set: attr::IDMAP, userns_fd: fd, ..MountAttr::default() };
-    mount_setattr(tree()?.as_fd(), false, &attr).step(|| "mount_setattr")
-}
-
-fn idmap_finding(attempt: Result<()>, on: &str) -> Finding {
-    match attempt {
-        Ok(()) => Finding::info(format!("mounts of {on} can be idmapped")),
-        Err(e) => Finding::info_because(&format!("mounts of {on} can't be idmapped"), &e),
-    }
-}
+use crate::error::Step;
+use crate::sys::mount::clone_tree;
 
 pub(super) fn idmapped_store(host: &Host) -> Finding {
     if !host.is_root() {
@@ -73,14 +23,10 @@ pub(super) fn idmapped_store(host: &Host) -> Finding {
         let dir = nearest(store)?;
         idmap(|| clone_tree(AT_FDCWD, &dir, false, 0).step(|| "open_tree"))
     });
-    idmap_finding(attempt, "the store's file system")
-}
-
-pub(super) fn idmapped_tmpfs(host: &Host) -> Finding {
-    if !host.is_root() {
-        return Finding::info("not tried: needs root");
+    match attempt {
+        Ok(()) => Finding::info("mounts of the store's file system can be idmapped"),
+        Err(e) => Finding::info_because("mounts of the store's file system can't be idmapped", &e),
     }
-    idmap_finding(trial::apart(|| idmap(|| FsContext::open("tmpfs")?.mount(0))), "a tmpfs")
 }
 
 /// Parameters of the overlay module that change what an overlay can do.

@@ -141,6 +141,7 @@ const PRIVILEGES: &[Row] = &[
 const ASKED: &[Row] = &[
     Row("seccomp", "seccomp", OPTIONAL, asked::seccomp),
     Row("time-namespace", "time namespaces", OPTIONAL, asked::time_namespace),
+    Row("idmapped-mounts", "idmapped mounts", OPTIONAL, asked::idmapped_mounts),
     Row("apparmor", "AppArmor", OPTIONAL, asked::apparmor),
     Row("selinux", "SELinux", OPTIONAL, asked::selinux),
     Row("resctrl", "resctrl", OPTIONAL, asked::resctrl),
@@ -150,7 +151,6 @@ const ASKED: &[Row] = &[
 /// What tare makes no use of: whoever teaches it one of these moves the row.
 const LATER: &[Row] = &[
     Row("idmapped-store", "idmapped store", OPTIONAL, later::idmapped_store),
-    Row("idmapped-tmpfs", "idmapped tmpfs", OPTIONAL, later::idmapped_tmpfs),
     Row("overlay-options", "overlay options", OPTIONAL, later::overlay_options),
     Row("pressure", "pressure (PSI)", OPTIONAL, later::pressure),
     Row("criu", "criu", OPTIONAL, programs::criu),

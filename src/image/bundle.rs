@@ -224,7 +224,7 @@ fn extra_mounts(config: &Config, overrides: &RuntimeOverrides) -> Result<Vec<Mou
     for volume in &volumes {
         let path = Path::new("/").join(volume);
         if !taken(&path) {
-            let options = ["rw", "nosuid", "nodev", "mode=0755"];
+            let options = ["rw", "nosuid", "nodev", "tmpcopyup"];
             mounts.push(mount(&path, "tmpfs", Path::new("tmpfs"), &options)?);
         }
     }

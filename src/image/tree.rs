@@ -1,11 +1,8 @@
 //! Whole trees by descriptor: removal.
 
-use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -13,26 +10,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::{Result, Step};
 use crate::sys::fs::open_plain;
-
-/// The names in a directory, without `.` and `..`, and their types where the
-/// file system tells them.
-pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<(CString, Option<Type>)>> {
-    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
-    let mut open = Dir::from_fd(open_plain(dir, Path::new("."), flags, Mode::empty())?)?;
-    let mut all = Vec::new();
-    for entry in open.iter() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            all.push((name.to_owned(), entry.file_type()));
-        }
-    }
-    Ok(all)
-}
-
-pub(crate) fn name_path(name: &CStr) -> &Path {
-    Path::new(OsStr::from_bytes(name.to_bytes()))
-}
+pub(crate) use crate::sys::fs::{name_path, names};
 
 /// Removes `path` in `dir` with all that it holds. What isn't there is fine.
 ///

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat, major, makedev, minor, mknodat,
+    FchmodatFlags, FileStat, Mode, SFlag, fchmodat, fstat, fstatat, major, makedev, minor, mknodat,
 };
 use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, symlinkat};
 
@@ -67,6 +67,22 @@ pub(super) fn make(
     Ok(())
 }
 
+/// Sees that the nodes are there, where init can neither make nor mount any.
+pub(super) fn find(root: BorrowedFd<'_>, plans: &[DevicePlan]) -> Result<()> {
+    for plan in plans {
+        let step = || format!("device {}", plan.path.display());
+        let found = open_in_root(root, &plan.path, OFlag::O_PATH, Mode::empty()).step(step)?;
+        if !is_same(&fstat(&found)?, plan) {
+            return Err(Error::invalid("something else is there").step(step()));
+        }
+    }
+    Ok(())
+}
+
+fn is_same(found: &FileStat, plan: &DevicePlan) -> bool {
+    found.st_mode & SFlag::S_IFMT.bits() == plan.kind.bits() && found.st_rdev == plan.rdev
+}
+
 fn node(dir: BorrowedFd<'_>, name: &OsStr, plan: &DevicePlan) -> Result<()> {
     let mode = Mode::from_bits_truncate(plan.mode);
     // the umask is zero here: the node is born with its mode
@@ -75,9 +91,7 @@ fn node(dir: BorrowedFd<'_>, name: &OsStr, plan: &DevicePlan) -> Result<()> {
         Ok(()) => {}
         Err(Errno::EEXIST) => {
             let found = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-            let is_same = found.st_mode & SFlag::S_IFMT.bits() == plan.kind.bits()
-                && found.st_rdev == plan.rdev;
-            if !is_same {
+            if !is_same(&found, plan) {
                 return Err(Error::from(Errno::EEXIST)
                     .step("mknod")
                     .hint("the image has something else there"));
@@ -108,9 +122,7 @@ fn chmod_node(dir: BorrowedFd<'_>, name: &OsStr, inode: u64, mode: Mode) -> Resu
 fn bind(root: BorrowedFd<'_>, plan: &DevicePlan) -> Result<()> {
     let found = fstatat(AT_FDCWD, &plan.path, AtFlags::empty())
         .step(|| "the host's node, which a user namespace has to use")?;
-    let is_same =
-        found.st_mode & SFlag::S_IFMT.bits() == plan.kind.bits() && found.st_rdev == plan.rdev;
-    if !is_same {
+    if !is_same(&found, plan) {
         return Err(Error::invalid(format!(
             "a user namespace has to use the host's node, and that one is {}:{}",
             major(found.st_rdev),

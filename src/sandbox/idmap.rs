@@ -12,7 +12,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spec::{IdMapping, Plan};
+use crate::spec::{IdMapping, MountKind, MountPlan, Plan};
 use crate::sys::caller::caller;
 use crate::sys::process::close_range_on_exec;
 
@@ -76,8 +76,9 @@ impl IdMaps {
     ///
     /// # Errors
     /// Maps that need a program which is not there; groups for a process that
-    /// may not have any.
+    /// may not have any; idmapped mounts of a caller who may make none.
     pub fn of(plan: &Plan) -> Result<Option<Self>> {
+        check_mounts(plan)?;
         let namespaces = &plan.namespaces;
         if !namespaces.makes(CloneFlags::CLONE_NEWUSER) {
             return Ok(None);
@@ -118,6 +119,19 @@ impl IdMaps {
     }
 }
 
+/// To show files under other owners takes root where their file system was
+/// mounted.
+fn check_mounts(plan: &Plan) -> Result<()> {
+    let is_idmapped = |m: &&MountPlan| matches!(&m.kind, MountKind::Bind(b) if b.idmap.is_some());
+    match plan.mounts.iter().find(is_idmapped) {
+        Some(mount) if !caller().capable => {
+            Err(Error::unsupported("idmap: an ordinary user can make no idmapped mount")
+                .step(mount.label()))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Kind {
     fn has_power(self) -> bool {
         caps::has_cap(None, CapSet::Effective, self.power).unwrap_or(false)
@@ -149,11 +163,7 @@ impl Kind {
 
     fn write(self, pid: Pid, (writer, map): &(Writer, Vec<IdMapping>)) -> Result<()> {
         match writer {
-            Writer::Us => {
-                let line = |m: &IdMapping| format!("{} {} {}\n", m.container, m.host, m.size);
-                let text: String = map.iter().map(line).collect();
-                write_proc(pid, self.file, &text).step(|| self.field)
-            }
+            Writer::Us => write_proc(pid, self.file, &map_text(map)).step(|| self.field),
             Writer::Program(program) => self.run(program, pid, map).map_err(|e| {
                 let ranges = own_ranges(self);
                 let given = ranges.iter().map(|(first, size)| format!("{first}:{size}"));
@@ -221,6 +231,11 @@ fn ranges(text: &str, uid: &str, name: Option<&str>) -> Vec<(u32, u32)> {
         (is_ours && size > 0 && first.checked_add(size).is_some()).then_some((first, size))
     };
     text.lines().filter_map(range).collect()
+}
+
+/// A map as the kernel takes it.
+pub(super) fn map_text(map: &[IdMapping]) -> String {
+    map.iter().map(|m| format!("{} {} {}\n", m.container, m.host, m.size)).collect()
 }
 
 fn write_proc(pid: Pid, name: &str, text: &str) -> Result<()> {

@@ -19,7 +19,7 @@ use super::privileges::Groups;
 use super::protocol::{Channel, Message};
 use super::rootfs::Leave;
 use super::task::{self, Task};
-use super::{Options, clocks, console, devices, labels, mounts, program, reaper, rootfs};
+use super::{Options, clocks, console, devices, labels, mounts, program, reaper, rootfs, sources};
 use crate::error::{Error, Result, Step};
 use crate::spec::Plan;
 use crate::sys::caller::caller;
@@ -224,13 +224,12 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
         rootfs::cut_off(&plan.rootfs)?;
     }
-    let sources = mounts::open_sources(&plan.mounts, init.cgroup, |index| {
-        ask_for(init, &Message::OpenSource(index))
-    })?;
+    let sources = sources::open_all(plan, init.cgroup, &init.channel)?;
+    let powerless = plan.namespaces.mounts_nothing();
     let root = match init.rootfs.take() {
         // mounted already
         Some(root) if !plan.namespaces.separates(CloneFlags::CLONE_NEWNS) => root,
-        given => rootfs::attach(&plan.rootfs.path, given)?,
+        given => open_root(init, given, powerless)?,
     };
     let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
     if in_userns {
@@ -239,9 +238,12 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     for (mount, source) in plan.mounts.iter().zip(&sources) {
         mounts::perform(root.as_fd(), mount, source.as_ref()).map_err(|e| e.step(mount.label()))?;
     }
-    if !mounts::dev_is_bound(&plan.mounts) {
+    if powerless {
+        devices::find(root.as_fd(), &plan.devices)?;
+    } else if !mounts::dev_is_bound(&plan.mounts) {
         devices::make(root.as_fd(), &plan.devices, in_userns, |index| {
-            ask_for(init, &Message::MakeDevice(index))
+            let fd = init.channel.ask_for(&Message::MakeDevice(index), None)?;
+            fd.ok_or_else(|| Error::from(Errno::EBADF))
         })?;
         devices::links(root.as_fd())?;
     }
@@ -249,9 +251,18 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     Ok(root)
 }
 
-/// A descriptor that the runtime has to get.
-fn ask_for(init: &Init<'_>, message: &Message) -> Result<OwnedFd> {
-    init.channel.ask_for(message)?.ok_or_else(|| Error::from(Errno::EBADF))
+/// The root, as a mount of its own where init may mount.
+fn open_root(init: &Init<'_>, given: Option<OwnedFd>, powerless: bool) -> Result<OwnedFd> {
+    let plan = init.plan;
+    let place = sources::open_root(&plan.rootfs.path, &init.channel)?;
+    let step = || format!("rootfs {}", plan.rootfs.path.display());
+    if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
+        rootfs::keep_apart(&plan.rootfs, place.as_fd()).step(step)?;
+    }
+    match powerless {
+        true => Ok(place),
+        false => rootfs::attach(place.as_fd(), given).step(step),
+    }
 }
 
 /// Until here init had its maker's ids, which may look into directories that

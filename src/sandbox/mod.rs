@@ -6,6 +6,7 @@
 
 mod clocks;
 mod console;
+mod copyup;
 mod devices;
 pub mod exec;
 mod hook_process;
@@ -24,6 +25,7 @@ mod protocol;
 mod reaper;
 mod rootfs;
 mod scheduling;
+mod sources;
 mod spawn;
 mod task;
 pub mod userns;

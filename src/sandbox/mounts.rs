@@ -1,88 +1,23 @@
 //! Carries out the mounts of a plan, by descriptors: each mount is made
 //! detached, given its attributes, and only then put in its place.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, readlinkat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
+use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
-use super::path::{Missing, ensure};
+use super::copyup::copy_up;
+use super::path::{Missing, ensure, ensure_parent, ensure_unfollowed};
+use super::sources::Source;
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
-use crate::sys::caller::{caller, is_initial};
+use crate::sys::caller::is_initial;
 use crate::sys::fs::open_in_root;
 use crate::sys::mount::{self, FsContext, MountAttr, attr};
-
-/// What a bind mount brings along, opened before anything changed.
-///
-/// Sources are paths of the host; in a new user namespace they are opened
-/// while init still is the user who made it, and may look into directories
-/// that the container's root can't.
-pub(super) struct Source {
-    tree: OwnedFd,
-    is_directory: bool,
-}
-
-/// Opens the sources of all bind mounts, by the index of the mount. What is
-/// closed to init, in a user namespace, `ask` is to get from the runtime.
-pub(super) fn open_sources(
-    plans: &[MountPlan],
-    cgroup: Option<&Path>,
-    ask: impl Fn(usize) -> Result<OwnedFd>,
-) -> Result<Vec<Option<Source>>> {
-    plans
-        .iter()
-        .enumerate()
-        .map(|(index, plan)| match &plan.kind {
-            MountKind::Bind { source, recursive } => {
-                let tree = match open_tree(source, *recursive) {
-                    Err(e) if e.is_errno(Errno::EACCES) && caller().is_host_root() => ask(index),
-                    other => other,
-                };
-                tree.and_then(Source::new).map(Some).map_err(|e| e.step(plan.label()))
-            }
-            // a bind of the container's own cgroup: it looks like a mount of
-            // its own from inside, and unlike one it waits for no RCU grace
-            // period
-            MountKind::Cgroup => {
-                let cgroup = cgroup.ok_or_else(|| {
-                    Error::unsupported("no cgroup2 is to be seen here").step(plan.label())
-                })?;
-                open_tree(cgroup, false)
-                    .and_then(Source::new)
-                    .map(Some)
-                    .map_err(|e| e.step(plan.label()))
-            }
-            _ => Ok(None),
-        })
-        .collect()
-}
-
-/// A detached copy of the mount at a path.
-fn open_tree(path: &Path, recursive: bool) -> Result<OwnedFd> {
-    mount::clone_tree(AT_FDCWD, path, recursive, 0).map_err(source_error)
-}
-
-/// Why the source of a bind mount can't be opened.
-pub(super) fn source_error(errno: Errno) -> Error {
-    match errno {
-        Errno::ENOENT => Error::invalid("source does not exist"),
-        Errno::EINVAL => Error::from(Errno::EINVAL).hint(
-            "the source may be unbindable; or there are mounts below it, and a user namespace \
-             binds them with it alone: rbind",
-        ),
-        other => Error::from(other).step("open_tree"),
-    }
-}
-
-impl Source {
-    fn new(tree: OwnedFd) -> Result<Self> {
-        let is_directory = kind_of(tree.as_fd())? == SFlag::S_IFDIR;
-        Ok(Source { tree, is_directory })
-    }
-}
 
 pub(super) fn kind_of(fd: BorrowedFd<'_>) -> nix::Result<SFlag> {
     Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode & SFlag::S_IFMT.bits()))
@@ -95,27 +30,57 @@ pub(super) fn perform(
     plan: &MountPlan,
     source: Option<&Source>,
 ) -> Result<()> {
-    let tree = match (&plan.kind, source) {
-        (MountKind::Filesystem { fstype, source, options }, _) => {
-            return filesystem(root, plan, fstype, source, options);
+    match (&plan.kind, source) {
+        (MountKind::Filesystem { fstype, source, options, .. }, _) => {
+            filesystem(root, plan, fstype, source, options)
         }
-        (MountKind::Remount, _) => return remount(root, plan),
-        (_, Some(source)) => source,
-        (_, None) => return Err(Error::invalid("has no source")),
+        (MountKind::Remount, _) => remount(root, plan),
+        (_, Some(Source::Link(text))) => copy_link(root, &plan.destination, text),
+        (_, Some(Source::Tree { tree, is_directory })) => {
+            bind(root, plan, tree.as_fd(), *is_directory)
+        }
+        (_, None) => Err(Error::invalid("has no source")),
+    }
+}
+
+fn bind(
+    root: BorrowedFd<'_>,
+    plan: &MountPlan,
+    tree: BorrowedFd<'_>,
+    is_directory: bool,
+) -> Result<()> {
+    let missing = if is_directory { Missing::Directory } else { Missing::File };
+    let nofollow = matches!(&plan.kind, MountKind::Bind(bind) if bind.dest_nofollow);
+    let target = match nofollow {
+        true => ensure_unfollowed(root, &plan.destination, missing)?,
+        false => ensure(root, &plan.destination, missing)?,
     };
-    let missing = if tree.is_directory { Missing::Directory } else { Missing::File };
-    let target = ensure(root, &plan.destination, missing)?;
-    if tree.is_directory != (kind_of(target.as_fd())? == SFlag::S_IFDIR) {
+    if is_directory != (kind_of(target.as_fd())? == SFlag::S_IFDIR) {
         let (from, to) =
-            if tree.is_directory { ("a directory", "not") } else { ("not a directory", "is one") };
+            if is_directory { ("a directory", "not") } else { ("not a directory", "is one") };
         return Err(
             Error::from(Errno::ENOTDIR).step(format!("the source is {from}, the destination {to}"))
         );
     }
-    change(tree.tree.as_fd(), false, plan.attrs).step(|| "set attributes")?;
-    change(tree.tree.as_fd(), true, plan.recursive_attrs).step(|| "set attributes below")?;
-    mount::move_mount(tree.tree.as_fd(), target.as_fd()).step(|| "move_mount")?;
-    propagate(tree.tree.as_fd(), &plan.propagation)
+    change(tree, false, plan.attrs).step(|| "set attributes")?;
+    change(tree, true, plan.recursive_attrs).step(|| "set attributes below")?;
+    mount::move_mount(tree, target.as_fd()).step(|| "move_mount")?;
+    propagate(tree, &plan.propagation)
+}
+
+/// Makes a symbolic link of the host again; one that says the same may be there.
+fn copy_link(root: BorrowedFd<'_>, path: &Path, text: &OsStr) -> Result<()> {
+    let (dir, name) = ensure_parent(root, path)?;
+    match symlinkat(text, &dir, name.as_os_str()) {
+        Err(Errno::EEXIST) => match readlinkat(&dir, name.as_os_str()) {
+            Ok(found) if found == text => Ok(()),
+            _ => Err(Error::from(Errno::EEXIST).step("copy-symlink").hint(format!(
+                "the destination is there and no symbolic link to {}",
+                Path::new(text).display()
+            ))),
+        },
+        other => other.step(|| "copy-symlink: symlink"),
+    }
 }
 
 fn filesystem(
@@ -138,6 +103,11 @@ fn filesystem(
         }
         other => other.map_err(|e| explain(e, fstype))?,
     };
+    if copies_up(plan) {
+        fill(made.as_fd(), target.as_fd(), options).step(|| "tmpcopyup")?;
+        change(made.as_fd(), false, AttrChange::setting(attrs_at_first(plan)))
+            .step(|| "set attributes")?;
+    }
     mount::move_mount(made.as_fd(), target.as_fd()).step(|| "move_mount")?;
     change(made.as_fd(), true, plan.recursive_attrs).step(|| "set attributes below")?;
     propagate(made.as_fd(), &plan.propagation)
@@ -164,11 +134,35 @@ fn new_filesystem(
         let mode = fstat(target)?.st_mode & 0o7777;
         context.set("mode", &format!("{mode:o}"))?;
     }
-    let mut attrs = plan.attrs.set;
-    if is_dev(plan) {
-        attrs &= !attr::RDONLY;
+    let attrs = attrs_at_first(plan);
+    context.mount(if copies_up(plan) { attrs & !attr::RDONLY } else { attrs })
+}
+
+fn copies_up(plan: &MountPlan) -> bool {
+    matches!(&plan.kind, MountKind::Filesystem { copies_up: true, .. })
+}
+
+/// Without read-only for /dev, as the device nodes are still to come.
+fn attrs_at_first(plan: &MountPlan) -> u64 {
+    if is_dev(plan) { plan.attrs.set & !attr::RDONLY } else { plan.attrs.set }
+}
+
+/// Fills a new tmpfs with what the image has at its place. What the config says
+/// of its root counts more than what the image has.
+fn fill(made: BorrowedFd<'_>, from: BorrowedFd<'_>, options: &[FsOption]) -> Result<()> {
+    let given = fstat(made)?;
+    copy_up(from, made)?;
+    let has = |key: &str| options.iter().any(|option| option.key == key);
+    let uid = has("uid").then_some(Uid::from_raw(given.st_uid));
+    let gid = has("gid").then_some(Gid::from_raw(given.st_gid));
+    if uid.is_some() || gid.is_some() {
+        fchownat(made, ".", uid, gid, AtFlags::empty()).step(|| "chown")?;
     }
-    context.mount(attrs)
+    if has("mode") {
+        let mode = Mode::from_bits_truncate(given.st_mode);
+        fchmodat(made, ".", mode, FchmodatFlags::FollowSymlink).step(|| "chmod")?;
+    }
+    Ok(())
 }
 
 /// What a user namespace is missing, where it is not allowed a mount.
@@ -193,7 +187,7 @@ fn hosts_sysfs(target: &OwnedFd, plan: &MountPlan) -> Result<()> {
     let step = || "bind the host's /sys";
     let tree = mount::clone_tree(AT_FDCWD, Path::new("/sys"), true, 0).step(step)?;
     let all = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-    change(tree.as_fd(), true, AttrChange { set: all, clear: 0 }).step(step)?;
+    change(tree.as_fd(), true, AttrChange::setting(all)).step(step)?;
     mount::move_mount(tree.as_fd(), target.as_fd()).step(step)?;
     propagate(tree.as_fd(), &plan.propagation)
 }
@@ -237,14 +231,13 @@ pub(super) fn seal_dev(root: BorrowedFd<'_>, plans: &[MountPlan]) -> Result<()> 
         return Ok(());
     };
     let target = open_in_root(root, &plan.destination, OFlag::O_PATH, Mode::empty())?;
-    let read_only = AttrChange { set: attr::RDONLY, clear: 0 };
-    change(target.as_fd(), false, read_only).step(|| plan.label())
+    change(target.as_fd(), false, AttrChange::setting(attr::RDONLY)).step(|| plan.label())
 }
 
 /// True when the container's /dev is a directory of somebody else, in which
 /// the runtime makes no nodes.
 pub(super) fn dev_is_bound(plans: &[MountPlan]) -> bool {
-    plans.iter().any(|p| is_dev(p) && matches!(p.kind, MountKind::Bind { .. }))
+    plans.iter().any(|p| is_dev(p) && matches!(p.kind, MountKind::Bind(_)))
 }
 
 /// Changes attributes. What a user namespace may not take away from a mount of

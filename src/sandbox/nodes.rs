@@ -11,15 +11,16 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, mknodat, umask};
 use nix::unistd::{FchownatFlags, Gid, Pid, Uid, fchownat};
 
-use crate::error::{Error, Result};
-use crate::spec::{DevicePlan, IdMapping, rootless};
+use super::sources::open_in_child;
+use crate::error::{Error, Result, Step};
+use crate::spec::{DevicePlan, IdMapping, Plan, rootless};
 use crate::sys::mount::{FsContext, attr, clone_tree, move_mount};
 
 /// The node's owner outside of init's user namespace.
 ///
 /// # Errors
 /// The maps can't be read; they lack the id.
-pub(super) fn owner_outside(plan: &DevicePlan, init: Pid) -> Result<(Uid, Gid)> {
+fn owner_outside(plan: &DevicePlan, init: Pid) -> Result<(Uid, Gid)> {
     let (uid_map, gid_map) = rootless::maps_of(init)?;
     let outside = |map: &[IdMapping], id: u32, field: &str| {
         let mapping = map.iter().find(|m| id >= m.container && id - m.container < m.size);
@@ -36,7 +37,7 @@ pub(super) fn owner_outside(plan: &DevicePlan, init: Pid) -> Result<(Uid, Gid)> 
 /// Makes a node, as a mount that is in no place yet. The caller has to be a process
 /// of its own: it gets another mount namespace, as the kernel copies mounts of that
 /// alone (before Linux 6.15).
-pub(super) fn make(plan: &DevicePlan, (uid, gid): (Uid, Gid)) -> Result<OwnedFd> {
+fn make(plan: &DevicePlan, (uid, gid): (Uid, Gid)) -> Result<OwnedFd> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
@@ -55,6 +56,15 @@ pub(super) fn make(plan: &DevicePlan, (uid, gid): (Uid, Gid)) -> Result<OwnedFd>
 const NAME: &str = "node";
 
 /// What a process can say of an error by its exit code.
-pub(super) fn errno_of(e: &Error) -> Errno {
+fn errno_of(e: &Error) -> Errno {
     e.raw_errno().unwrap_or(Errno::EIO)
+}
+
+/// The runtime's side: makes the device of this index in a process of its own.
+pub(super) fn node_for(init: Pid, plan: &Plan, index: usize) -> Result<OwnedFd> {
+    let Some(device) = plan.devices.get(index) else { return Err(Errno::EINVAL.into()) };
+    let made = owner_outside(device, init)
+        .and_then(|owner| open_in_child(|| make(device, owner).map_err(|e| errno_of(&e))));
+    made.and_then(|made| made.step(|| "make it outside of the user namespace"))
+        .map_err(|e| e.step(device.label()))
 }

@@ -32,6 +32,21 @@ pub(super) fn ensure(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Res
     }
 }
 
+/// The same, but a symbolic link at the very end is opened itself.
+pub(super) fn ensure_unfollowed(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    missing: Missing,
+) -> Result<OwnedFd> {
+    let (dir, name) = ensure_parent(root, path)?;
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let opened = match openat(&dir, name.as_os_str(), flags, Mode::empty()) {
+        Err(Errno::ENOENT) => make_one(dir.as_fd(), &name, missing),
+        other => other,
+    };
+    opened.step(|| format!("open {}", path.display()))
+}
+
 /// Opens the directory that holds `path`, made where missing, and its last name.
 pub(super) fn ensure_parent(root: BorrowedFd<'_>, path: &Path) -> Result<(OwnedFd, OsString)> {
     let Some(name) = path.file_name() else {

@@ -8,8 +8,9 @@
 //! | `MapIds` | `Go` | it is in a new user namespace and needs its id mappings |
 //! | `AwaitCgroup` | `Go` | it was not born in its cgroup, and must be in there now |
 //! | `RunHooks` | `Go` | namespaces and mounts are there, pivot_root comes next |
-//! | `OpenSource` | `Go` + fd | a bind mount's source that init may not look at |
 //! | `MakeDevice` | `Go` + fd | a device node that init may not make |
+//! | `OpenSource` | `Go` + fd | a bind mount's source that init may not look at, or whose owners it may not change; with init's user namespace, if they are to become its ids |
+//! | `OpenRoot` | `Go` + fd | the root's directory, if init may not look at it |
 //! | `RaiseLimits` | `Go` | a hard limit is to be raised, and init may not |
 //! | `Console` + fd | none | the master of the new pty |
 //! | `Ready` | `Go` | everything but the program's start is done; from a process of `exec` only if the runtime has something to do then |
@@ -53,6 +54,7 @@ pub(crate) enum Message {
     RunHooks,
     OpenSource(usize),
     MakeDevice(usize),
+    OpenRoot,
     RaiseLimits,
     Console,
     Moved(i32),
@@ -203,12 +205,17 @@ impl Channel {
 
     /// Init's side: sends a message and waits for `Go`.
     pub(crate) fn ask(&self, message: &Message) -> Result<()> {
-        self.ask_for(message).map(drop)
+        self.ask_for(message, None).map(drop)
     }
 
-    /// Init's side: the same, for the descriptor that comes with the answer.
-    pub(crate) fn ask_for(&self, message: &Message) -> Result<Option<OwnedFd>> {
-        self.send(message)?;
+    /// Init's side: the same, for the descriptor that comes with the answer; one
+    /// may go with the question.
+    pub(crate) fn ask_for(
+        &self,
+        message: &Message,
+        fd: Option<BorrowedFd<'_>>,
+    ) -> Result<Option<OwnedFd>> {
+        self.send_with(message, fd)?;
         match self.receive()? {
             Some((Message::Go, fd)) => Ok(fd),
             Some((other, _)) => Err(Error::new(

@@ -12,7 +12,7 @@ use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 use super::mounts::{change, kind_of};
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, Propagation, RootfsPlan};
-use crate::sys::fs::{open_dir, open_in_root};
+use crate::sys::fs::open_in_root;
 use crate::sys::mount::{self, FsContext, attr};
 
 /// How the old root is left.
@@ -31,21 +31,30 @@ pub(super) enum Leave {
 /// says otherwise: bind mounts with `rslave` live from that.
 pub(super) fn cut_off(plan: &RootfsPlan) -> Result<()> {
     let default = Propagation { kind: MsFlags::MS_SLAVE, recursive: true };
-    let wanted = plan.propagation.unwrap_or(default);
+    let mut wanted = plan.propagation.unwrap_or(default);
+    if wanted.kind == MsFlags::MS_UNBINDABLE {
+        // nothing could be bound any more: the container's root becomes so at the end
+        wanted.kind = MsFlags::MS_PRIVATE;
+    }
     let recursive = if wanted.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
     mount(None::<&str>, "/", None::<&str>, wanted.kind | recursive, None::<&str>)
         .step(|| "set the propagation of /")?;
-    if wanted.kind == MsFlags::MS_SHARED || !wanted.recursive {
-        // what is mounted on a shared mount shows up at its peers: at the host
-        // by the directory's real path: a link on the way would name another mount
-        let place = open_dir(&plan.path).step(|| format!("rootfs {}", plan.path.display()))?;
-        let real = std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd()))
-            .step(|| "path of the rootfs")?;
-        let parent = mount_point_of(&real)?;
-        mount(None::<&str>, parent.as_str(), None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
-            .step(|| format!("make {parent} private"))?;
-    }
     Ok(())
+}
+
+/// Keeps what is mounted at `place`, the root's directory, from the peers of the
+/// mount that it is on.
+pub(super) fn keep_apart(plan: &RootfsPlan, place: BorrowedFd<'_>) -> Result<()> {
+    if !plan.propagation.is_some_and(|p| p.kind == MsFlags::MS_SHARED || !p.recursive) {
+        return Ok(());
+    }
+    // what is mounted on a shared mount shows up at its peers: at the host by
+    // the directory's real path: a link on the way would name another mount
+    let real = std::fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd()))
+        .step(|| "path of the rootfs")?;
+    let parent = mount_point_of(&real)?;
+    mount(None::<&str>, parent.as_str(), None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)
+        .step(|| format!("make {parent} private"))
 }
 
 /// The mount point that a path is on: the longest one that is a prefix.
@@ -83,15 +92,12 @@ fn unescape(text: &str) -> String {
 /// later path is resolved in.
 ///
 /// `given` is a detached mount that takes the place of the directory.
-pub(super) fn attach(path: &Path, given: Option<OwnedFd>) -> Result<OwnedFd> {
-    let place = open_dir(path).step(|| format!("rootfs {}", path.display()))?;
+pub(super) fn attach(place: BorrowedFd<'_>, given: Option<OwnedFd>) -> Result<OwnedFd> {
     let tree = match given {
         Some(tree) => tree,
-        None => mount::clone_tree_at(place.as_fd(), true)
-            .step(|| format!("rootfs {}: open_tree", path.display()))?,
+        None => mount::clone_tree_at(place, true).step(|| "open_tree")?,
     };
-    mount::move_mount(tree.as_fd(), place.as_fd())
-        .step(|| format!("rootfs {}: move_mount", path.display()))?;
+    mount::move_mount(tree.as_fd(), place).step(|| "move_mount")?;
     Ok(tree)
 }
 
@@ -147,7 +153,7 @@ fn null_device() -> Result<OwnedFd> {
 
 /// Makes paths read-only, with the mounts below them as they are.
 pub(super) fn make_readonly(root: BorrowedFd<'_>, paths: &[std::path::PathBuf]) -> Result<()> {
-    let read_only = AttrChange { set: attr::RDONLY, clear: 0 };
+    let read_only = AttrChange::setting(attr::RDONLY);
     for path in paths {
         let step = || format!("make {} read-only", path.display());
         let target = match open_in_root(root, path, OFlag::O_PATH, Mode::empty()) {
@@ -164,8 +170,7 @@ pub(super) fn make_readonly(root: BorrowedFd<'_>, paths: &[std::path::PathBuf]) 
 
 /// Makes the root itself read-only.
 pub(super) fn seal(root: BorrowedFd<'_>) -> Result<()> {
-    change(root, false, AttrChange { set: attr::RDONLY, clear: 0 })
-        .step(|| "make the root read-only")
+    change(root, false, AttrChange::setting(attr::RDONLY)).step(|| "make the root read-only")
 }
 
 /// Makes `root` the process' `/`.

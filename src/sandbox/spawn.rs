@@ -8,24 +8,23 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{Pid, dup3};
+use nix::unistd::Pid;
 
 use super::hooks::OutputFiles;
 use super::idmap::IdMaps;
 use super::init::{self, Init, Join};
 use super::interrupts::Interrupts;
-use super::mounts;
 use super::nodes;
 use super::protocol::{Channel, Message, Started};
+use super::sources;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spec::{MountKind, Plan, ProcessPlan, namespace_name};
+use crate::spec::{Plan, ProcessPlan, namespace_name};
 use crate::sys::caller::caller;
-use crate::sys::mount;
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
 use crate::sys::{SysResult, uninterrupted};
 
@@ -288,12 +287,16 @@ impl Spawned {
                     self.channel.send(&Message::Go)?;
                 }
                 Message::OpenSource(index) => {
-                    let source = self.open_source(plan, index)?;
+                    let source = sources::source_for(self.pidfd(), plan, index, fd)?;
                     self.channel.send_with(&Message::Go, Some(source.as_fd()))?;
                 }
                 Message::MakeDevice(index) => {
-                    let node = self.make_device(plan, index)?;
+                    let node = nodes::node_for(self.pid(), plan, index)?;
                     self.channel.send_with(&Message::Go, Some(node.as_fd()))?;
+                }
+                Message::OpenRoot => {
+                    let root = sources::root_for(self.pidfd(), &plan.rootfs.path)?;
+                    self.channel.send_with(&Message::Go, Some(root.as_fd()))?;
                 }
                 Message::RaiseLimits => {
                     self.raise_limits(&plan.process)?;
@@ -307,34 +310,6 @@ impl Spawned {
                 }
             }
         }
-    }
-
-    /// Opens the source of a bind mount with root's own powers, which end at a
-    /// user namespace: in init's mount namespace, so that it is as locked there
-    /// as what init opens itself.
-    fn open_source(&self, plan: &Plan, index: usize) -> Result<OwnedFd> {
-        let Some(bind) = plan.mounts.get(index) else { return Err(Errno::EINVAL.into()) };
-        let MountKind::Bind { source, recursive } = &bind.kind else {
-            return Err(Errno::EINVAL.into());
-        };
-        let opened = open_in_child(|| {
-            setns(self.pidfd(), CloneFlags::CLONE_NEWNS)?;
-            mount::clone_tree(AT_FDCWD, source, *recursive, 0)
-        });
-        opened
-            .and_then(|opened| opened.map_err(mounts::source_error))
-            .map_err(|e| e.step(bind.label()))
-    }
-
-    /// Makes a device node for init, which may not in its user namespace.
-    fn make_device(&self, plan: &Plan, index: usize) -> Result<OwnedFd> {
-        let Some(device) = plan.devices.get(index) else { return Err(Errno::EINVAL.into()) };
-        let owner = nodes::owner_outside(device, self.pid());
-        let made = owner.and_then(|owner| {
-            open_in_child(|| nodes::make(device, owner).map_err(|e| nodes::errno_of(&e)))
-        });
-        made.and_then(|made| made.step(|| "make it outside of the user namespace"))
-            .map_err(|e| e.step(device.label()))
     }
 
     /// Sets the limits that init may not raise in its user namespace.
@@ -442,23 +417,6 @@ impl Spawned {
 
 pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {
     uninterrupted(|| waitid(Id::PIDFd(pidfd), WaitPidFlag::WEXITED))
-}
-
-/// A descriptor that a child process opens for this one, from where that has gone.
-fn open_in_child(how: impl FnOnce() -> SysResult<OwnedFd>) -> Result<SysResult<OwnedFd>> {
-    // the child puts what it opens in the place of this one
-    let mut place = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-    let shares = CloneHow { share_files: true, ..CloneHow::default() };
-    let child = clone_child(shares, || {
-        let opened = how().and_then(|fd| dup3(fd, &mut place, OFlag::O_CLOEXEC));
-        process::exit_now(opened.err().map_or(0, |errno| errno as i32))
-    })
-    .step(|| "clone3")?;
-    match wait_for_end(child.pidfd.as_fd())? {
-        WaitStatus::Exited(_, 0) => Ok(Ok(place)),
-        WaitStatus::Exited(_, errno) => Ok(Err(Errno::from_raw(errno))),
-        _ => Err(Error::new(ErrorKind::System, "a helper was killed")),
-    }
 }
 
 /// Sets how much the kernel would like to kill a process: its pid, or `self`.

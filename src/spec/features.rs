@@ -7,7 +7,7 @@ use super::scheduling::{MEMORY_FLAGS, MEMORY_MODES};
 use super::{OCI_VERSION, annotations, mounts};
 
 /// uidMappings and gidMappings of mounts are honoured.
-const IDMAPPED_MOUNTS: bool = false;
+const IDMAPPED_MOUNTS: bool = true;
 
 /// The systemd cgroup driver.
 const SYSTEMD: bool = true;

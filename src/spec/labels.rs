@@ -57,6 +57,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::spec::NamespacePlan;
 
     #[test]
     fn empty_is_nothing() {
@@ -72,7 +73,8 @@ mod tests {
     #[test]
     fn file_systems_are_labelled_once() {
         let mount = |text: &str| {
-            MountPlan::resolve(0, &serde_json::from_str(text).unwrap(), Path::new("/b")).unwrap()
+            let (mount, none) = (serde_json::from_str(text).unwrap(), NamespacePlan::default());
+            MountPlan::resolve(0, &mount, Path::new("/b"), &none).unwrap()
         };
         let mut mounts = [
             mount(r#"{"destination":"/a","type":"tmpfs"}"#),

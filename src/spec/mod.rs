@@ -43,7 +43,10 @@ pub use hooks::{HookPlan, Hooks};
 pub use labels::LabelPlan;
 pub use linux::{DevicePlan, SysctlPlan};
 pub(crate) use mounts::lexical;
-pub use mounts::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
+pub use mounts::{
+    AttrChange, BindPlan, FsOption, IdmapPlan, MountIds, MountKind, MountPlan, Propagation,
+    SourceLink,
+};
 pub(crate) use namespaces::kind_name as namespace_name;
 pub use namespaces::{IdMapping, JoinPlan, NamespacePlan};
 pub use net::NetDevicePlan;

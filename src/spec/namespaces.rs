@@ -28,6 +28,14 @@ pub struct IdMapping {
     pub size: u32,
 }
 
+impl IdMapping {
+    /// False for an empty range, and for one beyond the last id.
+    pub(super) fn is_range(self) -> bool {
+        let fits = |first: u32| first.checked_add(self.size).is_some();
+        self.size > 0 && fits(self.container) && fits(self.host)
+    }
+}
+
 /// What becomes of each kind of namespace.
 #[derive(Debug, Clone, Default)]
 pub struct NamespacePlan {
@@ -61,6 +69,13 @@ impl NamespacePlan {
     /// this kind.
     pub fn separates(&self, kind: CloneFlags) -> bool {
         self.makes(kind) || self.joins(kind).is_some()
+    }
+
+    /// True when the container can mount nothing: its mount namespace was there
+    /// before its user namespace, which has no power over it
+    /// (mount_namespaces(7)). It uses what is mounted there already.
+    pub fn mounts_nothing(&self) -> bool {
+        self.makes(CloneFlags::CLONE_NEWUSER) && self.joins(CloneFlags::CLONE_NEWNS).is_some()
     }
 
     pub(super) fn resolve(linux: Option<&Linux>) -> Result<Self> {
@@ -114,12 +129,6 @@ impl NamespacePlan {
                 "linux.uidMappings: there is no user namespace in linux.namespaces to map",
             ));
         }
-        if self.makes(CloneFlags::CLONE_NEWUSER) && self.joins(CloneFlags::CLONE_NEWNS).is_some() {
-            return Err(Error::unsupported(
-                "linux.namespaces: a new user namespace has no power over a mount namespace that \
-                 was there before it: join its user namespace as well, or make both",
-            ));
-        }
         let own_users = self.separates(CloneFlags::CLONE_NEWUSER);
         if own_users && !self.separates(CloneFlags::CLONE_NEWNS) {
             return Err(Error::unsupported(
@@ -165,12 +174,11 @@ fn overlap(a: &IdMapping, b: &IdMapping) -> bool {
     meet(a.container, a.size, b.container, b.size) || meet(a.host, a.size, b.host, b.size)
 }
 
-fn mappings(field: &str, list: Option<&[LinuxIdMapping]>) -> Result<Vec<IdMapping>> {
+pub(super) fn mappings(field: &str, list: Option<&[LinuxIdMapping]>) -> Result<Vec<IdMapping>> {
     let mut all = Vec::new();
     for (at, m) in list.unwrap_or_default().iter().enumerate() {
         let mapping = IdMapping { container: m.container_id(), host: m.host_id(), size: m.size() };
-        let overflows = |first: u32| first.checked_add(mapping.size).is_none();
-        if mapping.size == 0 || overflows(mapping.container) || overflows(mapping.host) {
+        if !mapping.is_range() {
             return Err(Error::invalid(format!(
                 "{field}[{at}]: {} → {} of size {} is not a range of ids",
                 mapping.container, mapping.host, mapping.size

@@ -110,6 +110,7 @@ impl Plan {
         let annotations = spec.annotations().iter().flatten().map(pair).collect();
         let asked = AnnotationPlan::resolve(&annotations)?;
         let namespaces = NamespacePlan::resolve(linux)?;
+        refuse::mounts(spec, &namespaces)?;
         let Some(process) = spec.process() else {
             return Err(Error::invalid("process: is missing"));
         };
@@ -118,7 +119,7 @@ impl Plan {
         let sysctls = linux::sysctls(linux, &namespaces, domainname.as_deref())?;
         let mut mounts = Vec::new();
         for (index, mount) in spec.mounts().as_deref().unwrap_or_default().iter().enumerate() {
-            mounts.push(MountPlan::resolve(index, mount, args.bundle)?);
+            mounts.push(MountPlan::resolve(index, mount, args.bundle, &namespaces)?);
         }
         let labels = LabelPlan::resolve(process, linux)?;
         labels.label_mounts(&mut mounts, asked.mount_context);

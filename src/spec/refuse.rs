@@ -2,6 +2,7 @@
 
 use oci_spec::runtime::Spec;
 
+use super::namespaces::NamespacePlan;
 use crate::error::{Error, Result};
 
 /// Refuses the first field that is set and not for a container on Linux.
@@ -24,4 +25,32 @@ pub(super) fn unsupported(spec: &Spec) -> Result<()> {
         Some((name, _, reason)) => Err(Error::unsupported(format!("{name}: {reason}"))),
         None => Ok(()),
     }
+}
+
+/// Refuses what a container that can mount nothing can't have.
+pub(super) fn mounts(spec: &Spec, namespaces: &NamespacePlan) -> Result<()> {
+    if !namespaces.mounts_nothing() {
+        return Ok(());
+    }
+    let linux = spec.linux().as_ref();
+    let has = |list: Option<&[String]>| list.is_some_and(|list| !list.is_empty());
+    let word = linux.and_then(|l| l.rootfs_propagation().as_deref());
+    let devices = linux.and_then(|l| l.devices().as_deref());
+    for (name, is_set) in [
+        ("mounts", spec.mounts().as_ref().is_some_and(|list| !list.is_empty())),
+        ("root.readonly", spec.root().as_ref().is_some_and(|r| r.readonly() == Some(true))),
+        ("process.terminal", spec.process().as_ref().is_some_and(|p| p.terminal() == Some(true))),
+        ("linux.devices", devices.is_some_and(|list| !list.is_empty())),
+        ("linux.maskedPaths", has(linux.and_then(|l| l.masked_paths().as_deref()))),
+        ("linux.readonlyPaths", has(linux.and_then(|l| l.readonly_paths().as_deref()))),
+        ("linux.rootfsPropagation", word.is_some_and(|word| !word.is_empty())),
+    ] {
+        if is_set {
+            return Err(Error::unsupported(format!(
+                "{name}: a new user namespace has no power over the mount namespace that it joins"
+            ))
+            .hint("leave it out, join the mounts' user namespace as well, or make both"));
+        }
+    }
+    Ok(())
 }

@@ -1,12 +1,13 @@
 //! Files by descriptor: openat2 with its resolve flags, whole-file replacement.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::stat::Mode;
@@ -129,6 +130,27 @@ pub fn open_plain(
         | ResolveFlag::RESOLVE_NO_SYMLINKS
         | ResolveFlag::RESOLVE_NO_XDEV;
     resolve(root, path, flags, mode, how)
+}
+
+/// The names in a directory, without `.` and `..`, and their types where the
+/// file system tells them.
+pub fn names(dir: BorrowedFd<'_>) -> SysResult<Vec<(CString, Option<Type>)>> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
+    let mut open = Dir::from_fd(open_plain(dir, Path::new("."), flags, Mode::empty())?)?;
+    let mut all = Vec::new();
+    for entry in open.iter() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            all.push((name.to_owned(), entry.file_type()));
+        }
+    }
+    Ok(all)
+}
+
+/// A name as a path of one part.
+pub fn name_path(name: &CStr) -> &Path {
+    Path::new(OsStr::from_bytes(name.to_bytes()))
 }
 
 /// Sets an extended attribute of an open file (not O_PATH).

@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub mod caller;
+pub mod copy;
 pub mod exe;
 pub mod fs;
 pub mod lock;
@@ -17,6 +18,7 @@ pub mod netlink;
 pub mod process;
 pub mod sched;
 pub mod seccomp;
+pub mod userns;
 
 use nix::errno::Errno;
 

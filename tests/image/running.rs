@@ -241,3 +241,40 @@ fn a_layout_runs_without_being_imported_by_hand() {
     let output = tare.command(words).run();
     assert_eq!(output.ok().stdout, "hello\n");
 }
+
+#[test]
+fn a_volume_begins_with_what_the_image_has_there() {
+    let scene = Scene::new();
+    let mut program = file("probe", "").mode(0o755);
+    program.data = std::fs::read(probe()).unwrap();
+    let inside = file("data/note", "from the image").owner(5, 6).mode(0o640);
+    let layers = [
+        layer(&[dir("./"), program, dir("data").owner(7, 8).mode(0o1770), inside], "gzip"),
+        layer(&[dir("data").owner(7, 8).mode(0o1770), file("data/sub", "upper")], "none"),
+    ];
+    let mut layout = Layout::new(&scene.path("oci"));
+    let volumes = json!({"/data": {}, "/new": {}});
+    let image = layout.image(&layers, HOST, json!({"Entrypoint": ["/probe"], "Volumes": volumes}));
+    scene.import(&layout.tag(image, "box").finish());
+    let image = Image { scene, tare: Tare::new(), id: unique_id() };
+    let words = [
+        "each",
+        "stat /data",
+        "stat /data/note",
+        "read /data/note",
+        "read /data/sub",
+        "create /new/file x",
+        "list /new",
+    ];
+    let output = image.run(&[], &words).ok();
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    for (line, mode, uid, gid) in [(lines[0], 0o1770, 7, 8), (lines[1], 0o640, 5, 6)] {
+        let found: Value = serde_json::from_str(line).unwrap();
+        let seen = (&found["mode"], &found["uid"], &found["gid"]);
+        assert_eq!(seen, (&json!(mode), &json!(uid), &json!(gid)), "{line}");
+    }
+    assert_eq!(lines[2..], ["from the image", "upper", "ok", r#"["file"]"#]);
+    let again = image.run(&[], &["each", "list /new", "append /data/note x", "list /data"]).ok();
+    assert_eq!(again.stdout, "[]\nok\n[\"note\",\"sub\"]\n");
+    image.assert_gone();
+}

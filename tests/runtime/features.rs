@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Container, Tare, add_mount, args};
+use crate::support::{Container, Tare, add_mount, args, temp_dir};
 
 fn features() -> Value {
     Tare::new().command(["features"]).run().ok().json()
@@ -30,12 +30,23 @@ fn every_mount_option_is_taken() {
     for option in ["rro", "rbind", "nosuid", "rslave", "noatime"] {
         assert!(options.iter().any(|o| o == option), "{option} is not in {options:?}");
     }
+    let dir = temp_dir();
     let c = Container::new(|config| {
         for (n, option) in options.iter().enumerate() {
             let mount = match option.as_str() {
                 "bind" | "rbind" => json!({
                     "destination": format!("/m{n}"), "source": "/proc/version",
                     "options": [option],
+                }),
+                "idmap" | "ridmap" => json!({
+                    "destination": format!("/m{n}"), "source": dir.path(),
+                    "options": ["bind", option],
+                    "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}],
+                    "gidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}],
+                }),
+                "copy-symlink" | "src-nofollow" | "dest-nofollow" => json!({
+                    "destination": format!("/m{n}"), "source": "/proc/version",
+                    "options": ["bind", option],
                 }),
                 "remount" => json!({"destination": "/dev/shm", "options": [option]}),
                 _ => json!({
@@ -70,19 +81,23 @@ fn every_namespace_is_taken() {
 #[test]
 fn what_is_said_to_be_there_works_and_the_rest_is_refused_by_name() {
     let linux = features()["linux"].clone();
-    let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+    let dir = temp_dir();
     let asked = [
         (&linux["seccomp"], "linux.seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW"})),
-        (&linux["mountExtensions"]["idmap"], "mounts[3].uidMappings", map),
+        (&linux["mountExtensions"]["idmap"], "mounts[7].uidMappings", map),
         (&linux["netDevices"], "linux.netDevices", json!({})),
     ];
     for (feature, name, value) in asked {
         let c = Container::new(|config| {
             match name {
-                "mounts[3].uidMappings" => {
-                    config["mounts"][3]["uidMappings"] = value.clone();
-                    config["mounts"][3]["gidMappings"] = value;
-                }
+                "mounts[7].uidMappings" => add_mount(
+                    config,
+                    json!({
+                        "destination": "/data", "source": dir.path(), "options": ["bind", "idmap"],
+                        "uidMappings": value, "gidMappings": value,
+                    }),
+                ),
                 _ => config["linux"][name.trim_start_matches("linux.")] = value,
             }
             args(config, &["exit", "0"]);
@@ -215,7 +230,7 @@ fn what_engines_read_is_there() {
     let linux = &features["linux"];
     assert_eq!(linux["cgroup"]["v2"], true);
     assert_eq!(linux["cgroup"]["v1"], false);
-    assert!(linux["mountExtensions"]["idmap"]["enabled"].is_boolean());
+    assert_eq!(linux["mountExtensions"]["idmap"]["enabled"], true);
     assert!(words(&linux["capabilities"]).contains(&"CAP_CHECKPOINT_RESTORE".to_owned()));
     assert!(words(&linux["memoryPolicy"]["modes"]).contains(&"MPOL_BIND".to_owned()));
     let version = Tare::new().bare(["--version"]).run().ok().stdout;

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 
-use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
 use crate::support::{Container, add_mount, args, temp_dir};
 
 /// The last mount on this path: the one that is seen.
-fn at<'a>(report: &'a Value, target: &str) -> &'a Value {
+pub(crate) fn at<'a>(report: &'a Value, target: &str) -> &'a Value {
     report["mounts"]
         .as_array()
         .unwrap()
@@ -17,15 +16,15 @@ fn at<'a>(report: &'a Value, target: &str) -> &'a Value {
         .unwrap_or_else(|| panic!("nothing on {target} in {:#}", report["mounts"]))
 }
 
-fn has(mount: &Value, list: &str, option: &str) -> bool {
+pub(crate) fn has(mount: &Value, list: &str, option: &str) -> bool {
     mount[list].as_array().unwrap().contains(&json!(option))
 }
 
-fn tmpfs(destination: &str, options: &[&str]) -> Value {
+pub(crate) fn tmpfs(destination: &str, options: &[&str]) -> Value {
     json!({"destination": destination, "type": "tmpfs", "source": "t", "options": options})
 }
 
-fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
+pub(crate) fn bind(source: &Path, destination: &str, options: &[&str]) -> Value {
     json!({"destination": destination, "type": "bind", "source": source, "options": options})
 }
 
@@ -218,79 +217,6 @@ fn a_relative_source_starts_at_the_bundle() {
     assert_eq!(output.stdout, "text\n");
 }
 
-/// A directory with a tmpfs mounted at `sub`, in a mount namespace that only
-/// the command has: the host's mounts stay as they are.
-fn with_submount(c: &Container, dir: &Path, is_shared: bool) -> Value {
-    let dir = dir.to_owned();
-    let action = move || {
-        let none = None::<&str>;
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
-        mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none)?;
-        mount(Some("t"), &dir, Some("tmpfs"), MsFlags::empty(), none)?;
-        let flag = if is_shared { MsFlags::MS_SHARED } else { MsFlags::MS_PRIVATE };
-        mount(none, &dir, none, flag, none)?;
-        std::fs::create_dir(dir.join("sub"))?;
-        mount(Some("t"), &dir.join("sub"), Some("tmpfs"), MsFlags::empty(), none)?;
-        Ok(())
-    };
-    // SAFETY: the test's other threads hold no lock that the few allocations
-    // in here could wait for: the C library's allocator is safe across fork.
-    let command = unsafe { c.on_bundle("run", &[]).before_exec(action) };
-    command.run().ok().json()
-}
-
-#[test]
-fn rbind_takes_submounts_along_and_bind_does_not() {
-    for (option, count) in [("rbind", 2), ("bind", 1)] {
-        let outside = temp_dir();
-        let c = Container::new(|c| add_mount(c, bind(outside.path(), "/b", &[option])));
-        let report = with_submount(&c, outside.path(), false);
-        let below = report["mounts"].as_array().unwrap().iter();
-        let below = below.filter(|m| m["target"].as_str().unwrap().starts_with("/b"));
-        assert_eq!(below.count(), count, "{option}");
-    }
-}
-
-#[test]
-fn propagation_of_a_bind_is_the_configs() {
-    let table = [
-        (["rbind", "rprivate"], "none"),
-        (["rbind", "rslave"], "master"),
-        (["rbind", "rshared"], "shared"),
-        (["rbind", "private"], "none"),
-        (["rbind", "slave"], "master"),
-        (["rbind", "runbindable"], "unbindable"),
-    ];
-    for (options, seen) in table {
-        let outside = temp_dir();
-        let c = Container::new(|config| {
-            // the root must not cut the ties that this mount asks for
-            config["linux"]["rootfsPropagation"] = json!(match seen {
-                "shared" => "rshared",
-                _ => "rslave",
-            });
-            add_mount(config, bind(outside.path(), "/b", &options));
-        });
-        let report = with_submount(&c, outside.path(), true);
-        let tags = at(&report, "/b")["propagation"].as_array().unwrap().clone();
-        let is_tagged = |kind: &str| tags.iter().any(|t| t.as_str().unwrap().starts_with(kind));
-        match seen {
-            "none" => assert!(tags.is_empty(), "{options:?}: {tags:?}"),
-            kind => assert!(is_tagged(kind), "{options:?}: {tags:?}"),
-        }
-    }
-}
-
-#[test]
-fn nothing_spreads_out_of_a_container_by_default() {
-    let report = Container::new(|_| {}).json();
-    for mount in report["mounts"].as_array().unwrap() {
-        let tags = mount["propagation"].as_array().unwrap();
-        let is_shared = tags.iter().any(|t| t.as_str().unwrap().starts_with("shared:"));
-        assert!(!is_shared, "{mount}");
-    }
-}
-
 #[test]
 fn the_hosts_mount_table_stays_as_it_is() {
     let c = Container::new(|config| {
@@ -337,35 +263,95 @@ fn a_mount_over_a_file_by_a_directory_is_refused() {
 }
 
 #[test]
-fn a_link_on_the_way_to_a_shared_root_leaves_no_mount_on_the_host() {
-    let dir = crate::support::temp_dir();
-    let (real, link) = (dir.path().join("real"), dir.path().join("link"));
-    std::fs::create_dir(&real).unwrap();
-    std::os::unix::fs::symlink(&real, &link).unwrap();
-    let none = None::<&str>;
-    let shared = nix::mount::MsFlags::MS_SHARED;
-    nix::mount::mount(Some("tmpfs"), &real, Some("tmpfs"), nix::mount::MsFlags::empty(), none)
-        .unwrap();
-    nix::mount::mount(none, &real, none, shared, none).unwrap();
-    for propagation in ["shared", "rshared", "slave", "private"] {
-        let c = Container::new(|config| {
-            config["root"]["path"] = serde_json::json!(link.join("rootfs"));
-            config["linux"]["rootfsPropagation"] = serde_json::json!(propagation);
-            args(config, &["exit", "0"]);
-        });
-        let copied = std::process::Command::new("cp")
-            .args(["-a", "-T"])
-            .args([c.bundle.rootfs(), real.join("rootfs")])
-            .status();
-        assert!(copied.unwrap().success());
-        let output = c.run();
-        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let left = table.lines().filter(|l| l.contains(real.to_str().unwrap())).count();
-        if left != 1 {
-            // not to leave them to the next
-            while nix::mount::umount(&real.join("rootfs")).is_ok() {}
-        }
-        assert_eq!((output.code, left), (0, 1), "{propagation}: {output:?}");
+fn a_remount_changes_what_is_there() {
+    let outside = temp_dir();
+    let c = Container::new(|config| {
+        add_mount(config, bind(outside.path(), "/b", &["bind", "nosuid", "nodev"]));
+        let options = ["remount", "bind", "ro", "noexec"];
+        add_mount(config, json!({"destination": "/b", "options": options}));
+    });
+    let mount = at(&c.json(), "/b").clone();
+    for option in ["ro", "noexec", "nosuid", "nodev"] {
+        assert!(has(&mount, "options", option), "no {option} in {mount}");
     }
-    nix::mount::umount(&real).unwrap();
+    let remount = json!({"destination": "/b", "options": ["remount", "size=1m"]});
+    Container::new(|c| add_mount(c, remount)).assert_refused(&["mounts[7].options", "size"]);
+}
+
+#[test]
+fn devices_of_the_host_can_be_bound() {
+    let lines = Container::new(|config| {
+        add_mount(config, bind(Path::new("/dev/zero"), "/dev/other", &["bind"]));
+        add_mount(config, bind(Path::new("/dev/zero"), "/closed", &["bind", "nodev"]));
+        args(config, &["each", "open /dev/other rw", "open /closed rw", "stat /dev/other"]);
+    })
+    .lines();
+    assert_eq!(lines[..2], ["ok", "EACCES"]);
+    let found: Value = serde_json::from_str(&lines[2]).unwrap();
+    assert_eq!((&found["major"], &found["minor"]), (&json!(1), &json!(5)));
+}
+
+#[test]
+fn a_bind_over_a_link_of_the_image_stays_inside() {
+    let (outside, source) = (temp_dir(), temp_dir());
+    std::fs::write(source.path().join("file"), "bound").unwrap();
+    std::fs::write(outside.path().join("file"), "host").unwrap();
+    let c = Container::new(|config| {
+        let file = source.path().join("file");
+        add_mount(config, bind(&file, "/link", &["bind"]));
+        add_mount(config, bind(&file, "/up", &["bind"]));
+        let there = format!("read {}", outside.path().join("file").display());
+        args(config, &["each", "read /link", &there, "read /target"]);
+    });
+    let rootfs = c.bundle.rootfs();
+    std::os::unix::fs::symlink(outside.path().join("file"), rootfs.join("link")).unwrap();
+    std::os::unix::fs::symlink("../../../../target", rootfs.join("up")).unwrap();
+    assert_eq!(c.lines(), ["bound", "bound", "bound"]);
+    assert_eq!(std::fs::read_to_string(outside.path().join("file")).unwrap(), "host");
+}
+
+#[test]
+fn without_a_cgroup_namespace_the_mount_is_the_own_cgroup() {
+    for (options, answer) in [(["nosuid", "ro"], "EROFS"), (["nosuid", "rw"], "ok")] {
+        let c = Container::new(|config| {
+            crate::support::drop_namespace(config, "cgroup");
+            let mounts = config["mounts"].as_array_mut().unwrap();
+            let cgroup = mounts.iter_mut().find(|m| m["type"] == "cgroup").unwrap();
+            cgroup["options"] = json!(options);
+            args(config, &["each", "read /sys/fs/cgroup/cgroup.procs", "mkdir /sys/fs/cgroup/x"]);
+        });
+        assert_eq!(c.lines(), ["1", answer]);
+        c.delete_by_force();
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn in_a_joined_cgroup_namespace_the_mount_is_its_root() {
+    let first = Container::new(|c| args(c, &["wait"]));
+    let _output = first.started();
+    let path = format!("/proc/{}/ns/cgroup", first.pid());
+    let report = Container::new(|c| crate::support::namespace_path(c, "cgroup", &path)).json();
+    let mount = at(&report, "/sys/fs/cgroup");
+    assert_eq!((&mount["fstype"], &mount["root"]), (&json!("cgroup2"), &json!("/")), "{mount}");
+    let lines = Container::new(|config| {
+        crate::support::namespace_path(config, "cgroup", &path);
+        // the process of the first one, seen from another pid namespace
+        args(config, &["read", "/sys/fs/cgroup/cgroup.procs"]);
+    })
+    .lines();
+    assert_eq!(lines, ["0"]);
+}
+
+#[test]
+fn each_devpts_has_terminals_of_its_own() {
+    let lines = Container::new(|config| {
+        let options = ["newinstance", "ptmxmode=0600", "mode=0600", "gid=7", "max=1"];
+        let mount = json!({"destination": "/pts", "type": "devpts", "options": options});
+        add_mount(config, mount);
+        args(config, &["each", "list /pts", "stat /pts/ptmx", "list /dev/pts"]);
+    })
+    .lines();
+    assert_eq!((&*lines[0], &*lines[2]), (r#"["ptmx"]"#, r#"["ptmx"]"#));
+    assert!(lines[1].contains(r#""mode":384"#), "{}", lines[1]);
 }

@@ -147,9 +147,9 @@ fn each_namespace_can_be_joined_by_its_path() {
     }
 }
 
-#[test]
-fn a_mount_namespace_can_be_joined_by_its_path() {
-    // not another container's: a pivot in there would pull its root away
+/// Does something with the path of a mount namespace that is not a container's: a
+/// pivot in there would pull its root away.
+fn with_mount_namespace<T>(work: impl FnOnce(&str, &str) -> T) -> T {
     let mut holder = std::process::Command::new("unshare")
         .args(["--mount", "--propagation", "private"])
         .arg(crate::support::probe())
@@ -160,11 +160,78 @@ fn a_mount_namespace_can_be_joined_by_its_path() {
     let mut output = crate::support::Pipe::new(holder.stdout.take().unwrap().into());
     output.expect("READY");
     let path = format!("/proc/{}/ns/mnt", holder.id());
-    let joined = namespace_of(holder.id(), "mnt");
-    let result = Container::new(|c| namespace_path(c, "mount", &path)).run();
+    let result = work(&path, &namespace_of(holder.id(), "mnt"));
     holder.kill().unwrap();
     holder.wait().unwrap();
-    assert_eq!(result.ok().json()["namespaces"]["mnt"], joined);
+    result
+}
+
+#[test]
+fn a_mount_namespace_can_be_joined_by_its_path() {
+    with_mount_namespace(|path, joined| {
+        let result = Container::new(|c| namespace_path(c, "mount", path)).run();
+        assert_eq!(result.ok().json()["namespaces"]["mnt"], joined);
+    });
+}
+
+#[test]
+fn a_new_user_namespace_uses_the_mounts_that_it_joins() {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    with_mount_namespace(|path, _| {
+        let plain = |config: &mut Value| {
+            namespace_path(config, "mount", path);
+            config["mounts"] = json!([]);
+            for field in ["maskedPaths", "readonlyPaths"] {
+                config["linux"].as_object_mut().unwrap().remove(field);
+            }
+        };
+        let c = in_user_namespace(|config| {
+            plain(config);
+            args(config, &["each", "open /dev/null rw", "create /made x", "stat /made"]);
+        });
+        c.assert_refused(&["device /dev/null", "no such file"]);
+        let dev = c.bundle.rootfs().join("dev");
+        std::fs::create_dir(&dev).unwrap();
+        for (name, major, minor) in [
+            ("null", 1, 3),
+            ("zero", 1, 5),
+            ("full", 1, 7),
+            ("random", 1, 8),
+            ("urandom", 1, 9),
+            ("tty", 5, 0),
+        ] {
+            let node = dev.join(name);
+            mknod(&node, SFlag::S_IFCHR, Mode::empty(), makedev(major, minor)).unwrap();
+            std::fs::set_permissions(node, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+                .unwrap();
+        }
+        let lines = c.lines();
+        assert_eq!(lines[..2], ["ok", "ok"]);
+        assert!(lines[2].contains(r#""uid":0"#), "{}", lines[2]);
+        let made = std::fs::metadata(c.bundle.rootfs().join("made")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&made), 100_000);
+        // what would need power over them is refused by name
+        for (pointer, value) in [
+            ("mounts", json!([{"destination": "/t", "type": "tmpfs"}])),
+            ("root.readonly", json!(true)),
+            ("process.terminal", json!(true)),
+            ("linux.devices", json!([{"path": "/dev/x", "type": "p"}])),
+            ("linux.maskedPaths", json!(["/x"])),
+            ("linux.readonlyPaths", json!(["/x"])),
+            ("linux.rootfsPropagation", json!("slave")),
+        ] {
+            let c = in_user_namespace(|config| {
+                plain(config);
+                let field = config.pointer_mut(&format!("/{}", pointer.replace('.', "/")));
+                match (field, pointer.split_once('.')) {
+                    (Some(field), _) => *field = value,
+                    (None, Some((parent, field))) => config[parent][field] = value,
+                    (None, None) => panic!("{pointer}"),
+                }
+            });
+            c.assert_refused(&[&format!("{pointer}: "), "mount namespace that it joins"]);
+        }
+    });
 }
 
 #[test]

@@ -43,6 +43,29 @@ fn the_rootfs_may_be_an_absolute_path_or_a_link() {
 }
 
 #[test]
+fn a_rootfs_below_a_closed_directory_of_somebody_else_works() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    for propagation in ["", "shared", "rshared", "private", "slave"] {
+        let closed = crate::support::temp_dir();
+        let c = Container::new(|config| {
+            crate::support::map_users(config);
+            config["root"]["path"] = json!(closed.path().join("rootfs"));
+            config["linux"]["rootfsPropagation"] = json!(propagation);
+            args(config, &["each", "create /made x", "read /proc/self/uid_map"]);
+        });
+        c.bundle.give_rootfs_to(100_000);
+        std::fs::rename(c.bundle.rootfs(), closed.path().join("rootfs")).unwrap();
+        chown(closed.path(), Some(4242), Some(4242)).unwrap();
+        std::fs::set_permissions(closed.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        let lines = c.lines();
+        assert_eq!(lines[0], "ok", "{propagation}");
+        assert!(lines[1].contains("100000"), "{lines:?}");
+        std::fs::remove_dir_all(closed.path().join("rootfs")).unwrap();
+        c.assert_refused(&["rootfs", closed.path().to_str().unwrap()]);
+    }
+}
+
+#[test]
 fn masked_paths_show_nothing() {
     let words = ["each", "read /secret/file", "list /secret", "read /plain", "open /plain w"];
     let c = Container::new(|config| {

@@ -33,6 +33,10 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
         },
         ("stat", [path]) => return Some(say(&report::stat(Path::new(path)).to_string())),
         ("list", [path]) => return Some(list(path)),
+        ("attribute", [path, name]) => match attribute(path, name) {
+            Ok(value) => return Some(say(&value)),
+            Err(name) => Err(name),
+        },
         ("write", [path, text @ ..]) => write(path, &text.join(" "), false),
         ("create", [path, text @ ..]) => write(path, &text.join(" "), true),
         ("append", [path, text @ ..]) => {
@@ -87,6 +91,18 @@ fn list(path: &str) -> c_int {
         dir.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     say(&json!(names).to_string())
+}
+
+/// The value of an extended attribute of a path, links not followed.
+fn attribute(path: &str, name: &str) -> Result<String, String> {
+    let (path, name) = (cstring(path), cstring(name));
+    let mut value = [0u8; 256];
+    // SAFETY: C strings, and a buffer with its length.
+    let length = unsafe {
+        libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    let length = usize::try_from(length).map_err(|_| sys::errno_name(sys::last_errno()))?;
+    Ok(String::from_utf8_lossy(&value[..length]).into_owned())
 }
 
 fn write(path: &str, text: &str, create: bool) -> Result<(), String> {

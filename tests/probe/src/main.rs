@@ -34,7 +34,8 @@ const USAGE: &str = "probe WORD [ARGS]
   open PATH r|w|rw           ok, or the name of the errno
   mkdir PATH                 ok, or the name of the errno
   mknod PATH c|b|p MAJ MIN   ok, or the name of the errno
-  stat PATH                  type, mode, owner, device as JSON
+  stat PATH                  type, mode, owner, device, time as JSON
+  attribute PATH NAME        the value of an extended attribute
   list PATH                  names in a directory as a JSON array
   sethostname NAME           ok, or the name of the errno
   mount-tmpfs PATH           ok, or the name of the errno
