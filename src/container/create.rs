@@ -324,7 +324,8 @@ fn steps(
     })?);
     undo.poststop = Some(record.clone());
     // while init is busy
-    Kept::new(args.spec, plan, args.options).save(undo.entry.dir())?;
+    let groups = group.as_ref().map(rdt::Group::entered).unwrap_or_default();
+    Kept::new(args.spec, plan, args.options, groups).save(undo.entry.dir())?;
     if let Some(group) = &group {
         group.enter(spawned.pid())?;
     }
