@@ -259,7 +259,8 @@ fn steps(
     })?);
     undo.poststop = Some(record.clone());
     // while init is busy
-    Kept::new(args.spec, plan, args.options).save(undo.entry.dir())?;
+    let groups = group.as_ref().map(rdt::Group::entered).unwrap_or_default();
+    Kept::new(args.spec, plan, args.options, groups).save(undo.entry.dir())?;
     let scope = place.enclose(plan, spawned.pid(), &mut undo.cgroup);
     let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
     group.map_or(Ok(()), |group| group.enter(spawned.pid()))?;

@@ -104,17 +104,26 @@ impl Group {
 
     /// Puts a process, and with it its children to come, into the groups.
     pub(super) fn enter(&self, pid: Pid) -> Result<()> {
-        for group in [Some(&self.path), self.monitoring.as_ref()].into_iter().flatten() {
-            write(&group.join("tasks"), &pid.to_string())
-                .map_err(|e| e.step(format!("linux.intelRdt: {}", group.display())))?;
-        }
-        Ok(())
+        enter(&self.entered(), pid)
+    }
+
+    /// The groups that the container's processes are in.
+    pub(super) fn entered(&self) -> Vec<PathBuf> {
+        [Some(&self.path), self.monitoring.as_ref()].into_iter().flatten().cloned().collect()
     }
 
     /// What was made, for an undo.
     pub(super) fn made(&self) -> &[PathBuf] {
         &self.made
     }
+}
+
+/// Puts a process, and with it its children to come, into groups.
+pub(super) fn enter(groups: &[PathBuf], pid: Pid) -> Result<()> {
+    groups.iter().try_for_each(|group| {
+        write(&group.join("tasks"), &pid.to_string())
+            .map_err(|e| e.step(format!("linux.intelRdt: {}", group.display())))
+    })
 }
 
 /// Removes groups; who is in them goes to the group above.

@@ -95,6 +95,10 @@ impl Bench<'_> {
                 add("row", *config);
                 if !runtime.is_floor() {
                     add("lifecycle", *config);
+                    // exec alone differs with the config: it has the filter to load
+                    if *config == Config::Default || runtime.has_exec {
+                        add("control", *config);
+                    }
                 }
                 if round < FEW {
                     add("memory", *config);
@@ -102,7 +106,6 @@ impl Bench<'_> {
                 }
             }
             if !runtime.is_floor() {
-                add("control", Config::Default);
                 add("version", Config::Any);
             }
         }
@@ -221,9 +224,11 @@ impl Bench<'_> {
         ensure!(matches!(end, WaitStatus::Signaled(..)), "the program ended with {end:?}");
         self.runner.at_once(&mut runtime.on("delete", &id))?;
         let kill_delete = kill + rest.elapsed().as_secs_f64() * 1e3;
-        self.figures.add(Figure::State, config, &runtime.name, state);
-        self.figures.add(Figure::Kill, config, &runtime.name, kill);
-        self.figures.add(Figure::KillDelete, config, &runtime.name, kill_delete);
+        if config == Config::Default {
+            self.figures.add(Figure::State, config, &runtime.name, state);
+            self.figures.add(Figure::Kill, config, &runtime.name, kill);
+            self.figures.add(Figure::KillDelete, config, &runtime.name, kill_delete);
+        }
         if let Some(exec) = exec {
             self.figures.add(Figure::Exec, config, &runtime.name, exec);
         }

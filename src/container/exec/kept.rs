@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
@@ -35,6 +36,9 @@ pub(in crate::container) struct Kept {
     pub(super) in_chroot: bool,
     /// The keyring is the caller's.
     pub(super) no_new_keyring: bool,
+    /// Groups of resctrl.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) rdt_groups: Vec<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memory_policy: Option<MemoryPolicyPlan>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,7 +57,13 @@ struct Filter {
 }
 
 impl Kept {
-    pub(in crate::container) fn new(spec: &Spec, plan: &Plan, options: Options) -> Self {
+    /// `rdt_groups` are those of resctrl that the container's processes are in.
+    pub(in crate::container) fn new(
+        spec: &Spec,
+        plan: &Plan,
+        options: Options,
+        rdt_groups: Vec<PathBuf>,
+    ) -> Self {
         let namespaces = &plan.namespaces;
         let joined = namespaces.join.iter().map(|join| join.kind);
         let mut kinds = joined.fold(namespaces.new_flags(), |all, kind| all | kind);
@@ -67,6 +77,7 @@ impl Kept {
             namespaces: kinds.bits(),
             in_chroot: !namespaces.makes(CloneFlags::CLONE_NEWNS),
             no_new_keyring: options.no_new_keyring,
+            rdt_groups,
             memory_policy: plan.scheduling.memory_policy.clone(),
             personality: plan.scheduling.personality,
             seccomp: plan.seccomp.as_ref().map(Filter::of),

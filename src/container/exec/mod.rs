@@ -20,7 +20,7 @@ use super::agent::Agent;
 use super::check::check_fds;
 use super::record::{InitProcess, Record};
 use super::store::Entry;
-use super::{create, terminal};
+use super::{create, rdt, terminal};
 use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sandbox::exec::{ExecArgs as SpawnArgs, Target, joins_users, spawn_exec};
@@ -97,9 +97,10 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
     }
     let listener = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref());
     let agent = listener.map(Agent::connect).transpose()?;
-    let spawn = SpawnArgs { plan: &plan, options, target, cgroup: None, waits: waits(args, &plan) };
+    let spawn =
+        SpawnArgs { plan: &plan, options, target, cgroup: None, waits: waits(args, &kept, &plan) };
     let spawned = spawn_into(args, spawn, cgroup.as_ref(), init)
-        .and_then(|spawned| serve(args, &plan, &record, agent, spawned));
+        .and_then(|spawned| serve(args, &plan, (&record, &kept), agent, spawned));
     spawned.map_err(|e| match init.is_alive() {
         // whatever it was in the middle of
         Ok(false) => stopped(),
@@ -128,7 +129,7 @@ fn plan(args: &ExecArgs<'_>, kept: &Kept, target: &Target<'_>) -> Result<ExecPla
     for cap in plan.process.capabilities.limit_to_own()? {
         let text = format!("process.capabilities: {cap} left out: tare does not have it itself");
         // `create` has told of the container's own
-        match args.words.caps.is_empty() {
+        match args.words.caps.is_empty() && args.words.process.is_none() {
             true => crate::logging::debug(|| text),
             false => crate::logging::warn(&text),
         }
@@ -156,10 +157,11 @@ fn check(args: &ExecArgs<'_>, plan: &ExecPlan, options: Options) -> Result<()> {
 }
 
 /// True if there is something that has to be done before the program runs.
-fn waits(args: &ExecArgs<'_>, plan: &ExecPlan) -> bool {
+fn waits(args: &ExecArgs<'_>, kept: &Kept, plan: &ExecPlan) -> bool {
     args.pid_file.is_some()
         || args.console_socket.is_some()
         || args.pidfd_socket.is_some()
+        || !kept.rdt_groups.is_empty()
         || plan.scheduling.scheduler.is_some()
         || plan.scheduling.io_priority.is_some()
 }
@@ -227,13 +229,14 @@ fn cgroup_of(init: InitProcess) -> Result<Cgroup> {
 fn serve(
     args: &ExecArgs<'_>,
     plan: &ExecPlan,
-    record: &Record,
+    (record, kept): (&Record, &Kept),
     agent: Option<Agent>,
     mut spawned: Spawned,
 ) -> Result<Spawned> {
     let pid = spawned.pid().as_raw();
     let pass_on = agent.map(|agent| move |fd| agent.pass_on(record, "running", pid, &fd));
     let finish = |spawned: &Spawned, console: Option<BorrowedFd<'_>>| {
+        rdt::enter(&kept.rdt_groups, spawned.pid())?;
         if let (Some(path), Some(master)) = (args.console_socket, console) {
             terminal::send_master(path, master)?;
         }
