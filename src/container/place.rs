@@ -132,7 +132,12 @@ impl Place {
         let mut placement = placement.borrow_mut();
         let job = placement.request(&plan.limits.settings, init)?;
         *undo = Some(record.clone());
-        placement.settle(&job, &plan.limits.settings, init).map(Some)
+        let settled = placement.settle(&job, &plan.limits.settings, init);
+        if settled.as_ref().is_err_and(|e| e.kind() == ErrorKind::State) {
+            // whoever is in there is none of ours
+            *undo = None;
+        }
+        settled.map(Some)
     }
 
     /// The directory that shows itself as the container's cgroup.

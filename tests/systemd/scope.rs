@@ -170,6 +170,18 @@ fn what_is_delegated_is_in_the_containers_cgroup() {
 
 #[test]
 #[ignore = "needs systemd: integration/test"]
+fn a_limit_that_an_older_systemd_does_not_know_is_in_effect() {
+    // a property since systemd 253
+    let c = container(&Tare::new(), &["wait"], |config| {
+        limit(config, &json!({"unified": {"memory.zswap.max": "0"}, "pids": {"limit": 5}}));
+    });
+    let _output = c.started();
+    assert_eq!(file(&c, "memory.zswap.max"), "0");
+    assert_eq!(property(&unit(&c), "TasksMax"), "5");
+}
+
+#[test]
+#[ignore = "needs systemd: integration/test"]
 fn slices_are_where_their_names_say() {
     let c = container(&Tare::new(), &["wait"], |_| {});
     let top = unique_id().replace('-', "_");
@@ -185,6 +197,8 @@ fn slices_are_where_their_names_say() {
     c.ended(&mut output);
     c.delete().ok();
     assert_eq!(property(&unit, "LoadState"), "not-found");
+    // slices stay for the next unit: they are systemd's
+    systemctl(&["stop", &format!("{top}.slice")]);
     c.assert_gone();
 }
 

@@ -13,7 +13,8 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use super::address;
-use super::wire::{self, Call, Encoder, Kind, Message};
+use super::encode::{Call, Encoder};
+use super::wire::{self, Kind, Message};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::uninterrupted;
 
@@ -28,6 +29,8 @@ pub(super) struct Connection {
     stream: UnixStream,
     patience: Duration,
     serial: u32,
+    /// What was read and is not used yet.
+    input: Vec<u8>,
     /// Signals that came while an answer was waited for.
     signals: VecDeque<Message>,
 }
@@ -67,7 +70,8 @@ impl Connection {
     /// Nobody listens there, it does not let this user in, or it does not answer.
     pub(super) fn open(address: &str, patience: Duration) -> Result<Self> {
         let stream = reach(address, patience)?;
-        let mut bus = Connection { stream, patience, serial: 0, signals: VecDeque::new() };
+        let mut bus =
+            Connection { stream, patience, serial: 0, input: Vec::new(), signals: VecDeque::new() };
         bus.authenticate()
             .and_then(|()| {
                 let hello = bus.send(&bus_call("Hello", "", &[]))?;
@@ -82,29 +86,30 @@ impl Connection {
     fn authenticate(&mut self) -> Result<()> {
         self.write(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         let deadline = Instant::now() + self.patience;
-        let mut line = Vec::new();
-        let mut total = 0;
-        // a byte at a time: what is behind the last line is a message
         loop {
-            let mut byte = [0];
-            self.read(&mut byte, deadline)?;
-            total += 1;
-            if total > LONGEST_GREETING {
-                return Err(Error::new(ErrorKind::System, "what it says is no greeting of D-Bus"));
-            }
-            line.extend(byte);
-            if !line.ends_with(b"\r\n") {
-                continue;
-            }
+            let line = self.line(deadline)?;
             match line.get(..3) {
                 // it asks for data, and has them already
-                Some(b"DAT") => line.clear(),
+                Some(b"DAT") => {}
                 Some(b"OK ") => return Ok(()),
                 _ => {
                     let said = String::from_utf8_lossy(&line).trim_end().to_owned();
                     return Err(Error::new(ErrorKind::System, said).step("it does not let us in"));
                 }
             }
+        }
+    }
+
+    /// A line of the greeting; what is behind the last one are messages.
+    fn line(&mut self, deadline: Instant) -> Result<Vec<u8>> {
+        loop {
+            if let Some(at) = self.input.windows(2).position(|end| end == b"\r\n") {
+                return Ok(self.input.drain(..at + 2).collect());
+            }
+            if self.input.len() > LONGEST_GREETING {
+                return Err(Error::new(ErrorKind::System, "what it says is no greeting of D-Bus"));
+            }
+            self.fill(deadline)?;
         }
     }
 
@@ -177,31 +182,41 @@ impl Connection {
 
     fn receive(&mut self, deadline: Instant) -> Result<Message> {
         let malformed = |why| Error::new(ErrorKind::System, why);
-        let mut bytes = vec![0; wire::FIXED];
-        self.read(&mut bytes, deadline)?;
-        let length = wire::length(&bytes).map_err(malformed)?;
-        bytes.resize(length, 0);
-        self.read(bytes.get_mut(wire::FIXED..).unwrap_or_default(), deadline)?;
-        Message::decode(&bytes).map_err(malformed)
+        let fixed = self.peek(wire::FIXED, deadline)?;
+        let length = wire::length(fixed).map_err(malformed)?;
+        let message = Message::decode(self.peek(length, deadline)?).map_err(malformed);
+        self.input.drain(..length);
+        message
     }
 
-    /// Fills the buffer.
-    fn read(&mut self, mut buffer: &mut [u8], deadline: Instant) -> Result<()> {
-        while !buffer.is_empty() {
+    /// The next so many bytes, which stay unused.
+    fn peek(&mut self, length: usize, deadline: Instant) -> Result<&[u8]> {
+        while self.input.len() < length {
+            self.fill(deadline)?;
+        }
+        Ok(self.input.get(..length).unwrap_or_default())
+    }
+
+    /// Reads what there is, at least a byte.
+    fn fill(&mut self, deadline: Instant) -> Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(no_answer(self.patience));
             }
             self.stream.set_read_timeout(Some(left))?;
-            match self.stream.read(buffer) {
+            match self.stream.read(&mut buffer) {
                 Ok(0) => return Err(Error::new(ErrorKind::System, "it has hung up")),
-                Ok(read) => buffer = buffer.get_mut(read..).unwrap_or_default(),
+                Ok(read) => {
+                    self.input.extend(buffer.get(..read).unwrap_or_default());
+                    return Ok(());
+                }
                 // the time is up, or a signal came: the loop tells which
                 Err(e) if matches!(e.kind(), IoKind::WouldBlock | IoKind::Interrupted) => {}
                 Err(e) => return Err(e.into()),
             }
         }
-        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {

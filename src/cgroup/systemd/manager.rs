@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::address;
 use super::bus::{Connection, Refusal};
+use super::encode::{Call, Encoder};
 use super::value::Property;
-use super::wire::{Call, Encoder};
 use crate::error::{Error, ErrorKind, Result};
 
 const SYSTEMD: &str = "org.freedesktop.systemd1";

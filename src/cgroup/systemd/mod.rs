@@ -20,6 +20,7 @@
 
 mod address;
 mod bus;
+mod encode;
 mod manager;
 mod name;
 mod properties;
@@ -215,21 +216,23 @@ impl Placement {
     /// Waits until the scope is there, and writes the limits.
     ///
     /// # Errors
-    /// systemd's job failed; the process is elsewhere than it should be; a limit
-    /// that the kernel refuses. The scope is there, or may be.
+    /// The process is elsewhere than it should be: somebody else may be in the
+    /// scope, who is not to be touched ([`ErrorKind::State`]). systemd's job failed;
+    /// a limit that the kernel refuses: the scope is there, or may be.
     pub fn settle(&mut self, job: &Requested, settings: &[Setting], pid: Pid) -> Result<Cgroup> {
         let unit = &self.plan.names.unit;
         self.manager.await_job(&job.0).step(|| format!("start the unit {unit}"))?;
         let found = self.hierarchy.cgroup_of(pid)?;
         if found != self.path {
             return Err(Error::new(
-                ErrorKind::System,
+                ErrorKind::State,
                 format!(
-                    "the unit {unit}: its cgroup is /{} and not /{}",
+                    "the unit {unit} is left: init is in the cgroup /{} and not in /{}",
                     found.display(),
                     self.path.display()
                 ),
-            ));
+            )
+            .hint("are systemd's process ids and cgroups other ones than these here?"));
         }
         let record = self.record();
         let mut path = self.path.clone();

@@ -6,9 +6,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::encode::{Encoder, said};
 use super::manager::Manager;
 use super::value::{Property, Value};
-use super::wire::{self, Encoder, Kind, Message, said};
+use super::wire::{self, Kind, Message};
 use crate::cgroup::limits::{plan, tests::resources};
 use crate::error::{Error, ErrorKind};
 
