@@ -23,6 +23,8 @@ mod cgroups;
 mod crash;
 #[path = "runtime/errors.rs"]
 mod errors;
+#[path = "runtime/events.rs"]
+mod events;
 #[path = "runtime/features.rs"]
 mod features;
 #[path = "runtime/hooks.rs"]

@@ -22,6 +22,7 @@ pub mod hierarchy;
 pub mod limits;
 mod oom;
 pub mod path;
+pub mod stats;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -1,6 +1,7 @@
 //! The command line: raw words only. Nothing is checked or looked up here.
 
 mod doctor;
+mod figures;
 mod image;
 mod lazy;
 mod lifecycle;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use doctor::DoctorArgs;
+pub use figures::EventsArgs;
 pub use image::{
     ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector,
     RootfsMode, UmountArgs, UnpackArgs,
@@ -92,6 +94,8 @@ pub enum Command {
     Delete(Lazy<DeleteArgs>),
     /// List the containers under the state directory
     List(Lazy<ListArgs>),
+    /// Print the figures of a container again and again, and when it is out of memory
+    Events(Lazy<EventsArgs>),
     /// Print what this build can do as JSON (runtime-spec, features.md)
     Features,
     /// Write a config.json to start from

@@ -4,12 +4,15 @@
 mod create;
 mod delete;
 mod doctor;
+mod duration;
+mod events;
 mod features;
 mod from_image;
 mod image;
 mod kill;
 mod list;
 mod run;
+mod shape;
 mod spec;
 mod start;
 mod state;
@@ -73,6 +76,7 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::Kill(args) => (format!("kill {}", args.id), done(kill::run(global, &args))),
         Command::Delete(args) => (format!("delete {}", args.id), done(delete::run(global, &args))),
         Command::List(args) => ("list".to_owned(), done(list::run(global, &args))),
+        Command::Events(args) => (format!("events {}", args.id), done(events::run(global, &args))),
         Command::Features => ("features".to_owned(), done(features::run())),
         Command::Spec(args) => ("spec".to_owned(), done(spec::run(&args))),
         Command::Image(command) => ("image".to_owned(), image::run(global, command)),

@@ -62,7 +62,7 @@ pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
     }
 }
 
-fn not_running() -> Error {
+pub(super) fn not_running() -> Error {
     Error::new(ErrorKind::State, phrase::NOT_RUNNING)
 }
 
