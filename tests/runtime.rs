@@ -55,6 +55,8 @@ mod scheduling;
 mod seccomp;
 #[path = "runtime/services.rs"]
 mod services;
+#[path = "runtime/stats.rs"]
+mod stats;
 #[path = "runtime/terminal.rs"]
 mod terminal;
 #[path = "runtime/time.rs"]

@@ -42,7 +42,7 @@ use crate::sys::bpf;
 use devices::DeviceProgram;
 pub use hierarchy::Hierarchy;
 use limits::{Absent, Setting};
-pub use oom::OutOfMemory;
+pub use oom::{Bytes, OutOfMemory};
 
 /// What a later command needs to find a cgroup again, and to leave nothing
 /// behind when it removes it.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use doctor::DoctorArgs;
-pub use figures::EventsArgs;
+pub use figures::{EventsArgs, StatsArgs, StatsFormat};
 pub use image::{
     ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector,
     RootfsMode, UmountArgs, UnpackArgs,
@@ -96,6 +96,8 @@ pub enum Command {
     List(Lazy<ListArgs>),
     /// Print the figures of a container again and again, and when it is out of memory
     Events(Lazy<EventsArgs>),
+    /// Show the figures of all containers
+    Stats(Lazy<StatsArgs>),
     /// Print what this build can do as JSON (runtime-spec, features.md)
     Features,
     /// Write a config.json to start from

@@ -16,6 +16,8 @@ mod shape;
 mod spec;
 mod start;
 mod state;
+mod stats;
+mod table;
 mod umount;
 mod unpack;
 
@@ -77,6 +79,7 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::Delete(args) => (format!("delete {}", args.id), done(delete::run(global, &args))),
         Command::List(args) => ("list".to_owned(), done(list::run(global, &args))),
         Command::Events(args) => (format!("events {}", args.id), done(events::run(global, &args))),
+        Command::Stats(args) => ("stats".to_owned(), done(stats::run(global, &args))),
         Command::Features => ("features".to_owned(), done(features::run())),
         Command::Spec(args) => ("spec".to_owned(), done(spec::run(&args))),
         Command::Image(command) => ("image".to_owned(), image::run(global, command)),

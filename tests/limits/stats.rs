@@ -33,11 +33,13 @@ fn a_kill_for_want_of_memory_is_told_before_the_end() {
     let rest = lines.rest();
     let told: Vec<Value> = rest.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let news: Vec<&Value> = told.iter().filter(|event| event["type"] == "oom").collect();
-    let sum = |key: &str| news.iter().map(|event| number(event, &format!("/data/{key}"))).sum();
+    let sum = |key: &str| -> u64 {
+        news.iter().map(|event| number(event, &format!("/data/{key}"))).sum()
+    };
     assert!(news.iter().all(|event| event["id"] == container.id), "{rest}");
     assert_eq!(crate::figure(&container, "memory.events", "oom_kill"), sum("oom_kill"), "{rest}");
     assert_eq!(crate::figure(&container, "memory.events", "oom"), sum("oom"), "{rest}");
-    assert_eq!(sum("oom_kill"), 1u64, "{rest}");
+    assert_eq!(sum("oom_kill"), 1, "{rest}");
 }
 
 #[test]
