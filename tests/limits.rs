@@ -31,6 +31,8 @@ mod io;
 mod memory;
 #[path = "limits/pids.rs"]
 mod pids;
+#[path = "limits/stats.rs"]
+mod stats;
 #[path = "limits/tree.rs"]
 mod tree;
 #[path = "limits/update.rs"]

@@ -29,6 +29,8 @@ mod copyup;
 mod crash;
 #[path = "runtime/errors.rs"]
 mod errors;
+#[path = "runtime/events.rs"]
+mod events;
 #[path = "runtime/exec.rs"]
 mod exec;
 #[path = "runtime/exec_process.rs"]
@@ -77,6 +79,8 @@ mod scheduling;
 mod seccomp;
 #[path = "runtime/services.rs"]
 mod services;
+#[path = "runtime/stats.rs"]
+mod stats;
 #[path = "runtime/submounts.rs"]
 mod submounts;
 #[path = "runtime/terminal.rs"]

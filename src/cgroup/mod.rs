@@ -23,6 +23,7 @@ pub mod limits;
 mod oom;
 pub mod path;
 mod signals;
+pub mod stats;
 pub mod systemd;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::{SysResult, uninterrupted};
 pub use hierarchy::Hierarchy;
 use limits::{AboveUse, Absent, Setting};
-pub use oom::OutOfMemory;
+pub use oom::{Bytes, OutOfMemory};
 pub use update::Updated;
 
 /// What a later command needs to find a cgroup again, and to leave nothing

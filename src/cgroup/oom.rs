@@ -56,7 +56,8 @@ impl fmt::Display for OutOfMemory {
 }
 
 /// A number of bytes, as people write limits.
-struct Bytes(u64);
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod exec;
+mod figures;
 mod image;
 mod lazy;
 mod lifecycle;
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use doctor::DoctorArgs;
 pub use exec::ExecArgs;
+pub use figures::{EventsArgs, StatsArgs, StatsFormat};
 pub use image::{
     ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector,
     RootfsMode, UmountArgs, UnpackArgs,
@@ -106,6 +108,10 @@ pub enum Command {
     Update(Lazy<UpdateArgs>),
     /// List the containers under the state directory
     List(Lazy<ListArgs>),
+    /// Print the figures of a container again and again, and when it is out of memory
+    Events(Lazy<EventsArgs>),
+    /// Show the figures of all containers
+    Stats(Lazy<StatsArgs>),
     /// Print what this build can do as JSON (runtime-spec, features.md)
     Features,
     /// Write a config.json to start from

@@ -48,16 +48,8 @@ fn table(out: &mut impl Write, states: &[State]) -> crate::error::Result<()> {
         ]
     });
     let rows: Vec<[String; 6]> = std::iter::once(head).chain(rows).collect();
-    let mut widths = [0usize; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for row in &rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())
-            .step(|| super::PRINTING)?;
+    for line in super::table::lines(&rows) {
+        writeln!(out, "{line}").step(|| super::PRINTING)?;
     }
     Ok(())
 }

@@ -4,6 +4,8 @@
 mod create;
 mod delete;
 mod doctor;
+mod duration;
+mod events;
 mod exec;
 mod features;
 mod from_image;
@@ -13,9 +15,12 @@ mod list;
 mod pause;
 mod ps;
 mod run;
+mod shape;
 mod spec;
 mod start;
 mod state;
+mod stats;
+mod table;
 mod umount;
 mod unpack;
 mod update;
@@ -103,6 +108,8 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::Ps(args) => (format!("ps {}", args.words.join(" ")), done(ps::run(global, &args))),
         Command::Update(args) => (format!("update {}", args.id), done(update::run(global, &args))),
         Command::List(args) => ("list".to_owned(), done(list::run(global, &args))),
+        Command::Events(args) => (format!("events {}", args.id), done(events::run(global, &args))),
+        Command::Stats(args) => ("stats".to_owned(), done(stats::run(global, &args))),
         Command::Features => ("features".to_owned(), done(features::run())),
         Command::Spec(args) => ("spec".to_owned(), done(spec::run(&args))),
         Command::Image(command) => ("image".to_owned(), image::run(global, command)),

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::Container;
 use crate::{MIB, file, limited};
 
 /// A block device with a few MiB, to read from: path, major, minor.
@@ -23,9 +24,16 @@ pub(crate) fn disk() -> (String, u64, u64) {
 
 /// How long the container takes to read this much of the disk, in ms.
 fn time_to_read(bytes: u64, block_io: Value) -> u64 {
+    let container = limited(json!({}), &["read-device", "/dev/disk", &bytes.to_string()]);
+    give_disk(&container, block_io);
+    let report = container.json();
+    assert_eq!(report["bytes"], bytes);
+    report["ms"].as_u64().unwrap()
+}
+
+/// Lets the container read the disk, as /dev/disk.
+pub(crate) fn give_disk(container: &Container, block_io: Value) {
     let (_, major, minor) = disk();
-    let words = ["read-device", "/dev/disk", &bytes.to_string()];
-    let container = limited(json!({}), &words);
     container.bundle.edit(|config| {
         config["linux"]["devices"] =
             json!([{"path": "/dev/disk", "type": "b", "major": major, "minor": minor}]);
@@ -35,9 +43,6 @@ fn time_to_read(bytes: u64, block_io: Value) -> u64 {
         resources["devices"].as_array_mut().unwrap().push(rule);
         resources["blockIO"] = block_io;
     });
-    let report = container.json();
-    assert_eq!(report["bytes"], bytes);
-    report["ms"].as_u64().unwrap()
 }
 
 #[test]
