@@ -2,7 +2,8 @@
 //!
 //! [`limits::plan`] and [`devices::plan`] turn the config into file writes and
 //! an eBPF program without touching the host; [`Hierarchy`] knows where
-//! cgroup2 is; [`Cgroup`] is one directory of it.
+//! cgroup2 is; [`Cgroup`] is one directory of it. [`systemd`] has systemd make that
+//! directory, in an order of its own.
 //!
 //! The order of a create, and why:
 //! 1. [`Cgroup::create`]: mkdir and open. Controllers are enabled here and not
@@ -82,8 +83,8 @@ impl Cgroup {
     /// A cgroup there that is in use or belongs to somebody else; a controller
     /// that is not to be had.
     pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &[Setting]) -> Result<Self> {
-        let path_of = hierarchy.mount_point().join(path);
-        let mut record = CgroupRecord { path: path_of, ..CgroupRecord::default() };
+        let absolute = hierarchy.mount_point().join(path);
+        let mut record = CgroupRecord { path: absolute, ..CgroupRecord::default() };
         let made = match make(hierarchy, path, &mut record.made_parents) {
             Ok(made) => made,
             Err(e) => {

@@ -120,7 +120,7 @@ impl ScopePlan {
             ("Description", Value::str(&self.description)),
             ("Slice", Value::str(&self.names.slice)),
             ("Delegate", Value::Bool(true)),
-            // a container ends with its runtime's caller, not with the machine's units
+            // else a shutdown would stop it before the engine that it belongs to
             ("DefaultDependencies", Value::Bool(false)),
             ("PIDs", Value::Array("u".to_owned(), vec![Value::U32(pid)])),
         ];
