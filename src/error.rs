@@ -29,6 +29,10 @@ pub enum ErrorKind {
     CommandNotFound,
     /// The program to run may not be run (exit code 126 for callers).
     CommandDenied,
+    /// A hook failed: the container goes (runtime.md, Lifecycle).
+    Hook,
+    /// A signal has ended the command.
+    Interrupted,
     /// A system call failed.
     System,
 }

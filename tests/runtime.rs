@@ -17,6 +17,8 @@
 mod engine_profile;
 mod support;
 
+#[path = "runtime/annotations.rs"]
+mod annotations;
 #[path = "runtime/cgroups.rs"]
 mod cgroups;
 #[path = "runtime/crash.rs"]
@@ -31,10 +33,16 @@ mod exec_process;
 mod exec_terminal;
 #[path = "runtime/features.rs"]
 mod features;
+#[path = "runtime/fields.rs"]
+mod fields;
+#[path = "runtime/hook_failures.rs"]
+mod hook_failures;
 #[path = "runtime/hooks.rs"]
 mod hooks;
 #[path = "runtime/init.rs"]
 mod init;
+#[path = "runtime/inside.rs"]
+mod inside;
 #[path = "runtime/labels.rs"]
 mod labels;
 #[path = "runtime/lifecycle.rs"]

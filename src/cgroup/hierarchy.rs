@@ -133,7 +133,7 @@ impl Hierarchy {
             .map_or_else(|| PathBuf::from("/"), |mount| mount.root());
         below_root(own, &root).ok_or_else(|| {
             Error::unsupported(format!(
-                "the caller's own cgroup {} is not below the cgroup2 mount at {}",
+                "{file}: the cgroup {} is not below the cgroup2 mount at {}",
                 own.display(),
                 self.mount_point.display()
             ))

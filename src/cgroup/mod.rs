@@ -23,6 +23,7 @@ pub mod limits;
 mod oom;
 pub mod path;
 mod signals;
+pub mod systemd;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -47,7 +48,7 @@ pub use update::Updated;
 
 /// What a later command needs to find a cgroup again, and to leave nothing
 /// behind when it removes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CgroupRecord {
     /// Its directory.
@@ -55,6 +56,9 @@ pub struct CgroupRecord {
     /// How many of the directories just above it were made for it.
     #[serde(default)]
     pub made_parents: usize,
+    /// The unit of systemd whose cgroup it is, or lies in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<systemd::Scope>,
 }
 
 /// A cgroup: its directory, held open.
@@ -77,7 +81,8 @@ impl Cgroup {
     /// A cgroup there that is in use or belongs to somebody else; a controller
     /// that is not to be had.
     pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &[Setting]) -> Result<Self> {
-        let mut record = CgroupRecord { path: hierarchy.mount_point().join(path), made_parents: 0 };
+        let path_of = hierarchy.mount_point().join(path);
+        let mut record = CgroupRecord { path: path_of, ..CgroupRecord::default() };
         let made = match make(hierarchy, path, &mut record.made_parents) {
             Ok(made) => made,
             Err(e) => {
@@ -231,7 +236,7 @@ impl Cgroup {
     /// # Errors
     /// There are still processes in it. A cgroup that is gone is no error.
     pub fn remove(self, deadline: Instant) -> Result<()> {
-        tree::remove(&self.record, deadline)
+        self.record.remove(deadline)
     }
 
     /// Makes a cgroup that hands controllers down one that takes processes again:
@@ -315,12 +320,14 @@ impl CgroupRecord {
         }
     }
 
-    /// Removes the cgroup as [`Cgroup::remove`] does, without opening it first.
+    /// Removes the cgroup as [`Cgroup::remove`] does, without opening it first;
+    /// the unit as well, if it has one.
     ///
     /// # Errors
     /// There are still processes in it. A cgroup that is gone is no error.
     pub fn remove(&self, deadline: Instant) -> Result<()> {
-        tree::remove(self, deadline)
+        tree::remove(self, deadline)?;
+        self.scope.as_ref().map_or(Ok(()), systemd::Scope::stop)
     }
 }
 
@@ -353,6 +360,7 @@ fn make_parents(hierarchy: &Hierarchy, path: &Path, mode: Mode, made: &mut usize
                 tree::remove_parents(&CgroupRecord {
                     path: hierarchy.mount_point().join(parent),
                     made_parents: std::mem::take(made),
+                    scope: None,
                 });
                 return Err(explain_mkdir(errno));
             }

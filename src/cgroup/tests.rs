@@ -38,7 +38,7 @@ impl Drop for Scratch {
         };
         let left = Cgroup::open(CgroupRecord {
             path: hierarchy.mount_point().join(&self.0),
-            made_parents: 0,
+            ..CgroupRecord::default()
         });
         if let Ok(left) = left {
             left.kill().unwrap();
@@ -317,7 +317,7 @@ fn a_frozen_subtree_is_killed_and_removed() {
     let cgroup = Cgroup::create(&hierarchy, &path, &[]).unwrap();
     assert!(!cgroup.is_populated().unwrap());
     let nested = Cgroup {
-        record: CgroupRecord { path: cgroup.path().join("x/y"), made_parents: 0 },
+        record: CgroupRecord { path: cgroup.path().join("x/y"), ..CgroupRecord::default() },
         dir: {
             std::fs::create_dir_all(cgroup.path().join("x/y")).unwrap();
             std::fs::create_dir_all(cgroup.path().join("z")).unwrap();
@@ -360,8 +360,11 @@ fn a_thaw_below_a_frozen_cgroup_says_which() {
     let Some(hierarchy) = hierarchy() else { return };
     let top = Scratch::new("above");
     let below = Cgroup::create(&hierarchy, &top.join("a/b"), &[]).unwrap();
-    let above =
-        Cgroup::open(CgroupRecord { path: hierarchy.mount_point().join(&*top), made_parents: 0 });
+    let above = Cgroup::open(CgroupRecord {
+        path: hierarchy.mount_point().join(&*top),
+        made_parents: 0,
+        scope: None,
+    });
     let above = above.unwrap();
     assert!(!below.record().is_frozen().unwrap());
     below.freeze(true, soon()).unwrap();
@@ -373,7 +376,11 @@ fn a_thaw_below_a_frozen_cgroup_says_which() {
     above.freeze(false, soon()).unwrap();
     below.freeze(false, soon()).unwrap();
     below.remove(soon()).unwrap();
-    let gone = CgroupRecord { path: hierarchy.mount_point().join("nowhere"), made_parents: 0 };
+    let gone = CgroupRecord {
+        path: hierarchy.mount_point().join("nowhere"),
+        made_parents: 0,
+        scope: None,
+    };
     assert!(!gone.is_frozen().unwrap());
 }
 

@@ -57,7 +57,7 @@ pub struct GlobalArgs {
     /// Log each step
     #[arg(long, global = true)]
     pub debug: bool,
-    /// Put containers into systemd scopes (not supported yet: an error)
+    /// Have systemd make the cgroups of containers: linux.cgroupsPath is slice:prefix:name
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
     /// Do without a cgroup where none is delegated: true, false, or auto, which is

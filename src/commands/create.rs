@@ -7,7 +7,6 @@ use crate::sandbox::Options;
 use crate::spec;
 
 pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> {
-    super::refuse_systemd(global)?;
     let id = ContainerId::parse(&args.id)?;
     crate::sys::exe::protect()?;
     let bundle = bundle(args)?;
@@ -26,6 +25,7 @@ pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> 
         activation: Activation::from_env()?,
         notify: NotifySocket::from_env()?,
         rootless: super::rootless(global)?,
+        systemd_cgroup: global.systemd_cgroup,
         starts_later: true,
     })?;
     Ok(created.release()?)

@@ -24,7 +24,12 @@ pub(super) fn run(global: &GlobalArgs, args: &ExecArgs) -> anyhow::Result<i32> {
     )?;
     let Some(signals) = signals else { return Ok(0) };
     let console = spawned.take_console();
-    Ok(container::wait(&spawned, &signals, console, None)?)
+    let waited = container::wait(&spawned, &signals, console, None);
+    if waited.is_err() {
+        // nobody watches it any more
+        spawned.kill();
+    }
+    Ok(waited?)
 }
 
 fn words(args: &ExecArgs) -> ExecWords {

@@ -139,14 +139,6 @@ fn become_root_of_files() -> Result<()> {
     }
 }
 
-/// For commands that make a container; callers give the option to all.
-fn refuse_systemd(global: &GlobalArgs) -> Result<()> {
-    match global.systemd_cgroup {
-        true => Err(Error::unsupported("--systemd-cgroup: not supported yet")),
-        false => Ok(()),
-    }
-}
-
 fn store(global: &GlobalArgs) -> Result<Store> {
     let root = match &global.root {
         Some(root) => absolute(root)?,

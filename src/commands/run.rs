@@ -8,7 +8,6 @@ use crate::logging;
 use crate::spec;
 
 pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
-    super::refuse_systemd(global)?;
     let id = ContainerId::parse(&args.create.id)?;
     crate::sys::exe::protect()?;
     let prepared = prepare(global, args, &id)?;
@@ -31,6 +30,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
         activation: Activation::from_env()?,
         notify: NotifySocket::from_env()?,
         rootless: super::rootless(global)?,
+        systemd_cgroup: global.systemd_cgroup,
         starts_later: false,
     })?;
     Ok(follow(&id, created, signals.as_ref(), args.keep)?)

@@ -13,6 +13,7 @@ use oci_spec::runtime::Spec;
 
 use super::activation::Activation;
 use super::agent::Agent;
+use super::check::check;
 use super::exec::Kept;
 use super::id::ContainerId;
 use super::notify::{self, Listener, NotifySocket};
@@ -21,16 +22,17 @@ use super::rdt;
 use super::record::{InitProcess, Record};
 use super::reserve::{Reserved, remove_scratch};
 use super::shared_root::SharedRoot;
+use super::start::hook_state;
 use super::store::{Entry, Lock, Store};
 use super::{start, terminal};
 use crate::cgroup::{Cgroup, CgroupRecord, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sandbox::hooks::{self, HookState};
+use crate::sandbox::hooks;
 use crate::sandbox::idmap::IdMaps;
 use crate::sandbox::netdevices::{self, Moved};
-use crate::sandbox::{Options, SpawnArgs, Spawned, spawn};
-use crate::spec::{Plan, ResolveArgs, rootless};
-use crate::sys::caller::{caller, is_capable};
+use crate::sandbox::{Interrupts, Options, SpawnArgs, Spawned, spawn};
+use crate::spec::{Plan, ResolveArgs};
+use crate::sys::caller::caller;
 
 /// How long leftovers of a failed create may take to die.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
@@ -77,6 +79,8 @@ pub struct CreateArgs<'a> {
     pub starts_later: bool,
     /// Do without a cgroup where none is delegated and nothing needs one.
     pub rootless: bool,
+    /// Have systemd make the cgroup, as a scope.
+    pub systemd_cgroup: bool,
 }
 
 /// A container that is created; its lock is held.
@@ -116,7 +120,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         }
     }
     plan.limits.warnings.iter().for_each(|text| crate::logging::warn(text));
-    let place = Place::find(&plan, args.rootless)?;
+    let place = Place::find(&plan, args.rootless, args.systemd_cgroup)?;
     let id_maps = IdMaps::of(&plan)?;
     let scratch = args.reserved.as_ref().map(|r| r.scratch().to_owned()).unwrap_or_default();
     let (entry, lock) = match args.reserved.take().and_then(Reserved::into_parts) {
@@ -205,82 +209,6 @@ impl<'a> Undo<'a> {
     }
 }
 
-/// Checks that need the file system or the command line as well.
-fn check(args: &CreateArgs<'_>, plan: &Plan) -> Result<()> {
-    match (&args.console, plan.process.terminal) {
-        (Console::None, true) => {
-            return Err(Error::invalid(
-                "process.terminal is true: give --console-socket, or run in the foreground",
-            ));
-        }
-        (Console::Socket(_), false) => {
-            return Err(Error::invalid(
-                "--console-socket is given, but process.terminal is not true",
-            ));
-        }
-        _ => {}
-    }
-    check_forks(args.options, plan)?;
-    crate::sandbox::labels::check(&plan.labels)?;
-    check_namespaces(plan)?;
-    if args.rootfs.is_none() {
-        let path = &plan.rootfs.path;
-        let found = std::fs::metadata(path).map_err(|e| {
-            let missing = e.kind() == std::io::ErrorKind::NotFound;
-            let e = if missing { Error::invalid("does not exist") } else { Error::from(e) };
-            e.step(format!("root.path: {}", path.display()))
-        })?;
-        if !found.is_dir() {
-            return Err(Error::invalid(format!(
-                "root.path: {} is not a directory",
-                path.display()
-            )));
-        }
-    }
-    check_fds(args.options)
-}
-
-pub(super) fn check_fds(options: Options) -> Result<()> {
-    for fd in 3..options.first_closed_fd() {
-        if !crate::sys::process::is_inherited(i32::try_from(fd).unwrap_or(-1)) {
-            let who = match fd < 3 + options.listen_fds {
-                true => format!("LISTEN_FDS={}", options.listen_fds),
-                false => format!("--preserve-fds {}", options.preserve_fds),
-            };
-            return Err(Error::invalid(format!("{who}: descriptor {fd} is not open")));
-        }
-    }
-    Ok(())
-}
-
-/// A scheduling policy that a child does not inherit, or that forbids children.
-fn check_forks(options: Options, plan: &Plan) -> Result<()> {
-    let Some(reason) = plan.scheduling.forbids_fork() else { return Ok(()) };
-    if options.init {
-        return Err(Error::invalid(format!(
-            "--init: would run the program as a child: {reason} (process.scheduler)"
-        )));
-    }
-    if plan.scheduling.is_alone() && !plan.hooks.start_container.is_empty() {
-        return Err(Error::invalid(format!("hooks.startContainer: {reason} (process.scheduler)")));
-    }
-    Ok(())
-}
-
-/// Whoever has no power over the machine gets it in a user namespace alone.
-fn check_namespaces(plan: &Plan) -> Result<()> {
-    if plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) || caller().is_host_root() {
-        return Ok(());
-    }
-    if is_capable() {
-        let (uid_map, gid_map) = rootless::own_maps()?;
-        return rootless::check_ids((&uid_map, &gid_map), &plan.process, &plan.mounts)
-            .map_err(|e| e.hint("of the user namespace that tare runs in: more of them come from /etc/subuid and /etc/subgid"));
-    }
-    Err(Error::invalid("linux.namespaces: a container of an ordinary user needs a user namespace")
-        .hint("tare spec --rootless writes a config with one"))
-}
-
 fn steps(
     args: &mut CreateArgs<'_>,
     mut record: Record,
@@ -288,8 +216,8 @@ fn steps(
     (place, id_maps): (&Place, Option<&IdMaps>),
     undo: &mut Undo<'_>,
 ) -> Result<Record> {
-    record.cgroup.path = place.own_path();
-    record.cgroup_was_there = is_there(&record.cgroup.path)?;
+    record.cgroup = place.record();
+    record.cgroup_was_there = is_there(&place.top())?;
     undo.cgroup_was_there = record.cgroup_was_there;
     let resctrl = plan.rdt.as_ref().map(|rdt| Ok::<_, Error>((rdt, rdt::mount_point()?)));
     let resctrl = resctrl.transpose()?;
@@ -324,6 +252,7 @@ fn steps(
         options: args.options,
         cgroup: cgroup.as_ref().map(Cgroup::dir),
         cgroup_path: place.seen(cgroup.as_ref()),
+        awaits_cgroup: place.awaits_init(),
         id_maps,
         rootfs: args.rootfs.take(),
         listener,
@@ -331,14 +260,11 @@ fn steps(
     undo.poststop = Some(record.clone());
     // while init is busy
     Kept::new(args.spec, plan, args.options).save(undo.entry.dir())?;
-    if let Some(group) = &group {
-        group.enter(spawned.pid())?;
-    }
-    undo.devices = netdevices::move_in(plan, spawned.pid()).map_err(|e| {
-        // who has died has no namespaces: the reason is init's
-        let own = spawned.has_ended().then(|| spawned.serve(plan, id_maps, |_| Ok(())));
-        own.and_then(Result::err).unwrap_or(e)
-    })?;
+    let scope = place.enclose(plan, spawned.pid(), &mut undo.cgroup);
+    let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
+    group.map_or(Ok(()), |group| group.enter(spawned.pid()))?;
+    undo.devices =
+        netdevices::move_in(plan, spawned.pid()).map_err(|e| spawned.reason(plan, id_maps, e))?;
     if let (Some(program), Some(cgroup), true) =
         (&plan.device_program, &cgroup, caller().is_host_root())
     {
@@ -348,9 +274,9 @@ fn steps(
         // hook runs before `serve`
         cgroup.attach_devices(program)?;
     }
-    spawned.serve(plan, id_maps, |pid| run_hooks(plan, pid))?;
+    serve(spawned, plan, id_maps, &record)?;
     record.init = Some(InitProcess::of(spawned.pid())?);
-    send_descriptors(args, spawned)?;
+    send_descriptors(args, plan, spawned)?;
     undo.entry.save(&record)?;
     if let Some(path) = args.pid_file {
         write_pid_file(path, spawned.pid())?;
@@ -376,12 +302,16 @@ fn share_root(
     Ok(())
 }
 
-fn send_descriptors(args: &CreateArgs<'_>, spawned: &Spawned) -> Result<()> {
+/// Gives others what they wait for.
+fn send_descriptors(args: &CreateArgs<'_>, plan: &Plan, spawned: &Spawned) -> Result<()> {
     if let (Console::Socket(path), Some(master)) = (&args.console, spawned.console()) {
         terminal::send_master(path, master)?;
     }
     if let Some(path) = args.pidfd_socket {
         terminal::send_pidfd(path, "standard", spawned.pidfd())?;
+    }
+    if let Some(path) = &plan.asked.pidfd_receiver {
+        terminal::send_pidfd_as_asked(path, spawned.pidfd())?;
     }
     Ok(())
 }
@@ -406,9 +336,10 @@ fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
         annotations: plan.annotations.clone(),
         owner: caller().uid,
         init: None,
-        cgroup: CgroupRecord { path: PathBuf::new(), made_parents: 0 },
+        cgroup: CgroupRecord::default(),
         own_pid_namespace: plan.namespaces.makes(CloneFlags::CLONE_NEWPID),
         seccomp_listener: plan.seccomp.as_ref().and_then(|s| s.listener.clone()),
+        has_start_hooks: !plan.hooks.start_container.is_empty(),
         poststart: plan.hooks.poststart.clone(),
         poststop: plan.hooks.poststop.clone(),
         scratch,
@@ -420,17 +351,22 @@ fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
     }
 }
 
-fn run_hooks(plan: &Plan, pid: Pid) -> Result<()> {
-    let state = HookState {
-        oci_version: crate::spec::OCI_VERSION,
-        id: &plan.id,
-        status: "creating",
-        pid: pid.as_raw(),
-        bundle: &plan.bundle,
-        annotations: &plan.annotations,
-    };
-    hooks::run("prestart", &plan.hooks.prestart, &state)?;
-    hooks::run("createRuntime", &plan.hooks.create_runtime, &state)
+/// Serves init, and runs the hooks that are due meanwhile.
+fn serve(
+    spawned: &mut Spawned,
+    plan: &Plan,
+    id_maps: Option<&IdMaps>,
+    record: &Record,
+) -> Result<()> {
+    if !plan.hooks.in_create() {
+        return spawned.serve(plan, id_maps, None, |_, _| Ok(()));
+    }
+    let interrupts = Interrupts::watch()?;
+    spawned.serve(plan, id_maps, Some(&interrupts), |pid, init| {
+        let state = || hook_state(record, "creating", pid.as_raw());
+        hooks::run_outside(&plan.hooks.prestart, state(), &interrupts, Some(init))?;
+        hooks::run_outside(&plan.hooks.create_runtime, state(), &interrupts, Some(init))
+    })
 }
 
 /// Written under another name and renamed: conmon reads it as soon as it is
@@ -473,7 +409,9 @@ impl Created {
         let pid = self.spawned.pid().as_raw();
         let pass_on =
             self.agent.as_ref().map(|a| move |fd| a.pass_on(&self.record, "created", pid, &fd));
-        self.spawned.start(pass_on).map_err(|e| self.record.explain(e))?;
+        let interrupts = self.record.has_start_hooks.then(Interrupts::watch).transpose()?;
+        self.spawned.start(pass_on, interrupts.as_ref()).map_err(|e| self.record.explain(e))?;
+        drop(interrupts);
         start::run_poststart(&self.record, self.spawned.pid().as_raw())
     }
 
@@ -490,7 +428,7 @@ impl Created {
 
     /// Gives the lock back, so that other commands can have the container.
     pub fn unlock(self) -> Running {
-        let Created { spawned, entry, record, listener, lock: _, agent: _ } = self;
+        let Created { spawned, entry, record, listener, .. } = self;
         Running { spawned, entry, record, listener }
     }
 }

@@ -15,7 +15,7 @@ use super::state::Status;
 use super::store::{Entry, Lock};
 use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sandbox::hooks;
+use crate::sandbox::{Interrupts, hooks};
 use crate::sys::process::pidfd_send_signal;
 
 /// How long a killed process may take to end. One that takes longer hangs in
@@ -203,9 +203,14 @@ fn wait(init: InitProcess, pidfd: BorrowedFd<'_>, deadline: Instant) -> Result<(
 /// Runs the poststop hooks. They are no reason to keep the container: each
 /// runs, and a failure is a warning (runtime.md, Lifecycle, step 13).
 pub(super) fn run_poststop(record: &Record, pid: i32) -> Result<()> {
-    let state = hook_state(record, "stopped", pid);
+    if record.poststop.is_empty() {
+        return Ok(());
+    }
+    // a signal ends the hook that hangs, not those after it
+    let interrupts = Interrupts::watch()?;
     for hook in &record.poststop {
-        if let Err(e) = hooks::run("poststop", std::slice::from_ref(hook), &state) {
+        let state = hook_state(record, "stopped", pid);
+        if let Err(e) = hooks::run_outside(std::slice::from_ref(hook), state, &interrupts, None) {
             crate::logging::warn(&e.to_string());
         }
     }

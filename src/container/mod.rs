@@ -7,6 +7,7 @@
 
 mod activation;
 mod agent;
+mod check;
 mod create;
 mod delete;
 mod exec;

@@ -1,19 +1,25 @@
 //! Where a container's cgroup goes, and whether it gets one at all.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
+use nix::unistd::Pid;
 
 use crate::cgroup::limits::Absent;
-use crate::cgroup::{Cgroup, Hierarchy};
+use crate::cgroup::systemd::{Placement, ScopeArgs, ScopePlan};
+use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::Plan;
+use crate::sys::caller::caller;
 
 /// The cgroup of a container that is to be.
 #[derive(Debug)]
 pub(super) enum Place {
     /// One of its own, at this path below the hierarchy.
     Own { hierarchy: Hierarchy, path: PathBuf },
+    /// The one that systemd makes for its init; and its record.
+    Scope(Box<RefCell<Placement>>, CgroupRecord),
     /// None: it stays in the caller's, whose directory this is, if it is to be
     /// seen.
     Callers(Option<PathBuf>),
@@ -21,12 +27,23 @@ pub(super) enum Place {
 
 impl Place {
     /// Decides. Without power over the machine, a container without limits does
-    /// without a cgroup where none is delegated, as with other runtimes.
+    /// without a cgroup where none is delegated, as with other runtimes; not so if
+    /// systemd is to make it.
     ///
     /// # Errors
     /// Limits, or processes that only a cgroup can hold together, where none is
-    /// delegated.
-    pub(super) fn find(plan: &Plan, rootless: bool) -> Result<Self> {
+    /// delegated. No systemd that could make one.
+    pub(super) fn find(plan: &Plan, rootless: bool, systemd: bool) -> Result<Self> {
+        if systemd {
+            let placement = Placement::find(ScopePlan::resolve(ScopeArgs {
+                id: &plan.id,
+                cgroups_path: plan.cgroups_path.as_deref(),
+                annotations: &plan.annotations,
+                user: !caller().is_host_root(),
+            })?)?;
+            let record = placement.record();
+            return Ok(Place::Scope(Box::new(RefCell::new(placement)), record));
+        }
         let own = || -> Result<(Hierarchy, PathBuf)> {
             let hierarchy = Hierarchy::discover()?;
             let path = hierarchy.cgroup_path(plan.cgroups_path.as_deref(), &plan.id)?;
@@ -66,28 +83,63 @@ impl Place {
         Ok(Place::Callers(callers.ok()))
     }
 
-    /// The path of the container's own cgroup; empty if it has none.
-    pub(super) fn own_path(&self) -> PathBuf {
+    /// What there will be of the container's own cgroup; the path is empty if it
+    /// has none.
+    pub(super) fn record(&self) -> CgroupRecord {
         match self {
-            Place::Own { hierarchy, path } => hierarchy.mount_point().join(path),
-            Place::Callers(_) => PathBuf::new(),
+            Place::Own { hierarchy, path } => {
+                let path = hierarchy.mount_point().join(path);
+                CgroupRecord { path, ..CgroupRecord::default() }
+            }
+            Place::Scope(_, record) => record.clone(),
+            Place::Callers(_) => CgroupRecord::default(),
         }
     }
 
-    /// Makes the container's own cgroup, if it gets one.
+    /// The topmost directory that has to be the container's alone; empty for none.
+    pub(super) fn top(&self) -> PathBuf {
+        match self {
+            Place::Scope(placement, _) => placement.borrow().scope_path(),
+            other => other.record().path,
+        }
+    }
+
+    /// Makes the container's own cgroup, if it gets one before there is a process
+    /// for it.
     pub(super) fn make(&self, plan: &Plan) -> Result<Option<Cgroup>> {
         match self {
             Place::Own { hierarchy, path } => {
                 Cgroup::create(hierarchy, path, &plan.limits.settings).map(Some)
             }
-            Place::Callers(_) => Ok(None),
+            Place::Scope(..) | Place::Callers(_) => Ok(None),
         }
+    }
+
+    /// True if init has to wait until it is in its cgroup.
+    pub(super) fn awaits_init(&self) -> bool {
+        matches!(self, Place::Scope(..))
+    }
+
+    /// The same for one that begins with a process; once there is something to
+    /// undo, it stands in `undo`.
+    pub(super) fn enclose(
+        &self,
+        plan: &Plan,
+        init: Pid,
+        undo: &mut Option<CgroupRecord>,
+    ) -> Result<Option<Cgroup>> {
+        let Place::Scope(placement, record) = self else { return Ok(None) };
+        let mut placement = placement.borrow_mut();
+        let job = placement.request(&plan.limits.settings, init)?;
+        *undo = Some(record.clone());
+        placement.settle(&job, &plan.limits.settings, init).map(Some)
     }
 
     /// The directory that shows itself as the container's cgroup.
     pub(super) fn seen<'a>(&'a self, own: Option<&'a Cgroup>) -> Option<&'a Path> {
         match self {
             Place::Own { .. } => own.map(Cgroup::path),
+            Place::Scope(_, record) => Some(&record.path),
             Place::Callers(path) => path.as_deref(),
         }
     }

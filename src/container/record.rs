@@ -52,6 +52,9 @@ pub struct Record {
     /// Who answers calls in the container's place, once it is started.
     #[serde(default)]
     pub seccomp_listener: Option<ListenerPlan>,
+    /// Init runs hooks of its own in `start`, and may hang in them.
+    #[serde(default)]
+    pub has_start_hooks: bool,
     /// Hooks for after `start`.
     pub poststart: Vec<HookPlan>,
     /// Hooks for after `delete`.

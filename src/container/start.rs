@@ -16,10 +16,10 @@ use super::agent::Agent;
 use super::notify::{Listener, NotifySocket};
 use super::record::{InitProcess, Record};
 use super::state::Status;
-use super::store::{Entry, START_SOCKET};
+use super::store::{Entry, Lock, START_SOCKET};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::hooks::{self, HookState};
-use crate::sandbox::{Channel, Started};
+use crate::sandbox::{Channel, Interrupts, Started};
 use crate::sys::uninterrupted;
 
 /// Name of the start socket while it is called.
@@ -52,20 +52,21 @@ pub(super) fn listen(entry: &Entry) -> Result<OwnedFd> {
 ///
 /// # Errors
 /// The container is not in the state `created`; the program could not be
-/// executed, in init's words.
-pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
+/// executed, in init's words: the container is stopped then. A hook failed: the
+/// container is gone.
+pub fn start(entry: Entry, manager: Option<NotifySocket>) -> Result<()> {
     let lock = entry.lock()?;
     let record = entry.load()?.ok_or_else(|| {
         Error::new(ErrorKind::State, "its creation was killed")
             .hint(format!("tare delete --force {} removes it", entry.id()))
     })?;
-    let status = Status::of(entry, &record)?;
+    let status = Status::of(&entry, &record)?;
     // a start that was killed before its call has left the name of the socket
-    let taken_over = status == Status::Running && is_called(entry)?;
+    let taken_over = status == Status::Running && is_called(&entry)?;
     let (true, Some(init)) = (status == Status::Created || taken_over, record.init) else {
         return Err(not_created(status));
     };
-    let ready = manager.map(|manager| Listener::bind(entry, manager)).transpose()?.flatten();
+    let ready = manager.map(|manager| Listener::bind(&entry, manager)).transpose()?.flatten();
     // before it runs: a process that ends at once leaves no descriptor to ask for
     let pidfd = init.open()?;
     // nothing is started for somebody who is not there
@@ -74,9 +75,13 @@ pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
         let record = &record;
         move |fd| agent.pass_on(record, "created", init.pid, &fd)
     });
-    let channel = call_init(entry, init, taken_over)?;
-    match channel.await_execve(pass_on) {
+    let interrupts = record.has_start_hooks.then(Interrupts::watch).transpose()?;
+    let channel = call_init(&entry, init, taken_over)?;
+    match channel.await_execve(pass_on, interrupts.as_ref()) {
         Ok(Started::Executed) => {}
+        Ok(Started::Failed(error)) if error.kind() == ErrorKind::Hook => {
+            return Err(delete_after(error, entry, lock, record));
+        }
         Ok(Started::Failed(error)) => {
             if record.seccomp_listener.is_some() {
                 // it may wait for answers that nobody will give
@@ -91,7 +96,10 @@ pub fn start(entry: &Entry, manager: Option<NotifySocket>) -> Result<()> {
         // that it does not
         Err(e) => return Err(stop(&record, e)),
     }
-    run_poststart(&record, init.pid)?;
+    drop(interrupts);
+    if let Err(e) = run_poststart(&record, init.pid) {
+        return Err(delete_after(e, entry, lock, record));
+    }
     // others may want the container while its program makes itself ready
     drop(lock);
     match (ready, pidfd) {
@@ -160,10 +168,22 @@ fn stop(record: &Record, e: Error) -> Error {
     }
 }
 
-/// Runs the poststart hooks. When one fails, the container is stopped.
+/// Removes a container of which a hook has failed (runtime.md, Lifecycle, steps 7
+/// and 9: an error, the end of the container, and on at step 12).
+fn delete_after(e: Error, entry: Entry, lock: Lock, record: Record) -> Error {
+    match super::delete::destroy(entry, lock, Some(record)) {
+        Ok(()) => e.hint("the container was deleted"),
+        Err(left) => e.hint(format!("and deleting the container failed: {left}")),
+    }
+}
+
+/// Runs the poststart hooks. Where one fails, the container has to go.
 pub(super) fn run_poststart(record: &Record, pid: i32) -> Result<()> {
+    if record.poststart.is_empty() {
+        return Ok(());
+    }
     let state = hook_state(record, "running", pid);
-    hooks::run("poststart", &record.poststart, &state).map_err(|e| stop(record, e))
+    hooks::run_outside(&record.poststart, state, &Interrupts::watch()?, None)
 }
 
 /// What a hook gets to know.

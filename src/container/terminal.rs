@@ -1,4 +1,5 @@
-//! Descriptors for the caller: the runtime's end of a pty, and pidfds.
+//! Descriptors that go to whoever asked for them: the runtime's end of a pty, and
+//! pidfds.
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -14,27 +15,30 @@ use crate::sys::uninterrupted;
 /// Sends a pty's master to whoever listens on a Unix socket, as containerd's
 /// shim and conmon expect it: one descriptor, and its name as the data.
 pub(super) fn send_master(path: &Path, master: BorrowedFd<'_>) -> Result<()> {
-    send("--console-socket", path, b"/dev/ptmx", master)
+    send(path, master, b"/dev/ptmx").step(|| format!("--console-socket {}", path.display()))
 }
 
 /// Sends a pidfd to whoever listens on a Unix socket, as runc does: with
 /// `standard` as the data for a container's init, with `setns` for a process of
 /// `exec`.
 pub(super) fn send_pidfd(path: &Path, data: &str, pidfd: BorrowedFd<'_>) -> Result<()> {
-    send("--pidfd-socket", path, data.as_bytes(), pidfd)
+    send(path, pidfd, data.as_bytes()).step(|| format!("--pidfd-socket {}", path.display()))
 }
 
-fn send(option: &str, path: &Path, data: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
-    let step = || format!("{option} {}", path.display());
-    let socket =
-        socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).step(step)?;
-    let address = UnixAddr::new(path).step(step)?;
-    uninterrupted(|| connect(socket.as_raw_fd(), &address)).step(step)?;
+/// Sends init's pidfd to whoever listens on the socket that an annotation names.
+pub(super) fn send_pidfd_as_asked(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let step = || format!("annotations.run.oci.pidfd_receiver: {}", path.display());
+    send(path, pidfd, b"pidfd").step(step)
+}
+
+fn send(path: &Path, fd: BorrowedFd<'_>, data: &[u8]) -> Result<()> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let address = UnixAddr::new(path)?;
+    uninterrupted(|| connect(socket.as_raw_fd(), &address))?;
     let fds = [fd.as_raw_fd()];
     let control = [ControlMessage::ScmRights(&fds)];
     let data = [IoSlice::new(data)];
     let flags = MsgFlags::MSG_NOSIGNAL;
-    uninterrupted(|| sendmsg::<()>(socket.as_raw_fd(), &data, &control, flags, None))
-        .map(drop)
-        .step(step)
+    uninterrupted(|| sendmsg::<()>(socket.as_raw_fd(), &data, &control, flags, None))?;
+    Ok(())
 }

@@ -136,13 +136,15 @@ const PRIVILEGES: &[Row] = &[
     Row("keyring", "session keyrings", REQUIRED, privileges::keyring),
 ];
 
-/// What only some configs ask for, and what is refused by name where it is not.
+/// What only some configs or options ask for, and what is refused by name where
+/// it is not.
 const ASKED: &[Row] = &[
     Row("seccomp", "seccomp", OPTIONAL, asked::seccomp),
     Row("time-namespace", "time namespaces", OPTIONAL, asked::time_namespace),
     Row("apparmor", "AppArmor", OPTIONAL, asked::apparmor),
     Row("selinux", "SELinux", OPTIONAL, asked::selinux),
     Row("resctrl", "resctrl", OPTIONAL, asked::resctrl),
+    Row("systemd", "systemd", OPTIONAL, programs::systemd),
 ];
 
 /// What tare makes no use of: whoever teaches it one of these moves the row.
@@ -152,7 +154,6 @@ const LATER: &[Row] = &[
     Row("overlay-options", "overlay options", OPTIONAL, later::overlay_options),
     Row("pressure", "pressure (PSI)", OPTIONAL, later::pressure),
     Row("criu", "criu", OPTIONAL, programs::criu),
-    Row("systemd", "systemd", OPTIONAL, programs::systemd),
 ];
 
 /// What an ordinary user needs (docs/rootless.md).

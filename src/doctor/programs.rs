@@ -7,16 +7,15 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::Pid;
 
 use super::Host;
 use super::later::is_dir;
 use super::report::Finding;
 use super::trial;
-use crate::error::{Error, Result, Step};
+use crate::error::{Result, Step};
+use crate::sys::caller::caller;
 
 /// The first executable file of this name in PATH, or where an administrator's
 /// programs are.
@@ -71,31 +70,16 @@ fn ask(program: &Path, word: &str) -> Result<String> {
 pub(super) fn systemd(_: &Host) -> Finding {
     // as sd_booted(3) tells
     if !is_dir(Path::new("/run/systemd/system")) {
-        return Finding::info("not pid 1 here");
+        return Finding::info("not pid 1 here; refused: --systemd-cgroup");
     }
-    let system = match reachable(Path::new("/run/dbus/system_bus_socket")) {
-        Ok(()) => "its bus answers".to_owned(),
-        Err(e) => format!("no bus: {e}"),
-    };
-    let user = match std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-        None => "no bus of this user (XDG_RUNTIME_DIR is not set)".to_owned(),
-        Some(dir) => match reachable(&Path::new(&dir).join("bus")) {
-            Ok(()) => "this user's bus answers".to_owned(),
-            Err(e) => format!("no bus of this user: {e}"),
-        },
-    };
-    Finding::info(format!("pid 1; {system}; {user}"))
-}
-
-/// Connects without waiting and lets go.
-fn reachable(path: &Path) -> Result<()> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    let address = UnixAddr::new(path)?;
-    match connect(std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd()), &address) {
-        // full: but somebody listens
-        Ok(()) | Err(Errno::EAGAIN) => Ok(()),
-        Err(e) => Err(Error::from(e).step(path.display())),
+    let user = !caller().is_host_root();
+    match crate::cgroup::systemd::version(user, trial::DEADLINE) {
+        Ok(version) if user => Finding::ok(format!("{version}, and this user's manager answers")),
+        Ok(version) => Finding::ok(version),
+        Err(e) => Finding::missing(format!("refused: --systemd-cgroup: {e}")).hint(match user {
+            true => "log in by a session of systemd's (loginctl, machinectl shell), with dbus",
+            false => "start dbus",
+        }),
     }
 }
 

@@ -275,23 +275,24 @@ impl Spawned {
         let mut finish = Some(finish);
         let mut console = None;
         let died = "the process was killed before its program ran";
-        let served = self.channel.serve_until_execve(pass_on, died, |message, fd| match message {
-            Message::Console => {
-                console = fd;
-                Ok(())
-            }
-            Message::RaiseLimits => {
-                self.raise_limits(&plan.process)?;
-                self.release()
-            }
-            Message::Ready => {
-                scheduling::set_outside(&plan.scheduling, self.pid())?;
-                let master = console.as_ref().map(AsFd::as_fd);
-                finish.take().map_or(Ok(()), |finish| finish(self, master))?;
-                self.release()
-            }
-            _ => Err(Error::new(ErrorKind::System, "the process spoke out of turn")),
-        });
+        let served =
+            self.channel.serve_until_execve(pass_on, None, died, |message, fd| match message {
+                Message::Console => {
+                    console = fd;
+                    Ok(())
+                }
+                Message::RaiseLimits => {
+                    self.raise_limits(&plan.process)?;
+                    self.release()
+                }
+                Message::Ready => {
+                    scheduling::set_outside(&plan.scheduling, self.pid())?;
+                    let master = console.as_ref().map(AsFd::as_fd);
+                    finish.take().map_or(Ok(()), |finish| finish(self, master))?;
+                    self.release()
+                }
+                _ => Err(Error::new(ErrorKind::System, "the process spoke out of turn")),
+            });
         match served {
             Ok(Started::Executed) => {
                 self.console = console;

@@ -1,22 +1,26 @@
 //! Running hooks: the state on stdin, a time limit, what they say on failure.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::unistd::Pid;
+use nix::sys::wait::WaitStatus;
 use serde::Serialize;
 
+use super::hook_process::{HookProcess, Setting, Words};
+use super::interrupts::Interrupts;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::spec::HookPlan;
-use crate::sys::process::{close_range_on_exec, pidfd_open};
+use crate::spec::{HookOutput, HookPlan};
+use crate::sys::process::close_range_on_exec;
 
 /// The state of a container, as hooks and `state` get it (runtime.md, State).
 #[derive(Debug, Serialize)]
@@ -30,23 +34,156 @@ pub(crate) struct HookState<'a> {
     pub(crate) annotations: &'a BTreeMap<String, String>,
 }
 
-/// Runs hooks one after the other; the first failure ends it.
+/// Files that take the place of the pipe for a hook's words, open.
+#[derive(Debug, Default)]
+pub(crate) struct OutputFiles {
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+}
+
+impl OutputFiles {
+    /// # Errors
+    /// A file that can't be opened for appending.
+    pub(crate) fn open(plan: &HookOutput) -> Result<Self> {
+        let open = |name: &str, path: Option<&Path>| -> Result<Option<OwnedFd>> {
+            let Some(path) = path else { return Ok(None) };
+            // a fifo that nobody reads would keep us waiting for ever
+            let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+            let mut options = File::options();
+            options.append(true).create(true).mode(0o600).custom_flags(flags);
+            let step = || format!("annotations.run.oci.hooks.{name}: {}", path.display());
+            let file = options.open(path).step(step)?;
+            fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND)).step(step)?;
+            Ok(Some(file.into()))
+        };
+        Ok(OutputFiles {
+            stdout: open("stdout", plan.stdout.as_deref())?,
+            stderr: open("stderr", plan.stderr.as_deref())?,
+        })
+    }
+
+    /// Both descriptors.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.stdout.iter().chain(&self.stderr)
+    }
+}
+
+/// Who runs hooks, and how.
+pub(crate) struct Runner<'a> {
+    /// What they get to know.
+    pub(crate) state: HookState<'a>,
+    /// The environment of those that have none of their own.
+    pub(crate) env: Vec<CString>,
+    /// Where they run; `None`: where the runner is.
+    pub(crate) directory: Option<&'a Path>,
+    /// Where their words go, but for the pipe.
+    pub(crate) output: &'a OutputFiles,
+    /// Signals that end a hook and the command with it.
+    pub(crate) interrupts: Option<&'a Interrupts>,
+    /// The process whose end makes hooks pointless.
+    pub(crate) init: Option<BorrowedFd<'a>>,
+}
+
+/// Runs hooks in the runtime's namespaces, in the bundle's directory and with the
+/// runtime's own environment (as with other runtimes, which leave it to them). With
+/// `init`, its end makes them pointless.
 ///
 /// # Errors
-/// A hook that can't be started, ends with a code other than 0 or a signal,
-/// or takes longer than its timeout (it is killed).
-pub(crate) fn run(kind: &str, hooks: &[HookPlan], state: &HookState<'_>) -> Result<()> {
+/// As for [`Runner::run`].
+pub(crate) fn run_outside(
+    hooks: &[HookPlan],
+    state: HookState<'_>,
+    interrupts: &Interrupts,
+    init: Option<BorrowedFd<'_>>,
+) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
-    // what the caller left open is for the program at most
-    keep_descriptors()?;
-    let json = serde_json::to_vec(state)
-        .map_err(|e| Error::new(ErrorKind::System, format!("{kind} hook: encode state: {e}")))?;
-    for (index, hook) in hooks.iter().enumerate() {
-        run_one(hook, &json).step(|| format!("{kind} hook {index} ({})", hook.path.display()))?;
+    let output = OutputFiles::open(&HookOutput::of(state.annotations)?)?;
+    let directory = Some(state.bundle);
+    let env = own_environment();
+    let interrupts = Some(interrupts);
+    Runner { state, env, directory, output: &output, interrupts, init }.run(hooks)
+}
+
+/// The runtime's environment, but for what its service manager told it alone.
+fn own_environment() -> Vec<CString> {
+    const FOR_US: [&str; 4] = ["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET"];
+    std::env::vars_os()
+        .filter(|(name, _)| !FOR_US.iter().any(|ours| name == ours))
+        .filter_map(|(mut entry, value)| {
+            entry.push("=");
+            entry.push(value);
+            CString::new(entry.into_vec()).ok()
+        })
+        .collect()
+}
+
+impl Runner<'_> {
+    /// Runs hooks one after the other; the first failure ends it.
+    ///
+    /// # Errors
+    /// A hook that can't be started, ends with a code other than 0 or a signal,
+    /// or takes longer than its timeout; a signal for this process; the end of
+    /// init. A hook that still runs then is killed, with its process group.
+    pub(crate) fn run(&self, hooks: &[HookPlan]) -> Result<()> {
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        // what the caller left open is for the program at most
+        keep_descriptors()?;
+        let json = serde_json::to_vec(&self.state)
+            .map_err(|e| Error::new(ErrorKind::System, format!("hooks: encode state: {e}")))?;
+        for hook in hooks {
+            self.run_one(hook, &json).map_err(|e| {
+                let e = e.step(format!("{} ({})", hook.field, hook.path.display()));
+                e.of_kind(ErrorKind::Hook)
+            })?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn run_one(&self, hook: &HookPlan, json: &[u8]) -> Result<()> {
+        let words = Words {
+            path: &hook.path,
+            args: &strings(&hook.args)?,
+            env: &match &hook.env {
+                Some(env) => strings(env)?,
+                None => self.env.clone(),
+            },
+        };
+        let setting = Setting {
+            // in memory, not a pipe: nobody waits for who does not read
+            stdin: state_file(json).step(|| "file for the state")?,
+            output: self.output,
+            directory: self.directory,
+        };
+        let mut process = HookProcess::start(&words, setting)?;
+        // what is out of reach is no limit
+        let deadline =
+            hook.timeout.and_then(|n| Instant::now().checked_add(Duration::from_secs(n)));
+        match process.wait(deadline, self.interrupts, self.init) {
+            Ok(Some(WaitStatus::Exited(_, 0))) => Ok(()),
+            Ok(Some(status)) => {
+                let e = Error::new(ErrorKind::Hook, describe(status));
+                Err(match process.last_words() {
+                    Some(said) => e.hint(format!("it said: {said}")),
+                    None => e,
+                })
+            }
+            // it must not go on behind the back of a command that has failed
+            Ok(None) => {
+                process.kill()?;
+                let seconds = hook.timeout.unwrap_or_default();
+                let text = format!("did not end within its timeout of {seconds} s");
+                Err(Error::new(ErrorKind::Hook, text))
+            }
+            Err(e) => Err(match process.kill() {
+                Ok(()) => e,
+                Err(left) => e.hint(format!("and it was not killed: {left}")),
+            }),
+        }
+    }
 }
 
 /// Marks all descriptors but the first three close-on-exec.
@@ -60,82 +197,25 @@ pub(super) fn keep_descriptors() -> Result<()> {
     })
 }
 
-fn run_one(hook: &HookPlan, state: &[u8]) -> Result<()> {
-    // files in memory instead of pipes: nobody can block on them
-    let input = state_file(state).step(|| "file for the state")?;
-    let mut output = memory_file("output").step(|| "file for the output")?;
-    let mut command = Command::new(&hook.path);
-    if let Some((name, rest)) = hook.args.split_first() {
-        command.arg0(name).args(rest);
-    }
-    command.env_clear().envs(hook.env.iter().filter_map(|entry| entry.split_once('=')));
-    let copy = || output.try_clone().step(|| "file for the output");
-    command.stdin(input).stdout(copy()?).stderr(copy()?);
-    let mut child = command.spawn().step(|| "start")?;
-    let status = match wait_for(&mut child, hook.timeout) {
-        Ok(status) => status,
-        Err(e) => {
-            // it must not go on behind the back of a command that has failed
-            let killed = child.kill().and_then(|()| child.wait());
-            return Err(match killed {
-                Ok(_) => e,
-                Err(left) => e.hint(format!("and it was not killed: {}", Error::from(left))),
-            });
-        }
+fn strings(words: &[String]) -> Result<Vec<CString>> {
+    let string = |word: &String| {
+        CString::new(word.as_str()).map_err(|_nul| Error::invalid("has a NUL byte inside"))
     };
-    if status.success() {
-        return Ok(());
-    }
-    let mut said = String::new();
-    output.seek(SeekFrom::Start(0)).step(|| "read its output")?;
-    output.take(4096).read_to_string(&mut said).unwrap_or_default();
-    let said = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    let error = Error::new(ErrorKind::System, describe(status));
-    Err(if said.is_empty() { error } else { error.hint(format!("it said: {}", said.trim())) })
+    words.iter().map(string).collect()
 }
 
 /// The state, to be read from its beginning.
 fn state_file(state: &[u8]) -> Result<File> {
-    let mut file = memory_file("state")?;
+    let mut file = File::from(memfd_create("state", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(state)?;
     file.seek(SeekFrom::Start(0))?;
     Ok(file)
 }
 
-fn wait_for(child: &mut Child, timeout: Option<u64>) -> Result<ExitStatus> {
-    if let Some(seconds) = timeout {
-        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(-1));
-        let pidfd = pidfd_open(pid).step(|| "watch")?;
-        if !ends_within(pidfd.as_fd(), seconds).step(|| "watch")? {
-            let text = format!("did not end within its timeout of {seconds} s");
-            return Err(Error::new(ErrorKind::System, text));
-        }
-    }
-    child.wait().step(|| "wait for its end")
-}
-
-fn memory_file(name: &str) -> Result<File> {
-    Ok(File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?))
-}
-
-fn ends_within(pidfd: std::os::fd::BorrowedFd<'_>, seconds: u64) -> Result<bool> {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
-    loop {
-        let left = deadline.saturating_duration_since(std::time::Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], timeout) {
-            Ok(0) if left.is_zero() => return Ok(false),
-            Ok(0) | Err(Errno::EINTR) => {}
-            Ok(_) => return Ok(true),
-            Err(e) => return Err(e.into()),
-        }
-    }
-}
-
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("ended with code {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended oddly".to_owned(),
+fn describe(status: WaitStatus) -> String {
+    match status {
+        WaitStatus::Exited(_, code) => format!("ended with code {code}"),
+        WaitStatus::Signaled(_, signal, _) => format!("was killed by {signal}"),
+        _ => "ended oddly".to_owned(),
     }
 }

@@ -4,6 +4,7 @@
 //! nothing else, and ends in execve or exit.
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::getpid;
 
-use super::hooks::{self, HookState};
+use super::hooks::{HookState, OutputFiles, Runner};
 use super::path::{Missing, ensure};
 use super::privileges::Groups;
 use super::protocol::{Channel, Message};
@@ -43,8 +44,12 @@ pub(super) struct Init<'a> {
     pub(super) rootfs: Option<OwnedFd>,
     /// The container's cgroup, as a path of the host.
     pub(super) cgroup: Option<&'a Path>,
+    /// It has to ask before it is in there.
+    pub(super) awaits_cgroup: bool,
     /// Namespaces to join that were not joined before the clone.
     pub(super) joins: Vec<Join>,
+    /// Where its hooks write to.
+    pub(super) hook_output: OutputFiles,
 }
 
 /// The whole life of init. An error goes to the runtime, then init ends.
@@ -101,7 +106,7 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     if let Some(listener) = init.listener.take() {
         *report = Some(wait_for_start(&listener)?);
     }
-    hooks::run("startContainer", &plan.hooks.start_container, &state(plan, "created"))?;
+    runner(init, "created", &env).run(&plan.hooks.start_container)?;
     task::pass_on_preserved(init.options)?;
     let channel = report.as_ref().unwrap_or(&init.channel);
     // the end of the stream means success only after this
@@ -164,6 +169,7 @@ fn close_what_is_not_ours(init: &Init<'_>) -> Result<()> {
     let mut keep: Vec<RawFd> = init.joins.iter().map(|join| join.fd.as_raw_fd()).collect();
     keep.push(init.channel.as_fd().as_raw_fd());
     keep.extend(init.listener.iter().chain(&init.rootfs).map(AsRawFd::as_raw_fd));
+    keep.extend(init.hook_output.iter().map(AsRawFd::as_raw_fd));
     task::close_all_but(init.options, &keep)
 }
 
@@ -178,6 +184,9 @@ pub(super) fn join(joins: &[Join], which: impl Fn(CloneFlags) -> bool) -> Result
 /// What has nothing to do with files: session, network, names, parameters.
 fn isolate(init: &Init<'_>) -> Result<()> {
     let plan = init.plan;
+    if init.awaits_cgroup {
+        init.channel.ask(&Message::AwaitCgroup)?;
+    }
     if plan.namespaces.makes(CloneFlags::CLONE_NEWCGROUP) {
         // not at the clone: the new namespace's root is the cgroup that the
         // process is in when it is made
@@ -257,7 +266,23 @@ fn run_create_hooks(init: &Init<'_>) -> Result<()> {
     if !all.prestart.is_empty() || !all.create_runtime.is_empty() {
         init.channel.ask(&Message::RunHooks)?;
     }
-    hooks::run("createContainer", &all.create_container, &state(init.plan, "creating"))
+    // nothing of the runtime's environment for who looks in from a joined
+    // namespace
+    let mut runner = runner(init, "creating", &[]);
+    runner.directory = Some(&init.plan.bundle);
+    runner.run(&all.create_container)
+}
+
+fn runner<'a>(init: &'a Init<'_>, status: &'a str, env: &[CString]) -> Runner<'a> {
+    Runner {
+        state: state(init.plan, status),
+        env: env.to_vec(),
+        directory: None,
+        output: &init.hook_output,
+        // the runtime ends init, and the kernel its hook
+        interrupts: None,
+        init: None,
+    }
 }
 
 fn state<'a>(plan: &'a Plan, status: &'a str) -> HookState<'a> {

@@ -8,9 +8,11 @@ mod clocks;
 mod console;
 mod devices;
 pub mod exec;
+mod hook_process;
 pub(crate) mod hooks;
 pub mod idmap;
 mod init;
+mod interrupts;
 pub(crate) mod labels;
 mod mounts;
 pub(crate) mod netdevices;
@@ -26,5 +28,6 @@ mod spawn;
 mod task;
 pub mod userns;
 
+pub(crate) use interrupts::Interrupts;
 pub(crate) use protocol::{Channel, Started};
 pub use spawn::{Options, SpawnArgs, Spawned, spawn};

@@ -55,8 +55,8 @@ pub(super) fn set_limits(plan: &ProcessPlan) -> Result<bool> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Groups {
     Free,
-    /// /proc/PID/setgroups says deny: those of the caller stay, which nobody in
-    /// the user namespace has a name for.
+    /// Those of the caller stay: an annotation asks for it, or /proc/PID/setgroups
+    /// says deny. In a user namespace nobody has a name for them.
     Kept,
 }
 
@@ -66,6 +66,9 @@ impl Groups {
     /// # Errors
     /// The plan has groups that can't be given.
     pub(super) fn find(plan: &Plan) -> Result<Self> {
+        if plan.asked.keep_groups {
+            return Ok(Groups::Kept);
+        }
         if caller().is_host_root() && !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
             return Ok(Groups::Free);
         }

@@ -6,6 +6,7 @@
 //! | from init | answer | when |
 //! |---|---|---|
 //! | `MapIds` | `Go` | it is in a new user namespace and needs its id mappings |
+//! | `AwaitCgroup` | `Go` | it was not born in its cgroup, and must be in there now |
 //! | `RunHooks` | `Go` | namespaces and mounts are there, pivot_root comes next |
 //! | `OpenSource` | `Go` + fd | a bind mount's source that init may not look at |
 //! | `MakeDevice` | `Go` + fd | a device node that init may not make |
@@ -34,6 +35,7 @@ use nix::sys::socket::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::interrupts::Interrupts;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::uninterrupted;
 
@@ -47,6 +49,7 @@ const MAX_ERROR: usize = 4 << 10;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Message {
     MapIds,
+    AwaitCgroup,
     RunHooks,
     OpenSource(usize),
     MakeDevice(usize),
@@ -130,8 +133,9 @@ impl Channel {
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
                 Err(Errno::EINTR) => {}
-                // the other side died with our last message unread
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // the other side has ended with our last message unread. The kernel
+                // says so once, before its last words
+                Err(Errno::ECONNRESET) => {}
                 Err(e) => return Err(Error::from(e).step("wait for the other side")),
                 Ok(received) => break (received.bytes, first_fd(&received)?),
             }
@@ -150,14 +154,15 @@ impl Channel {
     /// or says why not, and passes on the listener of its filter.
     ///
     /// # Errors
-    /// Init can't be heard, or `pass_on` fails: whether its program runs is not
-    /// known.
+    /// Init can't be heard, `pass_on` fails, or a signal has come: whether its
+    /// program runs is not known.
     pub(crate) fn await_execve(
         &self,
         pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
+        interrupts: Option<&Interrupts>,
     ) -> Result<Started> {
         let died = "the container's init died before its program ran";
-        self.serve_until_execve(pass_on, died, |_, _| {
+        self.serve_until_execve(pass_on, interrupts, died, |_, _| {
             Err(Error::new(ErrorKind::System, "init spoke out of turn"))
         })
     }
@@ -170,14 +175,21 @@ impl Channel {
     pub(crate) fn serve_until_execve(
         &self,
         mut pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
+        interrupts: Option<&Interrupts>,
         died: &str,
         mut serve: impl FnMut(Message, Option<OwnedFd>) -> Result<()>,
     ) -> Result<Started> {
         let mut executing = false;
         loop {
+            if let Some(interrupts) = interrupts {
+                interrupts.wait_for(self.socket.as_fd())?;
+            }
             match self.receive()? {
                 None if executing && pass_on.is_none() => return Ok(Started::Executed),
-                None => return Ok(Started::Failed(Error::new(ErrorKind::State, died))),
+                None => {
+                    let died = Error::new(ErrorKind::State, died).step("wait for the program");
+                    return Ok(Started::Failed(died));
+                }
                 Some((Message::Executing, _)) => executing = true,
                 Some((Message::Listener, Some(fd))) => match pass_on.take() {
                     Some(pass_on) => pass_on(fd)?,

@@ -15,8 +15,10 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, dup3};
 
+use super::hooks::OutputFiles;
 use super::idmap::IdMaps;
 use super::init::{self, Init, Join};
+use super::interrupts::Interrupts;
 use super::mounts;
 use super::nodes;
 use super::protocol::{Channel, Message, Started};
@@ -60,6 +62,8 @@ pub struct SpawnArgs<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The cgroup that the container is in, as a path.
     pub cgroup_path: Option<&'a Path>,
+    /// It is not in that cgroup yet, and will be before [`Spawned::serve`].
+    pub awaits_cgroup: bool,
     /// The id maps of its user namespace, if that is new.
     pub id_maps: Option<&'a IdMaps>,
     /// A detached mount in place of the rootfs directory.
@@ -94,6 +98,10 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
         _ => None,
     };
     let how = CloneHow { namespaces: new, cgroup: args.cgroup, ..CloneHow::default() };
+    let hook_output = match args.plan.hooks.in_container() {
+        true => OutputFiles::open(&args.plan.asked.hook_output)?,
+        false => OutputFiles::default(),
+    };
     let init = Init {
         plan: args.plan,
         options: args.options,
@@ -101,7 +109,9 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
         listener: args.listener,
         rootfs: args.rootfs,
         cgroup: args.cgroup_path,
+        awaits_cgroup: args.awaits_cgroup,
         joins,
+        hook_output,
     };
     let result = if with_helper {
         spawn_by_helper(how, init)
@@ -142,7 +152,8 @@ pub(super) fn explain_clone(e: Error) -> Error {
 fn open_joins(plan: &Plan) -> Result<Vec<Join>> {
     let mut joins = Vec::new();
     for join in &plan.namespaces.join {
-        let step = || format!("{} namespace {}", namespace_name(join.kind), join.path.display());
+        let kind = namespace_name(join.kind);
+        let step = || format!("linux.namespaces: {kind}: {}", join.path.display());
         let fd = open(&join.path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).step(step)?;
         match process::namespace_kind(fd.as_fd()) {
             Ok(kind) if kind == join.kind => joins.push(Join { kind: join.kind, fd }),
@@ -245,18 +256,23 @@ fn join_all(new: CloneFlags, joins: &mut Vec<Join>) -> Result<()> {
 impl Spawned {
     /// Serves init until everything but the program's start is done.
     ///
-    /// `run_hooks` is called with init's pid when the hooks before pivot_root
-    /// are due.
+    /// `run_hooks` is called with init's pid and pidfd when the hooks before
+    /// pivot_root are due.
     ///
     /// # Errors
-    /// The step that failed in init, or here. Init is dead then.
-    pub fn serve(
+    /// The step that failed in init, or here; a signal that `interrupts` watches
+    /// for. Init is dead or has to be killed then.
+    pub(crate) fn serve(
         &mut self,
         plan: &Plan,
         id_maps: Option<&IdMaps>,
-        mut run_hooks: impl FnMut(Pid) -> Result<()>,
+        interrupts: Option<&Interrupts>,
+        mut run_hooks: impl FnMut(Pid, BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
         loop {
+            if let Some(interrupts) = interrupts {
+                interrupts.wait_for(self.channel.as_fd())?;
+            }
             let Some((message, fd)) = self.channel.receive()? else {
                 return Err(self.unexpected_death());
             };
@@ -265,8 +281,10 @@ impl Spawned {
                     id_maps.map_or(Ok(()), |maps| maps.write(self.pid()))?;
                     self.channel.send(&Message::Go)?;
                 }
+                // it is in it, or would not be served
+                Message::AwaitCgroup => self.channel.send(&Message::Go)?,
                 Message::RunHooks => {
-                    run_hooks(self.pid())?;
+                    run_hooks(self.pid(), self.pidfd())?;
                     self.channel.send(&Message::Go)?;
                 }
                 Message::OpenSource(index) => {
@@ -359,9 +377,13 @@ impl Spawned {
     ///
     /// # Errors
     /// Why the program could not be executed, in init's words.
-    pub fn start(&self, pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>) -> Result<()> {
+    pub(crate) fn start(
+        &self,
+        pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
+        interrupts: Option<&Interrupts>,
+    ) -> Result<()> {
         self.release()?;
-        match self.channel.await_execve(pass_on)? {
+        match self.channel.await_execve(pass_on, interrupts)? {
             Started::Executed => Ok(()),
             Started::Failed(error) => Err(error),
         }
@@ -381,6 +403,13 @@ impl Spawned {
     pub fn has_ended(&self) -> bool {
         let mut fds = [PollFd::new(self.pidfd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Why something could not be done to init: who has died has no namespaces,
+    /// and can't be moved, and then the reason is its own.
+    pub fn reason(&mut self, plan: &Plan, id_maps: Option<&IdMaps>, e: Error) -> Error {
+        let own = self.has_ended().then(|| self.serve(plan, id_maps, None, |_, _| Ok(())));
+        own.and_then(Result::err).unwrap_or(e)
     }
 
     /// The master of the container's pty.

@@ -4,13 +4,13 @@
 use serde_json::{Value, json};
 
 use super::scheduling::{MEMORY_FLAGS, MEMORY_MODES};
-use super::{OCI_VERSION, mounts};
+use super::{OCI_VERSION, annotations, mounts};
 
 /// uidMappings and gidMappings of mounts are honoured.
 const IDMAPPED_MOUNTS: bool = false;
 
 /// The systemd cgroup driver.
-const SYSTEMD: bool = false;
+const SYSTEMD: bool = true;
 
 /// Process label, mount label and profile are honoured.
 const LABELS: bool = true;
@@ -33,8 +33,7 @@ pub fn features(commit: &str) -> Value {
         "mountOptions": mounts::option_words(),
         "linux": linux(),
         "annotations": {"tare.version": env!("CARGO_PKG_VERSION"), "tare.commit": commit},
-        // no annotation changes what tare does
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": annotations::HONOURED,
     })
 }
 

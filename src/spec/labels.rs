@@ -30,14 +30,15 @@ impl LabelPlan {
     }
 
     /// Gives the mount label to the file systems that are made for the
-    /// container, unless the config labels one itself.
-    pub(super) fn label_mounts(&self, mounts: &mut [MountPlan]) {
+    /// container, unless the config labels one itself. By `option`, or `context`.
+    pub(super) fn label_mounts(&self, mounts: &mut [MountPlan], option: Option<&str>) {
         let Some(label) = &self.mount else { return };
         for mount in mounts {
             let MountKind::Filesystem { fstype, options, .. } = &mut mount.kind else { continue };
             let labelled = options.iter().any(|option| option.key.ends_with("context"));
             if !labelled && !UNLABELLED.contains(&fstype.as_str()) {
-                options.push(FsOption { key: "context".to_owned(), value: Some(label.clone()) });
+                let key = option.unwrap_or("context").to_owned();
+                options.push(FsOption { key, value: Some(label.clone()) });
             }
         }
     }
@@ -79,7 +80,7 @@ mod tests {
             mount(r#"{"destination":"/c","type":"tmpfs","options":["rootcontext=x"]}"#),
         ];
         let plan = LabelPlan { mount: Some("u:r:t,s0".into()), ..LabelPlan::default() };
-        plan.label_mounts(&mut mounts);
+        plan.label_mounts(&mut mounts, None);
         let keys = mounts.map(|m| match m.kind {
             MountKind::Filesystem { options, .. } => {
                 options.into_iter().map(|o| o.key).collect::<Vec<_>>().join(",")

@@ -71,7 +71,7 @@ pub(super) fn devices(linux: Option<&Linux>) -> Result<Vec<DevicePlan>> {
         })
         .collect();
     for (index, device) in given.iter().enumerate() {
-        let plan = device_plan(device).map_err(|e| e.step(format!("linux.devices[{index}]")))?;
+        let plan = device_plan(&format!("linux.devices[{index}]"), device)?;
         // one of the default nodes may be given another owner or mode
         plans.retain(|p| p.path != plan.path);
         plans.push(plan);
@@ -79,17 +79,22 @@ pub(super) fn devices(linux: Option<&Linux>) -> Result<Vec<DevicePlan>> {
     Ok(plans)
 }
 
-fn device_plan(device: &LinuxDevice) -> Result<DevicePlan> {
-    let path = inside("path", device.path())?;
+fn device_plan(field: &str, device: &LinuxDevice) -> Result<DevicePlan> {
+    let path = inside(&format!("{field}.path"), device.path())?;
+    if path == Path::new("/") {
+        return Err(Error::invalid(format!("{field}.path: {path:?} is no place for a node")));
+    }
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
         LinuxDeviceType::B => SFlag::S_IFBLK,
         LinuxDeviceType::P => SFlag::S_IFIFO,
-        LinuxDeviceType::A => return Err(Error::invalid("type: a names no one kind of node")),
+        LinuxDeviceType::A => {
+            return Err(Error::invalid(format!("{field}.type: a names no one kind of node")));
+        }
     };
     let number = |name: &str, value: i64, max: u64| match u64::try_from(value) {
         Ok(n) if n <= max => Ok(n),
-        _ => Err(Error::invalid(format!("{name}: {value} is not within 0..{max}"))),
+        _ => Err(Error::invalid(format!("{field}.{name}: {value} is not within 0..{max}"))),
     };
     // a fifo has no number; the kernel's device numbers have 12 and 20 bits
     let rdev = match kind {
@@ -100,8 +105,8 @@ fn device_plan(device: &LinuxDevice) -> Result<DevicePlan> {
         ),
     };
     let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
-    check_id("uid", uid)?;
-    check_id("gid", gid)?;
+    check_id(&format!("{field}.uid"), uid)?;
+    check_id(&format!("{field}.gid"), gid)?;
     let mode = device.file_mode().unwrap_or(0o666);
     // callers send the type bits of st_mode along
     let mode = mode & 0o7777;
@@ -221,8 +226,10 @@ pub(super) fn rootfs_propagation(linux: Option<&Linux>) -> Result<Option<Propaga
     let Some(word) = linux.and_then(|l| l.rootfs_propagation().as_deref()) else {
         return Ok(None);
     };
+    if word.is_empty() {
+        return Ok(None);
+    }
     let kind = match word.strip_prefix('r').unwrap_or(word) {
-        "" => return Ok(None),
         "shared" => MsFlags::MS_SHARED,
         "slave" => MsFlags::MS_SLAVE,
         "private" => MsFlags::MS_PRIVATE,
@@ -297,7 +304,7 @@ mod tests {
         ] {
             let linux: Linux = serde_json::from_str(json).unwrap();
             let text = devices(Some(&linux)).unwrap_err().to_string();
-            assert!(text.starts_with("linux.devices[0]: "), "{text}");
+            assert!(text.starts_with("linux.devices[0]."), "{text}");
         }
     }
 }

@@ -4,10 +4,12 @@
 //! input, ends here: a plan has no "maybe" left, and nothing on the host was
 //! touched to make it.
 
+mod annotations;
 mod clocks;
 pub mod defaults;
 mod exec;
 mod features;
+mod hooks;
 mod labels;
 mod linux;
 mod mounts;
@@ -15,6 +17,7 @@ mod namespaces;
 mod net;
 mod numbers;
 mod plan;
+mod presence;
 mod process;
 mod rdt;
 mod refuse;
@@ -33,8 +36,10 @@ use oci_spec::runtime::Spec;
 
 use crate::error::{Error, ErrorKind, Result, Step};
 
+pub use annotations::{AnnotationPlan, HookOutput};
 pub use exec::{ExecPlan, load_process};
 pub use features::features;
+pub use hooks::{HookPlan, Hooks};
 pub use labels::LabelPlan;
 pub use linux::{DevicePlan, SysctlPlan};
 pub(crate) use mounts::lexical;
@@ -42,7 +47,7 @@ pub use mounts::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
 pub(crate) use namespaces::kind_name as namespace_name;
 pub use namespaces::{IdMapping, JoinPlan, NamespacePlan};
 pub use net::NetDevicePlan;
-pub use plan::{HookPlan, Hooks, Plan, ResolveArgs, RootfsPlan};
+pub use plan::{Plan, ResolveArgs, RootfsPlan};
 pub use process::{Capabilities, ProcessPlan, RlimitPlan};
 pub use rdt::{RdtGroup, RdtPlan};
 pub use resources::{parse_resources, schemata};
@@ -95,13 +100,18 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
     let mut spec: Spec = match crate::json::parse(bytes) {
         Ok(spec) => spec,
-        Err(e) => match spelling::corrected(bytes) {
-            Some(bytes) => crate::json::parse(&bytes)?,
-            None => return Err(e),
-        },
+        Err(e) => {
+            spelling::check(bytes)?;
+            let again = match spelling::corrected(bytes) {
+                Some(bytes) => crate::json::parse(&bytes),
+                None => Err(e),
+            };
+            again.map_err(spelling::of_the_specification)?
+        }
     };
     check_version(spec.version())?;
     resources::drop_empty_pids_of(&mut spec, bytes);
+    presence::check(&spec, bytes)?;
     Ok(spec)
 }
 
@@ -109,17 +119,33 @@ fn check_version(version: &str) -> Result<()> {
     if version.is_empty() {
         return Err(Error::invalid("ociVersion: is missing"));
     }
-    let mut parts = version.splitn(3, '.');
-    let major = parts.next().and_then(|p| p.parse::<u32>().ok());
-    let minor = parts.next().and_then(|p| p.parse::<u32>().ok());
-    match (major, minor, parts.next()) {
+    match major(version) {
         // 1.x is compatible by semantic versioning: unknown fields are ignored
-        (Some(1), Some(_), Some(_)) => Ok(()),
-        (Some(_), Some(_), Some(_)) => Err(Error::new(
+        Some(1) => Ok(()),
+        Some(_) => Err(Error::new(
             ErrorKind::Unsupported,
             format!("ociVersion: {version} is not supported (tare knows 1.0 to {OCI_VERSION})"),
         )),
-        _ => Err(Error::invalid(format!("ociVersion: {version:?} is not a version like 1.2.0"))),
+        None => Err(Error::invalid(format!("ociVersion: {version:?} is not a version like 1.2.0"))),
+    }
+}
+
+/// The first number of a semantic version: three of them, and what may follow.
+fn major(version: &str) -> Option<u32> {
+    let (numbers, rest) = match version.find(['-', '+']) {
+        Some(at) => version.split_at(at),
+        None => (version, "-0"),
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-+.".contains(c);
+    // parse takes a sign as well
+    let number = |part: &str| match part.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => part.parse::<u32>().ok(),
+        false => None,
+    };
+    let numbers: Vec<u32> = numbers.split('.').map(number).collect::<Option<_>>()?;
+    match numbers.as_slice() {
+        [major, _, _] if rest.len() > 1 && rest.chars().all(is_plain) => Some(*major),
+        _ => None,
     }
 }
 
@@ -137,7 +163,12 @@ mod tests {
         assert!(parse(br#"{"ociVersion":"1.3.0"}"#).is_ok());
         assert_eq!(message("{}"), "ociVersion: is missing");
         assert!(message(r#"{"ociVersion":"2.0.0"}"#).starts_with("ociVersion: 2.0.0 is not supp"));
-        assert!(message(r#"{"ociVersion":"banana"}"#).contains("is not a version"));
+        for wrong in
+            ["banana", "1", "1.2", "1.2.", "1.2.3.4", "1.x.0", "+1.2.0", "1.2.0-", "1.2.0 "]
+        {
+            let text = message(&format!(r#"{{"ociVersion":"{wrong}"}}"#));
+            assert!(text.contains("is not a version"), "{wrong}: {text}");
+        }
     }
 
     #[test]

@@ -68,18 +68,24 @@ impl NamespacePlan {
         let Some(linux) = linux else { return Ok(plan) };
         let mut new = CloneFlags::empty();
         let mut seen = CloneFlags::empty();
-        for namespace in linux.namespaces().as_deref().unwrap_or_default() {
+        for (at, namespace) in linux.namespaces().iter().flatten().enumerate() {
             let (name, kind) = kind_of(namespace.typ());
             if seen.contains(kind) {
-                return Err(Error::invalid(format!("linux.namespaces: {name} is there twice")));
+                return Err(Error::invalid(format!(
+                    "linux.namespaces[{at}].type: {name} is there twice"
+                )));
             }
             seen |= kind;
             match namespace.path() {
                 Some(path) if !path.as_os_str().is_empty() => {
                     if !path.is_absolute() {
                         return Err(Error::invalid(format!(
-                            "linux.namespaces: {name}: path {} is not absolute",
-                            path.display()
+                            "linux.namespaces[{at}].path: {path:?} is not an absolute path"
+                        )));
+                    }
+                    if path.as_os_str().as_encoded_bytes().contains(&0) {
+                        return Err(Error::invalid(format!(
+                            "linux.namespaces[{at}].path: has a NUL byte inside"
                         )));
                     }
                     plan.join.push(JoinPlan { kind, path: path.clone() });
@@ -153,16 +159,25 @@ pub(crate) fn kind_name(kind: CloneFlags) -> &'static str {
     }
 }
 
+/// The kernel takes no id twice, neither inside nor outside.
+fn overlap(a: &IdMapping, b: &IdMapping) -> bool {
+    let meet = |a: u32, a_size: u32, b: u32, b_size: u32| a < b + b_size && b < a + a_size;
+    meet(a.container, a.size, b.container, b.size) || meet(a.host, a.size, b.host, b.size)
+}
+
 fn mappings(field: &str, list: Option<&[LinuxIdMapping]>) -> Result<Vec<IdMapping>> {
     let mut all = Vec::new();
-    for m in list.unwrap_or_default() {
+    for (at, m) in list.unwrap_or_default().iter().enumerate() {
         let mapping = IdMapping { container: m.container_id(), host: m.host_id(), size: m.size() };
         let overflows = |first: u32| first.checked_add(mapping.size).is_none();
         if mapping.size == 0 || overflows(mapping.container) || overflows(mapping.host) {
             return Err(Error::invalid(format!(
-                "{field}: {} → {} of size {} is not a range of ids",
+                "{field}[{at}]: {} → {} of size {} is not a range of ids",
                 mapping.container, mapping.host, mapping.size
             )));
+        }
+        if let Some(other) = all.iter().position(|other| overlap(other, &mapping)) {
+            return Err(Error::invalid(format!("{field}[{at}]: overlaps with [{other}]")));
         }
         all.push(mapping);
     }
@@ -193,7 +208,10 @@ mod tests {
     fn wrong_input() {
         for (json, part) in [
             (r#"{"namespaces":[{"type":"mount"},{"type":"mount"}]}"#, "mount is there twice"),
-            (r#"{"namespaces":[{"type":"mount"},{"type":"pid","path":"x"}]}"#, "is not absolute"),
+            (
+                r#"{"namespaces":[{"type":"mount"},{"type":"pid","path":"x"}]}"#,
+                "is not an absolute path",
+            ),
             (r#"{"namespaces":[{"type":"mount"},{"type":"user"}]}"#, "uidMappings"),
             (r#"{"namespaces":[{"type":"user","path":"/x"}]}"#, "add one of type mount"),
             (

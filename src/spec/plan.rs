@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Hook, LinuxResources, Spec};
-use serde::{Deserialize, Serialize};
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Spec};
 
+use super::annotations::AnnotationPlan;
 use super::clocks::time_offsets;
+use super::hooks::{Hooks, hooks};
 use super::labels::LabelPlan;
 use super::linux::{self, DevicePlan, SysctlPlan};
 use super::mounts::{MountPlan, Propagation};
@@ -17,7 +18,7 @@ use super::process::ProcessPlan;
 use super::rdt::RdtPlan;
 use super::scheduling::SchedulingPlan;
 use super::seccomp::SeccompPlan;
-use super::{refuse, rootless};
+use super::{refuse, rootless, seccomp};
 use crate::cgroup;
 use crate::cgroup::devices::DeviceProgram;
 use crate::cgroup::limits::LimitsPlan;
@@ -30,36 +31,6 @@ pub struct ResolveArgs<'a> {
     pub id: &'a str,
     /// The bundle's directory, absolute.
     pub bundle: &'a Path,
-}
-
-/// One hook (config.md, POSIX-platform hooks).
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct HookPlan {
-    /// Program, absolute.
-    pub path: PathBuf,
-    /// argv, argv\[0\] first; the path when the config has none.
-    pub args: Vec<String>,
-    /// The whole environment.
-    pub env: Vec<String>,
-    /// Seconds after which it is killed.
-    pub timeout: Option<u64>,
-}
-
-/// The six lists of hooks.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Hooks {
-    /// After the namespaces exist, by the runtime (deprecated, still in use).
-    pub prestart: Vec<HookPlan>,
-    /// The same moment, by the runtime.
-    pub create_runtime: Vec<HookPlan>,
-    /// In the container's namespaces, before pivot_root.
-    pub create_container: Vec<HookPlan>,
-    /// In the container, before its program.
-    pub start_container: Vec<HookPlan>,
-    /// After the program was started, by the runtime.
-    pub poststart: Vec<HookPlan>,
-    /// After the container was deleted, by the runtime.
-    pub poststop: Vec<HookPlan>,
 }
 
 /// The root file system.
@@ -84,6 +55,8 @@ pub struct Plan {
     pub oci_version: String,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// What they ask of tare.
+    pub asked: AnnotationPlan,
     /// Root file system.
     pub rootfs: RootfsPlan,
     /// Namespaces.
@@ -134,6 +107,8 @@ impl Plan {
     pub fn resolve(spec: &Spec, args: ResolveArgs<'_>) -> Result<Self> {
         refuse::unsupported(spec)?;
         let linux = spec.linux().as_ref();
+        let annotations = spec.annotations().iter().flatten().map(pair).collect();
+        let asked = AnnotationPlan::resolve(&annotations)?;
         let namespaces = NamespacePlan::resolve(linux)?;
         let Some(process) = spec.process() else {
             return Err(Error::invalid("process: is missing"));
@@ -146,20 +121,19 @@ impl Plan {
             mounts.push(MountPlan::resolve(index, mount, args.bundle)?);
         }
         let labels = LabelPlan::resolve(process, linux)?;
-        labels.label_mounts(&mut mounts);
+        labels.label_mounts(&mut mounts, asked.mount_context);
         let resolved = ProcessPlan::resolve(process)?;
         rootless::check(&namespaces, &resolved, &mounts)?;
         let empty = LinuxResources::default();
         let resources = linux.and_then(|l| l.resources().as_ref());
         let rules = resources.and_then(|r| r.devices().as_deref());
-        let seccomp = linux.and_then(|l| l.seccomp().as_ref());
         let masked = linux.and_then(|l| l.masked_paths().as_deref());
         let readonly = linux.and_then(|l| l.readonly_paths().as_deref());
         Ok(Plan {
             id: args.id.to_owned(),
             bundle: args.bundle.to_owned(),
             oci_version: spec.version().clone(),
-            annotations: spec.annotations().iter().flatten().map(pair).collect(),
+            annotations,
             rootfs: rootfs(spec, args.bundle)?,
             mounts,
             devices: linux::devices(linux)?,
@@ -177,9 +151,10 @@ impl Plan {
             limits: cgroup::limits::plan(resources.unwrap_or(&empty))?,
             rdt: RdtPlan::resolve(linux)?,
             device_program: cgroup::devices::plan(rules.unwrap_or_default())?,
-            seccomp: seccomp.map(SeccompPlan::resolve).transpose()?,
+            seccomp: filter(linux.and_then(|l| l.seccomp().as_ref()), &asked)?,
             hooks: hooks(spec)?,
             namespaces,
+            asked,
         })
     }
 }
@@ -188,12 +163,32 @@ fn pair((key, value): (&String, &String)) -> (String, String) {
     (key.clone(), value.clone())
 }
 
+/// The filter, with what annotations add to the profile.
+fn filter(given: Option<&LinuxSeccomp>, asked: &AnnotationPlan) -> Result<Option<SeccompPlan>> {
+    let Some(given) = given else { return Ok(None) };
+    if asked.fail_unknown_call {
+        seccomp::refuse_unknown(given)?;
+    }
+    match &asked.seccomp_receiver {
+        Some(receiver) if given.listener_path().is_none() => {
+            let mut given = given.clone();
+            given.set_listener_path(Some(receiver.clone()));
+            SeccompPlan::resolve(&given)
+        }
+        _ => SeccompPlan::resolve(given),
+    }
+    .map(Some)
+}
+
 fn rootfs(spec: &Spec, bundle: &Path) -> Result<RootfsPlan> {
     let Some(root) = spec.root() else {
         return Err(Error::invalid("root: is missing"));
     };
     if root.path().as_os_str().is_empty() {
         return Err(Error::invalid("root.path: is empty"));
+    }
+    if root.path().as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(Error::invalid("root.path: has a NUL byte inside"));
     }
     Ok(RootfsPlan {
         path: bundle.join(root.path()),
@@ -216,51 +211,4 @@ fn uts_name(field: &str, name: Option<&str>, ns: &NamespacePlan) -> Result<Optio
         return Err(Error::invalid(format!("{field}: {name:?} is not a name of up to 64 bytes")));
     }
     Ok(Some(name.to_owned()))
-}
-
-#[allow(deprecated, reason = "prestart hooks are deprecated and still in use")]
-fn hooks(spec: &Spec) -> Result<Hooks> {
-    let Some(all) = spec.hooks() else {
-        return Ok(Hooks::default());
-    };
-    Ok(Hooks {
-        prestart: hook_list("prestart", all.prestart().as_deref())?,
-        create_runtime: hook_list("createRuntime", all.create_runtime().as_deref())?,
-        create_container: hook_list("createContainer", all.create_container().as_deref())?,
-        start_container: hook_list("startContainer", all.start_container().as_deref())?,
-        poststart: hook_list("poststart", all.poststart().as_deref())?,
-        poststop: hook_list("poststop", all.poststop().as_deref())?,
-    })
-}
-
-fn hook_list(kind: &str, list: Option<&[Hook]>) -> Result<Vec<HookPlan>> {
-    let mut plans = Vec::new();
-    for (index, hook) in list.unwrap_or_default().iter().enumerate() {
-        let field = format!("hooks.{kind}[{index}]");
-        let path = hook.path().clone();
-        if !path.is_absolute() {
-            return Err(Error::invalid(format!("{field}.path: {path:?} is not an absolute path")));
-        }
-        let timeout = match hook.timeout() {
-            None => None,
-            Some(seconds) => match u64::try_from(seconds) {
-                Ok(n) if n > 0 => Some(n),
-                _ => {
-                    return Err(Error::invalid(format!(
-                        "{field}.timeout: {seconds} is not a number of seconds above 0"
-                    )));
-                }
-            },
-        };
-        let env = hook.env().clone().unwrap_or_default();
-        if let Some(entry) = env.iter().find(|entry| !entry.contains('=')) {
-            return Err(Error::invalid(format!("{field}.env: {entry:?} is not NAME=VALUE")));
-        }
-        let mut args = hook.args().clone().unwrap_or_default();
-        if args.is_empty() {
-            args.push(path.to_string_lossy().into_owned());
-        }
-        plans.push(HookPlan { path, args, env, timeout });
-    }
-    Ok(plans)
 }

@@ -3,9 +3,11 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use oci_spec::runtime::{Capability, LinuxCapabilities, PosixRlimitType, Process};
 
 use crate::error::{Error, Result};
+use crate::sys::process::is_in_bounding_set;
 
 /// Largest id that the kernel tells apart from "none" in every interface.
 const MAX_ID: u32 = i32::MAX.cast_unsigned();
@@ -35,9 +37,18 @@ impl Capabilities {
     pub fn limit_to_own(&mut self) -> Result<Vec<caps::Capability>> {
         let own = caps::read(None, caps::CapSet::Permitted)
             .map_err(|e| Error::new(crate::ErrorKind::System, format!("capget: {e}")))?;
+        let mut missing: Vec<caps::Capability> = Vec::new();
+        for cap in &self.bounding {
+            match is_in_bounding_set(cap.index()) {
+                Ok(true) => {}
+                // one that this kernel does not know
+                Ok(false) | Err(Errno::EINVAL) => missing.push(*cap),
+                Err(e) => return Err(Error::from(e).step("read the bounding set: prctl")),
+            }
+        }
+        self.bounding.retain(|cap| !missing.contains(cap));
         let sets =
             [&mut self.effective, &mut self.permitted, &mut self.inheritable, &mut self.ambient];
-        let mut missing: Vec<caps::Capability> = Vec::new();
         for set in sets {
             missing.extend(set.iter().filter(|cap| !own.contains(cap)));
             set.retain(|cap| own.contains(cap));
@@ -99,16 +110,24 @@ impl ProcessPlan {
         let user = process.user();
         let umask = user.umask().unwrap_or(0o022);
         if umask > 0o777 {
-            return Err(Error::invalid(format!("process.user.umask: {umask:o} is not a mode")));
+            return Err(Error::invalid(format!(
+                "process.user.umask: {umask} is over 511 (octal 777)"
+            )));
         }
         let groups = user.additional_gids().clone().unwrap_or_default();
         check_id("process.user.uid", user.uid())?;
         check_id("process.user.gid", user.gid())?;
-        groups.iter().try_for_each(|g| check_id("process.user.additionalGids", *g))?;
+        for (at, group) in groups.iter().enumerate() {
+            check_id(&format!("process.user.additionalGids[{at}]"), *group)?;
+        }
         if !process.cwd().is_absolute() {
-            let cwd = process.cwd().display();
+            let cwd = process.cwd();
             return Err(Error::invalid(format!("process.cwd: {cwd:?} is not an absolute path")));
         }
+        if process.cwd().as_os_str().as_encoded_bytes().contains(&0) {
+            return Err(Error::invalid("process.cwd: has a NUL byte inside"));
+        }
+        let terminal = process.terminal().unwrap_or(false);
         Ok(ProcessPlan {
             args: args(process)?,
             env: env(process)?,
@@ -121,8 +140,9 @@ impl ProcessPlan {
             rlimits: rlimits(process)?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: oom_score_adj(process)?,
-            terminal: process.terminal().unwrap_or(false),
-            console_size: console_size(process)?,
+            terminal,
+            // without a terminal it means nothing, whatever it is
+            console_size: if terminal { console_size(process)? } else { None },
         })
     }
 
@@ -184,37 +204,37 @@ fn capabilities(given: Option<&LinuxCapabilities>) -> Result<Capabilities> {
         inheritable: capability_set(given.inheritable().as_ref())?,
         ambient: capability_set(given.ambient().as_ref())?,
     };
-    within("effective", &sets.effective, "permitted", &sets.permitted)?;
+    let permitted = sets.permitted.clone();
+    leave_out("effective", &mut sets.effective, "permitted", |cap| permitted.contains(cap));
     // execve would take what is outside the bounding set away again
-    within("inheritable", &sets.inheritable, "bounding", &sets.bounding)?;
-    // runc's own `spec` of old asked for ambient capabilities that are not
-    // inheritable, and such configurations are everywhere: the kernel would
-    // refuse what all runtimes leave out
-    let possible = |cap: &caps::Capability| {
-        let fits = sets.permitted.contains(cap) && sets.inheritable.contains(cap);
-        if !fits {
-            crate::logging::debug(|| {
-                format!("process.capabilities.ambient: {cap} left out: it is not inheritable")
-            });
-        }
-        fits
-    };
-    sets.ambient = sets.ambient.iter().copied().filter(possible).collect();
+    let bounding = sets.bounding.clone();
+    leave_out("inheritable", &mut sets.inheritable, "bounding", |cap| bounding.contains(cap));
+    let inheritable = sets.inheritable.clone();
+    leave_out("ambient", &mut sets.ambient, "permitted and inheritable", |cap| {
+        permitted.contains(cap) && inheritable.contains(cap)
+    });
     Ok(sets)
 }
 
-fn within(
+/// Takes out what the kernel would refuse: worth a warning and no failure
+/// (config.md, process.capabilities).
+fn leave_out(
     name: &str,
-    set: &caps::CapsHashSet,
-    outer_name: &str,
-    outer: &caps::CapsHashSet,
-) -> Result<()> {
-    match set.iter().find(|cap| !outer.contains(cap)) {
-        None => Ok(()),
-        Some(cap) => Err(Error::invalid(format!(
-            "process.capabilities.{name}: {cap} is not in {outer_name}, so the kernel refuses it"
-        ))),
+    set: &mut caps::CapsHashSet,
+    outer: &str,
+    fits: impl Fn(&caps::Capability) -> bool,
+) {
+    let mut lost: Vec<caps::Capability> = set.iter().filter(|cap| !fits(cap)).copied().collect();
+    if lost.is_empty() {
+        return;
     }
+    set.retain(|cap| fits(cap));
+    lost.sort_unstable_by_key(caps::Capability::index);
+    let lost: Vec<String> = lost.iter().map(ToString::to_string).collect();
+    let lost = lost.join(", ");
+    crate::logging::warn(&format!(
+        "process.capabilities.{name}: {lost} left out: not among {outer} ones"
+    ));
 }
 
 fn capability_set(
@@ -240,14 +260,16 @@ pub(super) fn capability(name: &str) -> Option<caps::Capability> {
 
 fn rlimits(process: &Process) -> Result<Vec<RlimitPlan>> {
     let mut plans: Vec<RlimitPlan> = Vec::new();
-    for limit in process.rlimits().as_deref().unwrap_or_default() {
+    for (at, limit) in process.rlimits().iter().flatten().enumerate() {
         let resource = resource_of(limit.typ())?;
         if plans.iter().any(|p| p.resource == resource) {
-            return Err(Error::invalid(format!("process.rlimits: {resource:?} is there twice")));
+            return Err(Error::invalid(format!(
+                "process.rlimits[{at}].type: {resource:?} is there twice"
+            )));
         }
         if limit.soft() > limit.hard() {
             return Err(Error::invalid(format!(
-                "process.rlimits: {resource:?}: soft {} is over hard {}",
+                "process.rlimits[{at}].soft: {} is over hard, {}, for {resource:?}",
                 limit.soft(),
                 limit.hard()
             )));
@@ -320,6 +342,21 @@ mod tests {
     }
 
     #[test]
+    fn capabilities_that_the_kernel_would_refuse_are_left_out() {
+        let plan = resolve(
+            r#"{"user":{},"args":["a"],"cwd":"/","capabilities":{
+                "bounding":["CAP_KILL"],"permitted":["CAP_KILL","CAP_CHOWN"],
+                "effective":["CAP_KILL","CAP_MKNOD"],"inheritable":["CAP_KILL","CAP_CHOWN"],
+                "ambient":["CAP_KILL","CAP_CHOWN"]}}"#,
+        );
+        let sets = plan.unwrap().capabilities;
+        let kill = caps::CapsHashSet::from([caps::Capability::CAP_KILL]);
+        for set in [sets.effective, sets.inheritable, sets.ambient] {
+            assert_eq!(set, kill);
+        }
+    }
+
+    #[test]
     fn wrong_input_names_the_field() {
         for (json, start) in [
             (r#"{"user":{},"args":[],"cwd":"/"}"#, "process.args: is empty"),
@@ -331,10 +368,6 @@ mod tests {
             (
                 r#"{"user":{},"args":["a"],"cwd":"/","rlimits":[{"type":"RLIMIT_CORE","soft":2,"hard":1}]}"#,
                 "process.rlimits",
-            ),
-            (
-                r#"{"user":{},"args":["a"],"cwd":"/","capabilities":{"effective":["CAP_KILL"]}}"#,
-                "process.capabilities.effective",
             ),
         ] {
             let text = resolve(json).unwrap_err().to_string();

@@ -1,32 +1,27 @@
-//! Fields that this version can't honour: each is named, none is ignored.
+//! Fields that tare can't honour: each is named, none is ignored.
 
 use oci_spec::runtime::Spec;
 
 use crate::error::{Error, Result};
 
-/// Refuses the first field that is set and not supported.
+/// Refuses the first field that is set and not for a container on Linux.
 pub(super) fn unsupported(spec: &Spec) -> Result<()> {
-    for (name, is_set) in platform_fields(spec).into_iter().chain(process_fields(spec)) {
-        if is_set {
-            return Err(Error::unsupported(format!("{name}: not supported yet")));
-        }
+    const ELSEWHERE: &str = "is for another system: tare runs containers on Linux";
+    let process = spec.process().as_ref();
+    let command_line = process.and_then(|p| p.command_line().as_deref());
+    let fields = [
+        ("vm", spec.vm().is_some(), "tare has no virtual machines: the kernel is the host's"),
+        ("windows", spec.windows().is_some(), ELSEWHERE),
+        ("solaris", spec.solaris().is_some(), ELSEWHERE),
+        ("zos", spec.zos().is_some(), ELSEWHERE),
+        (
+            "process.commandLine",
+            command_line.is_some_and(|text| !text.is_empty()),
+            "is for Windows: give process.args",
+        ),
+    ];
+    match fields.into_iter().find(|(_, is_set, _)| *is_set) {
+        Some((name, _, reason)) => Err(Error::unsupported(format!("{name}: {reason}"))),
+        None => Ok(()),
     }
-    Ok(())
-}
-
-fn platform_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
-    vec![
-        ("vm", spec.vm().is_some()),
-        ("windows", spec.windows().is_some()),
-        ("solaris", spec.solaris().is_some()),
-        ("zos", spec.zos().is_some()),
-    ]
-}
-
-fn process_fields(spec: &Spec) -> Vec<(&'static str, bool)> {
-    let Some(process) = spec.process() else {
-        return Vec::new();
-    };
-    let set = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
-    vec![("process.commandLine", set(process.command_line()))]
 }

@@ -289,7 +289,7 @@ fn personality(linux: Option<&Linux>) -> Result<Option<u32>> {
     let Some(given) = linux.and_then(|l| l.personality().as_ref()) else { return Ok(None) };
     if let Some(flag) = given.flags().iter().flatten().next() {
         return Err(Error::unsupported(format!(
-            "linux.personality.flags: {flag:?}: the specification knows none"
+            "linux.personality.flags[0]: {flag:?}: the specification knows none"
         )));
     }
     Ok(Some(match given.domain() {

@@ -5,6 +5,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::numbers::mask;
+use super::scheduling::MAX_PROCESSOR;
+use crate::error::{Error, Result};
+
 /// Flags of process.scheduler: as in the specification, as in the parser.
 const SCHEDULER_FLAGS: [(&str, &str); 2] = [
     ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
@@ -21,8 +25,43 @@ pub(super) fn corrected(bytes: &[u8]) -> Option<Vec<u8>> {
         drop_unknown_capabilities(process),
         rename_scheduler_flags(process),
         drop_empty_affinity(process),
+        add_user(process),
     ];
     changes.contains(&true).then(|| value.to_string().into_bytes())
+}
+
+/// The same error, in the specification's words.
+pub(super) fn of_the_specification(e: Error) -> Error {
+    let text = SCHEDULER_FLAGS.iter().fold(e.to_string(), |text, (name, known)| {
+        text.replace(&format!("`{known}`"), &format!("`{name}`"))
+    });
+    Error::new(e.kind(), text)
+}
+
+/// What the parser refuses without the name of the field.
+///
+/// # Errors
+/// A list of processors that is none.
+pub(super) fn check(bytes: &[u8]) -> Result<()> {
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return Ok(()) };
+    for name in ["initial", "final"] {
+        let list = value.pointer(&format!("/process/execCPUAffinity/{name}"));
+        if let Some(list) = list.and_then(Value::as_str).filter(|list| !list.is_empty()) {
+            mask(list, MAX_PROCESSOR)
+                .map_err(|e| e.step(format!("process.execCPUAffinity.{name}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Only `cwd` has to be there (schema/config-schema.json): without a user it is 0.
+fn add_user(process: &mut Value) -> bool {
+    let Some(process) = process.as_object_mut() else { return false };
+    let is_missing = process.get("user").is_none_or(Value::is_null);
+    if is_missing {
+        process.insert("user".to_owned(), serde_json::json!({}));
+    }
+    is_missing
 }
 
 /// Unknown capabilities are worth a warning, and no failure (config.md,
@@ -74,7 +113,7 @@ mod tests {
 
     #[test]
     fn what_the_parser_takes_is_left_alone() {
-        let text = br#"{"process":{"capabilities":{"bounding":["CAP_KILL"]},"scheduler":
+        let text = br#"{"process":{"user":{},"capabilities":{"bounding":["CAP_KILL"]},"scheduler":
             {"flags":["SCHED_FLAG_RECLAIM"]},"execCPUAffinity":{"initial":"0"}}}"#;
         assert_eq!(corrected(text), None);
         assert_eq!(corrected(b"{}"), None);

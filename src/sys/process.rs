@@ -360,6 +360,17 @@ pub fn drop_bounding_capability(capability: u8) -> SysResult<()> {
     check(libc::c_long::from(ret)).map(drop)
 }
 
+/// True when a capability, by number, is in the bounding set.
+///
+/// # Errors
+/// EINVAL for one that the kernel does not know.
+pub fn is_in_bounding_set(capability: u8) -> SysResult<bool> {
+    // SAFETY: integers only.
+    let ret =
+        unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(capability), 0, 0, 0) };
+    check(libc::c_long::from(ret)).map(|is_in| is_in == 1)
+}
+
 /// The three sets of capabilities of this thread that capset(2) sets, as bits.
 pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> SysResult<()> {
     /// struct __user_cap_header_struct
@@ -392,6 +403,15 @@ pub fn fork_child(child: impl FnOnce() -> Infallible) -> SysResult<Pid> {
         child();
     }
     Ok(Pid::from_raw(i32::try_from(pid).map_err(|_range| Errno::EOVERFLOW)?))
+}
+
+/// True when this process ignores a signal, by number.
+pub fn ignores(signal: i32) -> bool {
+    // SAFETY: an all-zero action is a valid place for the answer.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: nothing is set, and the answer's place lives through the call.
+    let ret = unsafe { libc::sigaction(signal, std::ptr::null(), std::ptr::from_mut(&mut action)) };
+    ret == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 /// Gives a signal, by number, its default action.

@@ -247,6 +247,27 @@ fn with_ranges_an_image_has_its_owners() {
 }
 
 #[test]
+fn a_container_of_an_image_takes_more_processes_of_its_user() {
+    let Some(busybox) = busybox() else { return };
+    let Some(home) = Home::with_ids() else { return };
+    let image = home.image(&layers(busybox));
+    home.ok(&["image", "import", image.to_str().unwrap()]);
+    let wait = "exec </dev/null >/dev/null 2>&1; exec busybox sleep 1000";
+    home.ok(&["run", "--detach", "--image", "box", "c1", "--", "/bin/sh", "-c", wait]);
+    let script = "id -u; cat /theirs/file; cat /proc/1/comm; echo $HOME";
+    let outs = [["--user", "0:0"], ["--user", "1000:1001"], ["--cwd", "/"]]
+        .map(|flags| home.run(&[&["exec"], &flags[..], &["c1", "/bin/sh", "-c", script]].concat()));
+    home.ok(&["delete", "--force", "c1"]);
+    for (out, user) in outs.iter().zip(["0", "1000", "0"]) {
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(text.starts_with(&format!("{user}\ntheirs")), "{out:?}");
+        assert!(text.contains("busybox"), "{out:?}");
+    }
+    home.ok(&["image", "rm", "box"]);
+    home.assert_empty();
+}
+
+#[test]
 fn a_bundle_of_an_ordinary_user_runs() {
     let Some(busybox) = busybox() else { return };
     let home = Home::new();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::MIB;
-use crate::support::{Container, Tare, USER, args, cgroup2_mount, unique_id};
+use crate::support::{Container, Tare, USER, args, cgroup2_mount, map_self, unique_id};
 
 /// A cgroup that is the user's, with one in it for the commands that he gives.
 struct Delegated {
@@ -54,18 +54,10 @@ impl Drop for Delegated {
 
 fn container(tare: &Tare, resources: Value, words: &[&str]) -> Container {
     let c = Container::under(tare, |config| {
+        map_self(config, USER);
         let linux = config["linux"].as_object_mut().unwrap();
-        linux["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
-        let map = json!([{"containerID": 0, "hostID": USER, "size": 1}]);
-        linux.insert("uidMappings".into(), map.clone());
-        linux.insert("gidMappings".into(), map);
         linux["resources"].as_object_mut().unwrap().extend(resources.as_object().unwrap().clone());
         linux.remove("cgroupsPath");
-        for mount in config["mounts"].as_array_mut().unwrap() {
-            if let Some(options) = mount["options"].as_array_mut() {
-                options.retain(|option| option != "gid=5");
-            }
-        }
         args(config, words);
     });
     c.bundle.give_to(USER);

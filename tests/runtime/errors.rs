@@ -284,16 +284,6 @@ fn words_that_are_no_command_are_refused() {
     }
 }
 
-#[test]
-fn the_systemd_driver_is_not_supported_yet() {
-    let c = Container::new(|_| {});
-    let bundle = c.bundle.path().to_str().unwrap();
-    let tare = c.tare.with(&["--systemd-cgroup"]);
-    let output = tare.command(["create", "--bundle", bundle, &c.id]).run();
-    output.fails_with(&["systemd", "not supported"]);
-    c.assert_gone();
-}
-
 /// A log file, and a runtime that writes it.
 struct Logged {
     tare: Tare,

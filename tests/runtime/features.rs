@@ -94,6 +94,121 @@ fn what_is_said_to_be_there_works_and_the_rest_is_refused_by_name() {
     }
 }
 
+/// Every word of a list in the features, in a config that is to be taken.
+fn each_is_taken(words: &[String], edit: impl Fn(&mut Value, &str)) {
+    assert!(!words.is_empty());
+    for word in words {
+        let c = Container::new(|config| {
+            args(config, &["exit", "0"]);
+            edit(config, word);
+        });
+        let output = c.run().ok();
+        assert_eq!(output.stderr, "", "{word}");
+    }
+}
+
+#[test]
+fn every_hook_runs() {
+    let hooks = words(&features()["hooks"]);
+    assert_eq!(hooks.len(), 6);
+    for hook in hooks {
+        // what can't be executed shows that it was tried
+        let c = Container::new(|config| {
+            args(config, &["exit", "0"]);
+            config["hooks"][&hook] = json!([{"path": "/no/such/hook"}]);
+        });
+        let output = c.run();
+        assert!(output.stderr.contains(&format!("hooks.{hook}[0]")), "{output:?}");
+        assert_eq!(output.code, if hook == "poststop" { 0 } else { 1 }, "{hook}");
+    }
+}
+
+#[test]
+fn every_capability_is_known() {
+    let all = words(&features()["linux"]["capabilities"]);
+    assert_eq!(all.len(), 41);
+    let c = Container::new(|config| {
+        config["process"]["capabilities"] = json!({"bounding": all});
+        args(config, &["exit", "0"]);
+    });
+    let output = c.run().ok();
+    assert!(!output.stderr.contains("not known"), "{output:?}");
+}
+
+#[test]
+fn every_word_of_seccomp_is_taken() {
+    let seccomp = features()["linux"]["seccomp"].clone();
+    let rule = |action: &str, op: &str| {
+        json!({"names": ["vhangup"], "action": action, "args":
+            [{"index": 0, "value": 7, "valueTwo": 7, "op": op}]})
+    };
+    let (eq, errno) = ("SCMP_CMP_EQ", "SCMP_ACT_ERRNO");
+    let mut actions = words(&seccomp["actions"]);
+    actions.retain(|action| action != "SCMP_ACT_NOTIFY");
+    assert_eq!(actions.len(), 8);
+    let profile = |rule: Value| json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]});
+    each_is_taken(&actions, |c, word| c["linux"]["seccomp"] = profile(rule(word, eq)));
+    each_is_taken(&words(&seccomp["operators"]), |c, word| {
+        c["linux"]["seccomp"] = profile(rule(errno, word));
+    });
+    each_is_taken(&words(&seccomp["archs"]), |c, word| {
+        c["linux"]["seccomp"] = profile(rule(errno, eq));
+        c["linux"]["seccomp"]["architectures"] = json!([word]);
+    });
+    each_is_taken(&words(&seccomp["supportedFlags"]), |c, word| {
+        c["linux"]["seccomp"] = profile(rule(errno, eq));
+        c["linux"]["seccomp"]["flags"] = json!([word]);
+    });
+    assert_eq!(seccomp["knownFlags"], seccomp["supportedFlags"]);
+    // needs somebody who answers
+    Container::new(|c| c["linux"]["seccomp"] = profile(rule("SCMP_ACT_NOTIFY", eq)))
+        .assert_refused(&["linux.seccomp.listenerPath"]);
+}
+
+#[test]
+fn every_word_of_the_memory_policy_is_known() {
+    let policy = features()["linux"]["memoryPolicy"].clone();
+    let known = |policy: Value| {
+        let c = Container::new(|config| {
+            config["linux"]["memoryPolicy"] = policy;
+            args(config, &["exit", "0"]);
+        });
+        let output = c.run();
+        assert!(!output.stderr.contains("unknown variant"), "{output:?}");
+    };
+    for mode in words(&policy["modes"]) {
+        known(json!({"mode": mode, "nodes": "0"}));
+    }
+    for flag in words(&policy["flags"]) {
+        known(json!({"mode": "MPOL_BIND", "nodes": "0", "flags": [flag]}));
+    }
+}
+
+#[test]
+fn labels_and_shares_are_honoured_or_missing_in_the_kernel_but_never_unsupported() {
+    let linux = features()["linux"].clone();
+    for name in ["apparmor", "selinux", "intelRdt"] {
+        assert_eq!(linux[name]["enabled"], true, "{name}");
+    }
+    let table = [
+        ("process", "apparmorProfile", json!("no-such-profile")),
+        ("process", "selinuxLabel", json!("u:r:no:s0")),
+        ("linux", "mountLabel", json!("u:r:no:s0")),
+        ("linux", "intelRdt", json!({"closID": "no-such", "enableMonitoring": true})),
+        ("linux", "intelRdt", json!({"schemata": ["L3:0=f"]})),
+    ];
+    for (parent, field, value) in table {
+        let c = Container::new(|config| {
+            config[parent][field] = value;
+            args(config, &["exit", "0"]);
+        });
+        let output = c.run();
+        assert!(!output.stderr.contains("not supported"), "{output:?}");
+        let names_it = output.stderr.contains(&format!("{parent}.{field}"));
+        assert!(output.code == 0 || names_it, "{output:?}");
+    }
+}
+
 #[test]
 fn what_engines_read_is_there() {
     let features = features();

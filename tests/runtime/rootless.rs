@@ -77,6 +77,41 @@ fn the_whole_lifecycle() {
 }
 
 #[test]
+fn hooks_of_an_ordinary_user_are_run_by_that_user() {
+    let dir = temp_dir();
+    std::os::unix::fs::chown(dir.path(), Some(USER), Some(USER)).unwrap();
+    let file = dir.path().join("log");
+    let kinds =
+        ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+    let c = of_user(|config| {
+        args(config, &["exit", "0"]);
+        let log = json!({"destination": dir.path(), "source": dir.path(), "type": "bind",
+            "options": ["bind"]});
+        add_mount(config, log);
+        for kind in kinds {
+            // startContainer finds its program in the container
+            let probe =
+                if kind == "startContainer" { "/probe".into() } else { dir.path().join("probe") };
+            config["hooks"][kind] = json!([{"path": probe, "args": ["probe", "hook", file, kind]}]);
+        }
+    });
+    std::fs::copy(crate::support::probe(), dir.path().join("probe")).unwrap();
+    c.run().ok();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let names: Vec<&str> = lines.iter().map(|l| l["hook"].as_str().unwrap()).collect();
+    assert_eq!(names, kinds);
+    for line in &lines {
+        let is_inside =
+            ["createContainer", "startContainer"].contains(&line["hook"].as_str().unwrap());
+        let uid = if is_inside { 0 } else { USER };
+        assert_eq!(line["seen"]["uids"]["effective"], uid, "{}", line["hook"]);
+        assert_eq!(line["seen"]["fds"].as_object().unwrap().len(), 3, "{}", line["hook"]);
+    }
+    c.assert_gone();
+}
+
+#[test]
 fn without_a_cgroup_a_signal_still_reaches_all() {
     let c = of_user(|c| args(c, &["children", "2"]));
     let mut output = c.create();

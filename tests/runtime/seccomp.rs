@@ -391,6 +391,43 @@ fn an_agent_answers_the_calls_of_run() {
 }
 
 #[test]
+fn an_annotation_names_the_agent_where_the_profile_does_not() {
+    let (c, agent) = notified(true);
+    c.bundle.edit(|config| {
+        let profile = config["linux"]["seccomp"].as_object_mut().unwrap();
+        let path = profile.remove("listenerPath").unwrap();
+        profile.remove("listenerMetadata").unwrap();
+        config["annotations"]["run.oci.seccomp.receiver"] = path;
+    });
+    assert_eq!(c.run().stdout, "EXDEV\ndone\n");
+    let handed = agent.join().unwrap();
+    assert_eq!(handed.state["state"]["id"], c.id);
+    assert_eq!(handed.asked.len(), 1);
+}
+
+#[test]
+fn calls_that_nobody_knows_are_left_out_unless_an_annotation_forbids_it() {
+    let rule = json!({"names": ["fly", "mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"});
+    let with = |annotations: Value| {
+        let c = filtered(all_but(json!([rule])), &["mkdir", "/new"]);
+        c.bundle.edit(|config| config["annotations"] = annotations);
+        c
+    };
+    const KEY: &str = "run.oci.seccomp_fail_unknown_syscall";
+    for annotations in [json!({}), json!({KEY: "0"})] {
+        assert_eq!(with(annotations).lines(), ["EPERM"]);
+    }
+    with(json!({KEY: "1"})).assert_refused(&["linux.seccomp.syscalls[0].names[0]: \"fly\"", KEY]);
+    // what another architecture alone has is known all the same
+    let c = with(json!({KEY: "1"}));
+    c.bundle.edit(|config| {
+        config["linux"]["seccomp"]["syscalls"][0]["names"] =
+            json!(["mkdir", "mkdirat", "socketcall", "cacheflush"]);
+    });
+    assert_eq!(c.lines(), ["EPERM"]);
+}
+
+#[test]
 fn a_strict_profile_with_an_agent_has_to_allow_sendmsg_and_no_more() {
     let (c, agent) = notified(true);
     c.bundle.edit(|config| {

@@ -108,6 +108,21 @@ pub fn map_users(config: &mut Value) {
     config["linux"]["gidMappings"] = map;
 }
 
+/// What a user without further ids can make: the container's root is this user
+/// outside, and there is nobody else.
+pub fn map_self(config: &mut Value, user: u32) {
+    let linux = config["linux"].as_object_mut().unwrap();
+    linux["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    let map = json!([{"containerID": 0, "hostID": user, "size": 1}]);
+    linux.insert("uidMappings".into(), map.clone());
+    linux.insert("gidMappings".into(), map);
+    for mount in config["mounts"].as_array_mut().unwrap() {
+        if let Some(options) = mount["options"].as_array_mut() {
+            options.retain(|option| option != "gid=5");
+        }
+    }
+}
+
 /// What callers give: the config that the `spec` command of runtimes writes.
 fn base_config() -> Value {
     let capabilities = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);

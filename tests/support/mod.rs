@@ -21,7 +21,7 @@ mod pipe;
 mod runtime;
 mod terminal;
 
-pub use bundle::{Bundle, add_mount, args, drop_namespace, map_users, namespace_path};
+pub use bundle::{Bundle, add_mount, args, drop_namespace, map_self, map_users, namespace_path};
 pub use container::Container;
 pub use host::{Traces, below, cgroup2_mount, is_alive, namespace_of, wait_gone};
 pub use pipe::{Pipe, pipe};
@@ -50,11 +50,11 @@ pub fn run_tag() -> String {
     format!("{PREFIX}-{tag}")
 }
 
-/// A name that no other container of any test has.
+/// A name that no other container of any test has, nor begins with.
 pub fn unique_id() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{}-{}-{n}", run_tag(), std::process::id())
+    format!("{}-{}-{n:03}", run_tag(), std::process::id())
 }
 
 /// A directory that everyone may walk through: a container in a user namespace

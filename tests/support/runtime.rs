@@ -60,6 +60,15 @@ impl Tare {
     /// # Safety
     /// As for [`Invocation::before_exec`].
     pub unsafe fn of_user_after(prepare: Option<Prepare>) -> Self {
+        Tare::run_by(USER, prepare)
+    }
+
+    /// Run by the user with this id.
+    pub fn of(id: u32) -> Self {
+        Tare::run_by(id, None)
+    }
+
+    fn run_by(id: u32, prepare: Option<Prepare>) -> Self {
         let mut tare = Tare::new();
         let home = super::temp_dir();
         // the build's directory may be closed to others
@@ -72,10 +81,10 @@ impl Tare {
         }
         std::fs::create_dir(home.path().join("run")).unwrap();
         for dir in [tare.root(), home.path(), &home.path().join("run")] {
-            chown(dir, Some(USER), Some(USER)).unwrap();
+            chown(dir, Some(id), Some(id)).unwrap();
         }
         tare.binary = binary;
-        tare.user = Some(Arc::new(User { id: USER, home, prepare }));
+        tare.user = Some(Arc::new(User { id, home, prepare }));
         tare
     }
 

@@ -29,6 +29,7 @@ mod layout;
 
 mod create;
 mod exceptions;
+mod exec;
 mod faulty;
 mod features;
 mod images;

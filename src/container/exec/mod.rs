@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 
 use super::activation::Activation;
 use super::agent::Agent;
+use super::check::check_fds;
 use super::record::{InitProcess, Record};
 use super::store::Entry;
 use super::{create, terminal};
@@ -151,7 +152,7 @@ fn check(args: &ExecArgs<'_>, plan: &ExecPlan, options: Options) -> Result<()> {
         _ => Ok(()),
     }?;
     labels::check(&plan.labels)?;
-    create::check_fds(options)
+    check_fds(options)
 }
 
 /// True if there is something that has to be done before the program runs.
@@ -219,7 +220,7 @@ fn open_sub(cgroup: &Cgroup, path: &Path) -> Result<Option<OwnedFd>> {
 fn cgroup_of(init: InitProcess) -> Result<Cgroup> {
     let hierarchy = Hierarchy::discover()?;
     let path = hierarchy.mount_point().join(hierarchy.cgroup_of(init.pid)?);
-    Cgroup::open(CgroupRecord { path, made_parents: 0 })
+    Cgroup::open(CgroupRecord { path, made_parents: 0, scope: None })
 }
 
 /// What the runtime has to do for the process, up to its execve.

@@ -1,5 +1,7 @@
 //! Architectures, and the numbers that their system calls have.
 
+use std::collections::BTreeSet;
+
 use oci_spec::runtime::Arch;
 
 /// Added to the number of a call by programs of the x32 ABI of x86_64.
@@ -135,6 +137,28 @@ pub(super) fn each_call(arch: Arch, visit: &mut dyn FnMut(u32, &'static str)) ->
         _ => return false,
     }
     true
+}
+
+/// The names of all calls on all architectures that there is a table of.
+pub(super) fn all_names() -> BTreeSet<&'static str> {
+    const TABLES: [Arch; 9] = [
+        Arch::ScmpArchX86_64,
+        Arch::ScmpArchX86,
+        Arch::ScmpArchX32,
+        Arch::ScmpArchAarch64,
+        Arch::ScmpArchArm,
+        Arch::ScmpArchRiscv64,
+        Arch::ScmpArchLoongarch64,
+        Arch::ScmpArchPpc64,
+        Arch::ScmpArchS390x,
+    ];
+    let mut names = BTreeSet::new();
+    for arch in TABLES {
+        each_call(arch, &mut |_, name| {
+            names.insert(name);
+        });
+    }
+    names
 }
 
 /// The name that profiles have for a call of the crate's tables; `None`: the

@@ -82,7 +82,28 @@ impl SeccompPlan {
     }
 }
 
+/// Refuses a profile with a name that is no system call, on no architecture.
+pub(super) fn refuse_unknown(given: &LinuxSeccomp) -> Result<()> {
+    let known = arch::all_names();
+    for (at, rule) in given.syscalls().iter().flatten().enumerate() {
+        if let Some(n) = rule.names().iter().position(|name| !known.contains(name.as_str())) {
+            let name = rule.names().get(n).map(String::as_str).unwrap_or_default();
+            return Err(Error::invalid(format!(
+                "linux.seccomp.syscalls[{at}].names[{n}]: {name:?} is not a system call that tare \
+                 knows"
+            ))
+            .hint("run.oci.seccomp_fail_unknown_syscall is among the annotations"));
+        }
+    }
+    Ok(())
+}
+
 fn listener(given: &LinuxSeccomp, profile: &Profile<'_>) -> Result<Option<ListenerPlan>> {
+    if given.listener_path().is_none() && given.listener_metadata().is_some() {
+        return Err(Error::invalid(
+            "linux.seccomp.listenerMetadata: is for who listens on listenerPath, which is missing",
+        ));
+    }
     if !profile.notifies() {
         return Ok(None);
     }

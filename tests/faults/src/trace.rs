@@ -28,6 +28,7 @@ const EVENT_STOP: i32 = 128;
 
 const CLONE_VM: u64 = 0x100;
 const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
 const CLONE_THREAD: u64 = 0x1_0000;
 
 /// What the command line asks for.
@@ -289,6 +290,8 @@ impl Tracer {
             _ if flags & CLONE_THREAD != 0 => "thread",
             _ if flags & CLONE_PIDFD == 0 || flags & CLONE_VM != 0 => "program",
             "runtime" => "child",
+            // what init makes beside itself is a hook
+            _ if flags & CLONE_PARENT == 0 => "program",
             _ => "grandchild",
         };
         let number = self.made.entry(kind).or_default();

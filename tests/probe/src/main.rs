@@ -15,6 +15,7 @@ mod net;
 mod process;
 mod report;
 mod scheduling;
+mod spy;
 mod sys;
 mod usage;
 mod waiting;
@@ -61,6 +62,9 @@ const USAGE: &str = "probe WORD [ARGS]
   affinity                   the processors that it may run on, as a JSON array
   read-device PATH BYTES     read a block device past the cache, say how long it took
   fork-until-denied N        fork up to N children, say how many came to be
+  spy MARKER                 watch other processes: what can be had of them
+  grab-exe PAUSE             take hold of what another one executes; write when
+                             the file PAUSE is there
   escape MARKER              try to see the host's file MARKER in known ways
   exec PATH ARGS…            become another program";
 
@@ -83,6 +87,7 @@ fn run(words: &[&str]) -> c_int {
     }
     let done = actions::run(word, rest)
         .or_else(|| usage::run(word, rest))
+        .or_else(|| spy::run(word, rest))
         .or_else(|| waiting::run(word, rest));
     match done {
         Some(code) => code,

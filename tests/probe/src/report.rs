@@ -72,6 +72,11 @@ pub(crate) fn report() -> Value {
     });
     // a second part: the macro goes only so deep
     report["machine"] = json!(uname().2);
+    report["exe"] = json!(fs::read_link("/proc/self/exe").ok());
+    report["root_link"] = json!(fs::read_link("/proc/self/root").ok());
+    report["maps"] = json!(mapped_files());
+    report["keys"] = json!(lines("/proc/keys"));
+    report["environ_of_init"] = json!(text("/proc/1/environ"));
     scheduling::report(&mut report);
     report
 }
@@ -123,6 +128,13 @@ fn fds() -> Value {
         }
     }
     Value::Object(out)
+}
+
+/// Files that are mapped into memory.
+fn mapped_files() -> Option<std::collections::BTreeSet<String>> {
+    let maps = lines("/proc/self/maps")?;
+    let path = |line: &String| line.split_whitespace().nth(5).map(str::to_owned);
+    Some(maps.iter().filter_map(path).filter(|path| path.starts_with('/')).collect())
 }
 
 fn uname() -> (String, String, String) {

@@ -1,0 +1,235 @@
+//! systemd's manager, as its D-Bus interface has it
+//! (org.freedesktop.systemd1(5)): units made, stopped and changed, and the jobs
+//! that these are waited for.
+
+use std::time::{Duration, Instant};
+
+use super::address;
+use super::bus::{Connection, Refusal};
+use super::value::Property;
+use super::wire::{Call, Encoder};
+use crate::error::{Error, ErrorKind, Result};
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+const PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+
+/// A unit of this name is there already.
+const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+/// None is.
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+
+/// A connection to the manager of the machine or of a user.
+#[derive(Debug)]
+pub(super) struct Manager {
+    bus: Connection,
+    address: String,
+}
+
+/// Something that systemd has accepted to do, by the object path of its job.
+#[derive(Debug)]
+pub(super) struct Job(String);
+
+impl Manager {
+    /// Connects to the manager of the machine, or to that of this user.
+    /// `patience` is how long one answer may take, and one job.
+    ///
+    /// # Errors
+    /// There is no such bus, or it does not let us in.
+    pub(super) fn connect(user: bool, patience: Duration) -> Result<Self> {
+        let address = if user { address::user()? } else { address::system() };
+        Self::at(&address, patience)
+    }
+
+    /// The same by the address of its bus.
+    pub(super) fn at(address: &str, patience: Duration) -> Result<Self> {
+        let bus = Connection::open(address, patience)?;
+        Ok(Manager { bus, address: address.to_owned() })
+    }
+
+    /// The address of the bus.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A property of the manager that is a string: `Version`, `ControlGroup`.
+    ///
+    /// # Errors
+    /// It does not answer: systemd is not on this bus.
+    pub(super) fn property(&mut self, name: &str) -> Result<String> {
+        let mut body = Encoder::default();
+        body.str(MANAGER);
+        body.str(name);
+        let body = body.finish();
+        let call = Call {
+            interface: "org.freedesktop.DBus.Properties",
+            ..manager_call("Get", "ss", &body)
+        };
+        let step = |e: Error| e.step(format!("ask systemd for its {name}"));
+        let answer = self.bus.call(&call)?.map_err(|refusal| step(refusal.error()))?;
+        let text = answer.body().variant_string();
+        text.map_err(|why| step(Error::new(ErrorKind::System, why)))
+    }
+
+    /// Makes a transient unit and starts it; `optional` are properties that an
+    /// older systemd need not know.
+    ///
+    /// A unit of the same name that has failed is in nobody's use, and goes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] for a unit that is in use. Else what `explain` makes
+    /// of systemd's words.
+    pub(super) fn start_transient(
+        &mut self,
+        unit: &str,
+        properties: &[Property],
+        mut optional: Vec<Property>,
+        explain: impl Fn(Refusal) -> Error,
+    ) -> Result<Job> {
+        self.watch_jobs(unit)?;
+        let mut is_reset = false;
+        loop {
+            let mut body = Encoder::default();
+            body.str(unit);
+            body.str("replace");
+            put_properties(&mut body, properties.iter().chain(&optional));
+            // no auxiliary units
+            body.array(8, |_| {});
+            let body = body.finish();
+            let call = manager_call("StartTransientUnit", "ssa(sv)a(sa(sv))", &body);
+            match self.bus.call(&call)? {
+                Ok(answer) => return job(&answer),
+                Err(refusal) if refusal.name == UNIT_EXISTS => {
+                    if is_reset {
+                        let text = format!("the unit {unit} is there already, and in use");
+                        return Err(Error::new(ErrorKind::Exists, text));
+                    }
+                    is_reset = true;
+                    self.reset_failed(unit)?;
+                }
+                Err(refusal) if drop_named(&mut optional, &refusal) => {}
+                Err(refusal) => return Err(explain(refusal)),
+            }
+        }
+    }
+
+    /// Changes properties of a unit that runs, until it ends.
+    ///
+    /// # Errors
+    /// systemd's own words.
+    pub(super) fn set_properties(&mut self, unit: &str, mut all: Vec<Property>) -> Result<()> {
+        while !all.is_empty() {
+            let mut body = Encoder::default();
+            body.str(unit);
+            // for as long as the unit is there, and not for its next namesake
+            body.bool(true);
+            put_properties(&mut body, all.iter());
+            let body = body.finish();
+            match self.bus.call(&manager_call("SetUnitProperties", "sba(sv)", &body))? {
+                Ok(_done) => return Ok(()),
+                Err(refusal) if drop_named(&mut all, &refusal) => {}
+                Err(refusal) => return Err(refusal.error().step(format!("the unit {unit}"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops a unit, and sees to it that none is left; none there is no error.
+    ///
+    /// # Errors
+    /// systemd's own words; the end of the patience with it.
+    pub(super) fn stop(&mut self, unit: &str) -> Result<()> {
+        self.watch_jobs(unit)?;
+        let mut body = Encoder::default();
+        body.str(unit);
+        body.str("replace");
+        match self.bus.call(&manager_call("StopUnit", "ss", &body.finish()))? {
+            Ok(answer) => {
+                let job = job(&answer)?;
+                self.await_job(&job)?;
+            }
+            Err(refusal) if refusal.name == NO_SUCH_UNIT => return Ok(()),
+            Err(refusal) => return Err(refusal.error()),
+        }
+        self.reset_failed(unit)
+    }
+
+    /// Waits for the end of a job.
+    ///
+    /// # Errors
+    /// It came to another end than to be done; no end within the patience.
+    pub(super) fn await_job(&mut self, job: &Job) -> Result<()> {
+        let deadline = Instant::now() + self.bus.patience();
+        let malformed = |why| Error::new(ErrorKind::System, why).step("a signal of systemd");
+        loop {
+            let signal = self.bus.await_signal(deadline)?;
+            if signal.member != "JobRemoved" {
+                continue;
+            }
+            let mut body = signal.body();
+            body.u32().map_err(malformed)?;
+            let path = body.string().map_err(malformed)?;
+            body.string().map_err(malformed)?;
+            let result = body.string().map_err(malformed)?;
+            if path != job.0 {
+                continue;
+            }
+            return match result.as_str() {
+                "done" => Ok(()),
+                other => Err(Error::new(
+                    ErrorKind::System,
+                    format!("systemd's job ended as \"{other}\""),
+                )
+                .hint("systemd's journal tells why")),
+            };
+        }
+    }
+
+    fn watch_jobs(&mut self, unit: &str) -> Result<()> {
+        self.bus.watch(&format!(
+            "type='signal',sender='{SYSTEMD}',path='{PATH}',interface='{MANAGER}',\
+             member='JobRemoved',arg2='{unit}'"
+        ))
+    }
+
+    /// Forgets that a unit has failed, which is all that keeps it.
+    fn reset_failed(&mut self, unit: &str) -> Result<()> {
+        let mut body = Encoder::default();
+        body.str(unit);
+        match self.bus.call(&manager_call("ResetFailedUnit", "s", &body.finish()))? {
+            Err(refusal) if refusal.name != NO_SUCH_UNIT => Err(refusal.error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn manager_call<'a>(member: &'a str, signature: &'a str, body: &'a [u8]) -> Call<'a> {
+    Call { destination: SYSTEMD, path: PATH, interface: MANAGER, member, signature, body }
+}
+
+fn put_properties<'a>(out: &mut Encoder, all: impl Iterator<Item = &'a Property>) {
+    out.array(8, |out| {
+        for property in all {
+            out.structure(|out| {
+                out.str(&property.name);
+                out.variant(&property.value);
+            });
+        }
+    });
+}
+
+fn job(answer: &super::wire::Message) -> Result<Job> {
+    let path = answer.body().string();
+    path.map(Job).map_err(|why| Error::new(ErrorKind::System, why))
+}
+
+/// Drops the property that systemd has refused by its name: an older one does
+/// not know all, and the files of the cgroup are written anyway.
+fn drop_named(optional: &mut Vec<Property>, refusal: &Refusal) -> bool {
+    let Some(at) = optional.iter().position(|property| refusal.speaks_of(&property.name)) else {
+        return false;
+    };
+    let property = optional.remove(at);
+    crate::logging::debug(|| format!("systemd: without {}: {}", property.name, refusal.text));
+    true
+}
