@@ -51,12 +51,28 @@ pub fn update(entry: &Entry, args: &UpdateArgs) -> Result<()> {
         return entry.save(&record);
     }
     let cgroup = record.own_cgroup().map_err(|e| first_field(e, &change.plan))?;
+    let kills = kills(&cgroup, &change.plan);
     let done = Done::of(&cgroup, &change.plan, devices.as_ref(), &before)?;
+    tell_of_kills(&cgroup, kills);
     let saved = match schemata {
         Some(schemata) => change_schemata(entry, &mut record, schemata),
         None => entry.save(&record),
     };
     saved.map_err(|e| done.undo(e))
+}
+
+/// How many processes were killed for want of memory before a new limit of it.
+fn kills(cgroup: &Cgroup, plan: &LimitsPlan) -> Option<u64> {
+    let has_new_limit = plan.settings.iter().any(|setting| setting.file == "memory.max");
+    has_new_limit.then(|| cgroup.out_of_memory().map_or(0, |oom| oom.kills))
+}
+
+/// The kernel kills whoever does not fit into a new limit, and calls it success.
+fn tell_of_kills(cgroup: &Cgroup, before: Option<u64>) {
+    let now = before.and_then(|before| cgroup.out_of_memory().filter(|oom| oom.kills > before));
+    if let Some(oom) = now {
+        crate::logging::warn(&format!("linux.resources.memory.limit: {oom}"));
+    }
 }
 
 /// The device rules to put into effect, if they are others than those that are.

@@ -8,13 +8,13 @@ use crate::{figure, limited};
 #[test]
 #[ignore = "needs the controllers: integration/test"]
 fn a_quota_bounds_the_time_on_a_processor() {
-    let quota = json!({"cpu": {"quota": 20_000, "period": 100_000}});
+    let quota = json!({"cpu": {"quota": 5_000, "period": 100_000}});
     let container = limited(quota, &["each", "burn 2000", "wait"]);
     let mut output = container.create();
     container.start().ok();
     let used: serde_json::Value = serde_json::from_str(&output.line()).unwrap();
     let (cpu, wall) = (used["cpuMs"].as_u64().unwrap(), used["wallMs"].as_u64().unwrap());
-    // a fifth, and what each period is late; without the quota it is all
+    // a twentieth, and what each period is late; without the quota it is all
     assert!(cpu <= wall / 2, "{used}");
     assert!(figure(&container, "cpu.stat", "nr_throttled") > 0);
 }

@@ -54,6 +54,23 @@ fn more_memory_lets_the_program_have_it() {
 
 #[test]
 #[ignore = "needs the controllers: integration/test"]
+fn a_program_that_does_not_fit_any_more_is_told_of() {
+    let limits = json!({"memory": {"limit": 64 * MIB, "swap": 64 * MIB}});
+    // nothing that the kernel could take back
+    let container = limited(limits, &["each", "fill /dev/shm/big 33554432", "wait"]);
+    let mut output = container.create();
+    container.start().ok();
+    assert_eq!([output.line(), output.line()], ["ok", "READY"]);
+    let updated = update(&container, &["--memory", "8m", "--memory-swap", "8m"]).ok();
+    for text in ["linux.resources.memory.limit", "out of memory", "limit of 8 MiB", "peak"] {
+        assert!(updated.stderr.contains(text), "no {text}: {updated:#?}");
+    }
+    container.ended(&mut output);
+    assert_eq!(container.status(), "stopped");
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
 fn a_limit_on_processes_comes_and_goes() {
     // made without any limit: the controllers have to come first
     let words = ["fork-until-denied 20"];
@@ -90,11 +107,11 @@ fn controllers_come_all_the_way_down_to_a_container_that_had_none() {
 #[ignore = "needs the controllers: integration/test"]
 fn a_quota_bounds_a_program_that_runs_already() {
     let (container, mut output) = waiting(json!({}), &["burn 2000", "wait"]);
-    update(&container, &["--cpu-quota", "20000"]).ok();
+    update(&container, &["--cpu-quota", "5000"]).ok();
     goes_on(&container, &mut output);
     let used: Value = serde_json::from_str(&output.line()).unwrap();
     let (cpu, wall) = (used["cpuMs"].as_u64().unwrap(), used["wallMs"].as_u64().unwrap());
-    // a fifth, and what each period is late; without the quota it is all
+    // a twentieth, and what each period is late; without the quota it is all
     assert!(cpu <= wall / 2, "{used}");
     assert!(figure(&container, "cpu.stat", "nr_throttled") > 0);
 }
