@@ -82,6 +82,10 @@ mod tests {
             mount(r#"{"destination":"/c","type":"tmpfs","options":["rootcontext=x"]}"#),
         ];
         let plan = LabelPlan { mount: Some("u:r:t,s0".into()), ..LabelPlan::default() };
+        let mut others = mounts.clone();
+        plan.label_mounts(&mut others, Some("fscontext"));
+        let MountKind::Filesystem { options, .. } = &others[0].kind else { panic!("{others:?}") };
+        assert_eq!(options[0].key, "fscontext");
         plan.label_mounts(&mut mounts, None);
         let keys = mounts.map(|m| match m.kind {
             MountKind::Filesystem { options, .. } => {

@@ -127,8 +127,9 @@ fn hang(log: &Log) -> String {
 /// The child that such a hook has told of, once it has.
 fn child_of(log: &Log) -> u32 {
     let file = log.file().with_extension("child");
-    wait_gone("a hook that has not begun", || file.is_file());
-    std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+    let text = || std::fs::read_to_string(&file).unwrap_or_default();
+    wait_gone("a hook that has not begun", || text().ends_with('\n'));
+    text().trim().parse().unwrap()
 }
 
 /// The last process in the host's list whose command line has this word.

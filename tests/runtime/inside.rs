@@ -269,7 +269,7 @@ fn a_directory_that_is_left_open_is_no_way_out() {
     let dir = temp_dir();
     let marker = dir.path().join("marker");
     std::fs::write(&marker, "").unwrap();
-    for fd in 3..24 {
+    for fd in [3, 5, 7, 8, 17, 23] {
         for (cwd, link) in [
             (format!("/proc/self/fd/{fd}"), None),
             (format!("/proc/self/fd/{fd}/../../.."), None),
