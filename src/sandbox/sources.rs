@@ -84,7 +84,7 @@ fn open_for(index: usize, bind: &BindPlan, channel: &Channel) -> Result<OwnedFd>
         }
         Some(_) => ask(None),
         None => match open_bind(bind) {
-            Err(Errno::EACCES) if caller().is_host_root() => ask(None),
+            Err(Errno::EACCES) if caller().capable => ask(None),
             other => other.map_err(source_error),
         },
     }
@@ -136,7 +136,7 @@ fn open_cgroup(plan: &Plan, cgroup: Option<&Path>) -> Result<OwnedFd> {
 /// Init's side: opens the directory of the root file system.
 pub(super) fn open_root(path: &Path, channel: &Channel) -> Result<OwnedFd> {
     match open_dir(path) {
-        Err(Errno::EACCES) if caller().is_host_root() => {
+        Err(Errno::EACCES) if caller().capable => {
             let fd = channel.ask_for(&Message::OpenRoot, None)?;
             fd.ok_or_else(|| Error::from(Errno::EBADF))
         }

@@ -12,6 +12,7 @@ use nix::sys::stat::{
     mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
+use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Gid, Uid, Whence, fchown, fchownat, ftruncate, linkat, lseek, symlinkat};
 
 use super::fs::{name_path, reflink, set_xattr, set_xattr_at, xattrs_at};
@@ -245,13 +246,13 @@ fn copy_data(from: &OwnedFd, to: &OwnedFd, size: i64) -> Result<()> {
 fn copy_by_hand(from: &OwnedFd, to: &OwnedFd, mut at: i64, end: i64) -> Result<()> {
     let mut buffer = vec![0u8; 128 << 10];
     while at < end {
-        let n = nix::sys::uio::pread(from, &mut buffer, at)?;
+        let n = uninterrupted(|| pread(from, &mut buffer, at))?;
         if n == 0 {
             return Err(Error::from(Errno::EIO).step("the file shrank"));
         }
         let mut piece = buffer.get(..n).unwrap_or_default();
         while !piece.is_empty() {
-            let n = nix::sys::uio::pwrite(to, piece, at)?;
+            let n = uninterrupted(|| pwrite(to, piece, at))?;
             piece = piece.get(n..).unwrap_or_default();
             at += i64::try_from(n).unwrap_or(0);
         }

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use crate::faulty::{Call, Extent, Faulty, Followed, Step, Verdict, interrupts_of, steps_of, walk};
 use crate::judge::{assert_deletable, assert_gone, assert_told};
 use crate::report::{differences, normal};
-use crate::support::{Container, Pipe, args, drop_namespace, namespace_path, pipe, receive_fd};
+use crate::support::{
+    Container, Pipe, add_mount, args, drop_namespace, map_users, namespace_path, pipe, receive_fd,
+};
 
 /// A container whose `create` is walked, before it.
 struct Scene {
@@ -42,6 +44,33 @@ impl Scene {
             // an mqueue shows an ipc namespace, and can be mounted by its owner only
             config["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "mqueue");
         });
+        container.bundle.give_rootfs_to(100_000);
+        Scene { container, console: None }
+    }
+
+    /// Mounts that take more than one step: with owners of their own, filled with
+    /// what the image has.
+    fn mounts() -> Scene {
+        let container = Container::new(|config| {
+            map_users(config);
+            let map = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+            add_mount(
+                config,
+                json!({
+                    "destination": "/shifted", "source": "data", "options": ["rbind", "idmap"],
+                    "uidMappings": map, "gidMappings": map,
+                }),
+            );
+            let options = ["tmpcopyup", "ro"];
+            add_mount(config, json!({"destination": "/data", "type": "tmpfs", "options": options}));
+        });
+        let bundle = container.bundle.path();
+        for dir in [bundle.join("data"), container.bundle.rootfs().join("data/dir")] {
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join("file"), "text").unwrap();
+            std::fs::hard_link(dir.join("file"), dir.join("same")).unwrap();
+            std::os::unix::fs::symlink("file", dir.join("link")).unwrap();
+        }
         container.bundle.give_rootfs_to(100_000);
         Scene { container, console: None }
     }
@@ -221,10 +250,41 @@ fn a_failing_call_in_create_with_a_user_namespace_and_joined_ones() {
 }
 
 #[test]
+fn a_failing_call_in_mounts_of_several_steps() {
+    const NAMES: [&str; 17] = [
+        "clone3",
+        "copy_file_range",
+        "dup3",
+        "fchmod",
+        "fchmodat",
+        "fchown",
+        "fchownat",
+        "ftruncate",
+        "linkat",
+        "mkdirat",
+        "mount_setattr",
+        "open_tree",
+        "pipe2",
+        "setns",
+        "symlinkat",
+        "utimensat",
+        "waitid",
+    ];
+    let new = Scene::mounts;
+    let reference = Reference::of(&new);
+    let calls = reference.calls.iter().filter(|c| NAMES.contains(&c.name.as_str())).cloned();
+    let steps = steps_of(&calls.collect::<Vec<_>>());
+    walk("create with mounts of several steps", &steps, Extent::Sample(60), |step| {
+        reference.take(&new(), step)
+    });
+}
+
+#[test]
 fn an_interrupted_call_in_create_is_made_again() {
     for (what, new) in [
         ("create, interrupted", Scene::plain as fn() -> Scene),
         ("create with everything, interrupted", Scene::full),
+        ("create with mounts of several steps, interrupted", Scene::mounts),
     ] {
         let reference = Reference::of(&new);
         let steps = interrupts_of(&reference.calls);

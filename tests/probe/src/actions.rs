@@ -31,7 +31,7 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
             Ok(text) => return Some(say(text.trim_end())),
             Err(e) => Err(sys::io_name(&e)),
         },
-        ("stat", [path]) => return Some(say(&report::stat(Path::new(path)).to_string())),
+        ("stat", [path]) => return Some(say(&stat(Path::new(path)).to_string())),
         ("list", [path]) => return Some(list(path)),
         ("attribute", [path, name]) => match attribute(path, name) {
             Ok(value) => return Some(say(&value)),
@@ -91,6 +91,16 @@ fn list(path: &str) -> c_int {
         dir.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     say(&json!(names).to_string())
+}
+
+/// As in a report, with what differs from one container to the next.
+fn stat(path: &Path) -> serde_json::Value {
+    let mut found = report::stat(path);
+    if let Ok(meta) = fs::symlink_metadata(path) {
+        found["links"] = json!(meta.nlink());
+        found["modified"] = json!(meta.mtime());
+    }
+    found
 }
 
 /// The value of an extended attribute of a path, links not followed.

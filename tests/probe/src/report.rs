@@ -204,8 +204,6 @@ pub(crate) fn stat(path: &Path) -> Value {
         "minor": libc::minor(meta.rdev()),
         "dev": meta.dev(),
         "ino": meta.ino(),
-        "links": meta.nlink(),
-        "modified": meta.mtime(),
         "target": fs::read_link(path).ok(),
     })
 }
