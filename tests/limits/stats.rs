@@ -118,3 +118,25 @@ fn reads_of_a_disk_are_counted() {
     container.kill("KILL").ok();
     container.ended(&mut output);
 }
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn the_table_and_the_metrics_show_limits_and_pids() {
+    let resources = json!({"memory": {"limit": 64 * MIB}, "pids": {"limit": 17}});
+    let container = limited(resources, &["children", "3"]);
+    let _output = container.started();
+    let table = container.on_id("stats", &["--no-stream"], &[]).run().ok().stdout;
+    for text in ["  64 MiB  ", "  4/17  "] {
+        assert!(table.contains(text), "no {text} in {table}");
+    }
+    let text = container.on_id("stats", &["--format", "openmetrics"], &[]).run().ok().stdout;
+    for (name, value) in [
+        ("tare_memory_limit_bytes", 64 * MIB),
+        ("tare_pids", 4),
+        ("tare_pids_limit", 17),
+        ("tare_memory_oom_kills_total", 0),
+    ] {
+        let line = format!("\n{name}{{id=\"{}\"}} {value}\n", container.id);
+        assert!(text.contains(&line), "no {line} in {text}");
+    }
+}
