@@ -13,6 +13,8 @@ pub struct Updated<'a> {
     cgroup: &'a Cgroup,
     /// What was there before each write, in their order.
     before: Vec<Setting>,
+    /// systemd knows of the change, and that is all of `before`.
+    is_told: bool,
 }
 
 impl Cgroup {
@@ -20,26 +22,39 @@ impl Cgroup {
     /// cgroup does not have yet are enabled on the way down to it.
     ///
     /// # Errors
-    /// A controller that is not to be had; a value that the kernel refuses. What
-    /// was written before is put back; where that fails, the error says so.
+    /// A controller that is not to be had; a value that the kernel, or systemd
+    /// for a unit of its own, refuses. What was written before is put back; where
+    /// that fails, the error says so.
     pub fn update(&self, settings: &[Setting]) -> Result<Updated<'_>> {
+        let mut updated = Updated { cgroup: self, before: Vec::new(), is_told: false };
         if settings.is_empty() {
-            return Ok(Updated { cgroup: self, before: Vec::new() });
-        }
-        let hierarchy = Hierarchy::discover()?;
-        // one that was made by another view of the hierarchy has what it has
-        if let Ok(path) = self.path().strip_prefix(hierarchy.mount_point()) {
-            tree::enable_controllers(&hierarchy, path, self, settings)?;
+            return Ok(updated);
         }
         self.check_use(settings)?;
+        if let Some(scope) = &self.record().scope {
+            // systemd writes to the files itself: what was there is known before
+            updated.before = settings.iter().filter_map(|s| self.before(s)).collect();
+            updated.is_told = true;
+            scope.set_properties(settings)?;
+        }
         let mut order: Vec<&Setting> = settings.iter().collect();
         // it may cost a process its life, which can't be put back: after all
         // that can fail
         order.sort_by_key(|setting| setting.file == "memory.max");
-        let mut updated = Updated { cgroup: self, before: Vec::new() };
-        match updated.write_all(&order) {
+        let done = self.enable_for(settings).and_then(|()| updated.write_all(&order));
+        match done {
             Ok(()) => Ok(updated),
             Err(e) => Err(e.undone(updated.put_back())),
+        }
+    }
+
+    /// Enables the controllers that these settings need. A cgroup that was made
+    /// by another view of the hierarchy has what it has.
+    fn enable_for(&self, settings: &[Setting]) -> Result<()> {
+        let hierarchy = Hierarchy::discover()?;
+        match self.path().strip_prefix(hierarchy.mount_point()) {
+            Ok(path) => tree::enable_controllers(&hierarchy, path, self, settings),
+            Err(_other_view) => Ok(()),
         }
     }
 
@@ -66,6 +81,9 @@ impl Updated<'_> {
     /// The kernel refuses it; the rest is put back all the same.
     pub fn put_back(mut self) -> Result<()> {
         let before: Vec<Setting> = std::mem::take(&mut self.before).into_iter().rev().collect();
+        if let (true, Some(scope)) = (self.is_told, &self.cgroup.record().scope) {
+            scope.set_properties(&before)?;
+        }
         self.write_all(&before.iter().collect::<Vec<_>>())
     }
 
@@ -85,7 +103,7 @@ impl Updated<'_> {
     }
 
     fn write(&mut self, setting: &Setting) -> Result<()> {
-        let before = self.cgroup.before(setting);
+        let before = self.cgroup.before(setting).filter(|_| !self.is_told);
         self.cgroup.write(setting)?;
         self.before.extend(before);
         Ok(())

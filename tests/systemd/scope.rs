@@ -424,3 +424,37 @@ fn systemd_learns_of_limits_that_change() {
     }
     assert_eq!(file(&c, "pids.max"), "7");
 }
+
+#[test]
+#[ignore = "needs systemd: integration/test"]
+fn an_update_is_told_to_the_unit_and_taken_back_with_the_files() {
+    let before = json!({"memory": {"limit": 64 * MIB}, "pids": {"limit": 17}});
+    let c = container(&Tare::new(), &["wait"], |config| limit(config, &before));
+    let mut output = c.started();
+    let shows = |memory: &str, tasks: &str| {
+        // what systemd keeps to is what it writes again
+        systemctl(&["daemon-reload"]);
+        assert_eq!(property(&unit(&c), "MemoryMax"), memory);
+        assert_eq!(property(&unit(&c), "TasksMax"), tasks);
+        assert_eq!(file(&c, "memory.max"), memory);
+        assert_eq!(file(&c, "pids.max"), tasks);
+    };
+    c.on_id("update", &["--memory", "48m", "--pids-limit", "9"], &[]).run().ok();
+    shows("50331648", "9");
+    let path = c.bundle.path().join("resources.json");
+    let wrong = json!({
+        "memory": {"limit": 32 * MIB}, "pids": {"limit": 5},
+        "unified": {"cgroup.max.depth": "many"},
+    });
+    std::fs::write(&path, wrong.to_string()).unwrap();
+    let flag = format!("--resources={}", path.display());
+    c.on_id("update", &[&flag], &[]).run().fails_with(&["cgroup.max.depth", "many"]);
+    shows("50331648", "9");
+    c.on_id("pause", &[], &[]).run().ok();
+    assert_eq!(c.status(), "paused");
+    c.on_id("resume", &[], &[]).run().ok();
+    c.kill("TERM").ok();
+    c.ended(&mut output);
+    c.delete().ok();
+    assert_gone(&c);
+}
