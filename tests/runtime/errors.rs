@@ -117,15 +117,6 @@ fn fields_that_have_to_be_there_are_named() {
 }
 
 #[test]
-fn fields_that_are_not_supported_are_named() {
-    let table = [("/process/commandLine", json!("run"), "process.commandLine")];
-    for (pointer, value, name) in table {
-        let c = Container::new(|config| set(config, pointer, value.clone()));
-        c.assert_refused(&[name, "not supported"]);
-    }
-}
-
-#[test]
 fn shares_of_caches_are_refused_where_there_are_none() {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     if mounts.contains(" - resctrl ") {

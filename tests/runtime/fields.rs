@@ -51,7 +51,8 @@ fn what_is_wrong_is_refused_in_one_line_that_names_it() {
             set(&mut config, pointer, value);
         }
         c.bundle.write_config(&config.to_string());
-        let output = c.on_bundle("create", &[]).run().ends_with_code(1);
+        let output = c.on_bundle("create", &[]).run();
+        assert_eq!(output.code, 1, "{row}: {output:#?}");
         let line = line.trim().replace("config.json: ", "BUNDLE/config.json: ");
         let wanted = format!("tare: create {}: {}\n", c.id, line.replace("BUNDLE", bundle));
         assert_eq!(output.stderr, wanted, "{row}");

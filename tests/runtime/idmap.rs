@@ -185,7 +185,11 @@ fn what_the_kernel_refuses_is_named() {
     ]);
     let dir = temp_dir();
     let mount = with_maps(bind(dir.path(), "/data", &["bind"]), overlap, map(0, 0, 1));
-    Container::new(|c| add_mount(c, mount)).assert_refused(&["mount /data", "uid_map"]);
+    Container::new(|c| add_mount(c, mount)).assert_refused(&[
+        "mounts[",
+        "uidMappings[1]",
+        "overlaps with [0]",
+    ]);
 }
 
 #[test]
