@@ -248,6 +248,19 @@ fn an_unknown_option_is_refused() {
 }
 
 #[test]
+fn an_option_of_tmpfs_on_a_bind_is_warned_about() {
+    let outside = temp_dir();
+    let mount = bind(outside.path(), "/data", &["bind", "mode=755", "size=1k"]);
+    let output = Container::new(|c| add_mount(c, mount)).run().ok();
+    let lines: Vec<&str> = output.stderr.lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+    for (line, option) in lines.iter().zip(["mode", "size"]) {
+        let end = format!("].options: \"{option}\" does nothing to a bind mount");
+        assert!(line.starts_with("tare: warning: mounts[") && line.ends_with(&end), "{line}");
+    }
+}
+
+#[test]
 fn an_unknown_file_system_is_refused() {
     Container::new(|config| {
         add_mount(config, json!({"destination": "/t", "type": "nofs", "source": "t"}));

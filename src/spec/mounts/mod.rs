@@ -129,7 +129,8 @@ impl MountPlan {
         let idmap = IdmapPlan::resolve(index, mount, words.idmap.take(), namespaces)?;
         let mut kind =
             kind(mount, &words, bundle).map_err(|e| e.step(format!("mounts[{index}]")))?;
-        check_words(&kind, &words, idmap.is_some()).map_err(|e| e.step(field("options")))?;
+        let options = field("options");
+        check_words(&options, &kind, &words, idmap.is_some()).map_err(|e| e.step(options))?;
         if let MountKind::Bind(bind) = &mut kind {
             bind.idmap = idmap;
         }
@@ -143,10 +144,19 @@ impl MountPlan {
     }
 }
 
+/// Options of a tmpfs. Configs have them on bind mounts, where crun and older runc
+/// say nothing to them: a warning, and an error for what nobody can have meant.
+const OF_TMPFS: [&str; 6] = ["gid", "mode", "nr_blocks", "nr_inodes", "size", "uid"];
+
 /// Words that another kind of mount would have done something with.
-fn check_words(kind: &MountKind, words: &Words, is_idmapped: bool) -> Result<()> {
+fn check_words(field: &str, kind: &MountKind, words: &Words, is_idmapped: bool) -> Result<()> {
     let is_bind = matches!(kind, MountKind::Bind(_));
-    if let (true, Some(option)) = (is_bind || *kind == MountKind::Remount, words.fs.first()) {
+    let is_idle = |option: &FsOption| is_bind && OF_TMPFS.contains(&option.key.as_str());
+    words.fs.iter().filter(|option| is_idle(option)).for_each(|option| {
+        crate::logging::warn(&format!("{field}: {:?} does nothing to a bind mount", option.key));
+    });
+    let unknown = words.fs.iter().find(|option| !is_idle(option));
+    if let (true, Some(option)) = (is_bind || *kind == MountKind::Remount, unknown) {
         let what = if is_bind { "a bind mount" } else { "a mount that is there already" };
         return Err(Error::invalid(format!("{:?} is no option of {what}", option.key)));
     }
@@ -326,7 +336,7 @@ mod tests {
             (r#"{"destination":"/../.."}"#, "mounts[0].destination: is the root itself"),
             (r#"{"destination":"/a"}"#, "mounts[0]: type: is missing"),
             (r#"{"destination":"/a","options":["bind"]}"#, "a bind mount needs one"),
-            (r#"{"destination":"/a","source":"/","options":["bind","size=1"]}"#, "\"size\""),
+            (r#"{"destination":"/a","source":"/","options":["bind","nosiud"]}"#, "\"nosiud\""),
             (r#"{"destination":"/a","source":"/","options":["bind","idmap"]}"#, "user namespace"),
             (r#"{"destination":"/a","source":"/","options":["bind","tmpcopyup"]}"#, "for tmpfs"),
             (r#"{"destination":"/a","type":"proc","options":["tmpcopyup"]}"#, "for tmpfs"),
