@@ -224,18 +224,28 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
         rootfs::cut_off(&plan.rootfs)?;
     }
-    let sources = sources::open_all(plan, init.cgroup, &init.channel)?;
+    let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
+    let early = match in_userns {
+        true => sources::open_all(plan, init.cgroup, &init.channel)?,
+        false => Vec::new(),
+    };
     let powerless = plan.namespaces.mounts_nothing();
     let root = match init.rootfs.take() {
         // mounted already
         Some(root) if !plan.namespaces.separates(CloneFlags::CLONE_NEWNS) => root,
         given => open_root(init, given, powerless)?,
     };
-    let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
     if in_userns {
         become_root_inside()?;
     }
-    for (mount, source) in plan.mounts.iter().zip(&sources) {
+    let mut early = early.into_iter();
+    for (index, mount) in plan.mounts.iter().enumerate() {
+        // the kernel lists mounts by when they were made, and who reads the list
+        // expects the order of the config: not earlier than need be
+        let source = match in_userns {
+            true => early.next().flatten(),
+            false => sources::open(plan, index, init.cgroup, &init.channel)?,
+        };
         mounts::perform(root.as_fd(), mount, source.as_ref()).map_err(|e| e.step(mount.label()))?;
     }
     if powerless {

@@ -1,6 +1,6 @@
-//! What bind mounts bring along from the host, opened before anything has
-//! changed: by init while it has its maker's ids, and by the runtime where only
-//! root's own powers, which end at a user namespace, reach.
+//! What bind mounts bring along from the host. For a user namespace it is opened
+//! before anything has changed: by init while it has its maker's ids, and by the
+//! runtime where only root's own powers, which end at a user namespace, reach.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, open, openat, readlinkat};
+use nix::fcntl::{self, AT_FDCWD, OFlag, openat, readlinkat};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, SFlag};
 use nix::sys::wait::WaitStatus;
@@ -57,17 +57,25 @@ pub(super) fn open_all(
     cgroup: Option<&Path>,
     channel: &Channel,
 ) -> Result<Vec<Option<Source>>> {
-    let open_one = |(index, mount): (usize, &MountPlan)| {
-        let source = match &mount.kind {
-            MountKind::Bind(bind) => {
-                open_for(index, bind, channel).and_then(|fd| Source::of_bind(bind, fd))
-            }
-            MountKind::Cgroup => open_cgroup(plan, cgroup).and_then(Source::tree),
-            _ => return Ok(None),
-        };
-        source.map(Some).map_err(|e| e.step(mount.label()))
+    (0..plan.mounts.len()).map(|index| open(plan, index, cgroup, channel)).collect()
+}
+
+/// Init's side: opens the source of one mount, if it has one.
+pub(super) fn open(
+    plan: &Plan,
+    index: usize,
+    cgroup: Option<&Path>,
+    channel: &Channel,
+) -> Result<Option<Source>> {
+    let Some(mount) = plan.mounts.get(index) else { return Ok(None) };
+    let source = match &mount.kind {
+        MountKind::Bind(bind) => {
+            open_for(index, bind, channel).and_then(|fd| Source::of_bind(bind, fd))
+        }
+        MountKind::Cgroup => open_cgroup(plan, cgroup).and_then(Source::tree),
+        _ => return Ok(None),
     };
-    plan.mounts.iter().enumerate().map(open_one).collect()
+    source.map(Some).map_err(|e| e.step(mount.label()))
 }
 
 fn open_for(index: usize, bind: &BindPlan, channel: &Channel) -> Result<OwnedFd> {
@@ -212,7 +220,7 @@ pub(super) fn open_in_child(
     how: impl FnOnce() -> SysResult<OwnedFd>,
 ) -> Result<SysResult<OwnedFd>> {
     // the child puts what it opens in the place of this one
-    let mut place = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut place = fcntl::open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let shares = CloneHow { share_files: true, ..CloneHow::default() };
     let child = clone_child(shares, || {
         let opened = how().and_then(|fd| dup3(fd, &mut place, OFlag::O_CLOEXEC));
