@@ -72,7 +72,11 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
     };
     let init = record.init.ok_or_else(not_created)?;
     let pidfd = init.open()?.ok_or_else(stopped)?;
-    let kept = Kept::load(entry.dir())?;
+    let kept = match Kept::load(entry.dir()) {
+        // a delete ends init, and takes the files away after that
+        Err(e) => return Err(if init.open()?.is_some() { e } else { stopped() }),
+        Ok(kept) => kept,
+    };
     let target = Target {
         id: &record.id,
         pid: init.pid(),
