@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
@@ -96,7 +97,10 @@ impl InitProcess {
 
     /// True while it lives: a zombie has ended.
     pub fn is_alive(self) -> Result<bool> {
-        Ok(matches!(stat(self.pid())?, Some((start, true)) if start == self.start_time))
+        match stat(self.pid())? {
+            Some((start, runs)) if start == self.start_time => Ok(runs || !has_ended(self.pid())?),
+            _ => Ok(false),
+        }
     }
 
     /// A pidfd of it; `None` when it has ended.
@@ -115,7 +119,18 @@ impl InitProcess {
     }
 }
 
-/// Start time of a process, and whether it still runs; `None` if there is none.
+/// Whether the last thread of a process has ended: one whose first thread has looks
+/// like a zombie, and a pidfd knows better (pidfd_open(2)).
+fn has_ended(pid: Pid) -> Result<bool> {
+    let pidfd = match pidfd_open(pid) {
+        Err(Errno::ESRCH | Errno::EINVAL) => return Ok(true),
+        other => other.step(|| format!("pidfd_open {pid}"))?,
+    };
+    let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut fds, PollTimeout::ZERO).step(|| format!("poll process {pid}"))? > 0)
+}
+
+/// Start time of a process, and whether its first thread still runs; `None` if there is none.
 fn stat(pid: Pid) -> Result<Option<(u64, bool)>> {
     let mut buffer = [0u8; 1024];
     let read = std::fs::File::open(format!("/proc/{pid}/stat"))

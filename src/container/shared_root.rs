@@ -57,8 +57,9 @@ impl SharedRoot {
         if mount_id(top.as_fd()).step(step)? != self.id {
             return Ok(());
         }
-        drop(top);
-        umount2(&self.path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).step(step)
+        // by what was looked at: the path may lead elsewhere by now
+        let found = format!("/proc/self/fd/{}", top.as_raw_fd());
+        umount2(found.as_str(), MntFlags::MNT_DETACH).step(step)
     }
 }
 

@@ -224,7 +224,11 @@ pub(super) fn open_in_child(
     let shares = CloneHow { share_files: true, ..CloneHow::default() };
     let child = clone_child(shares, || {
         let opened = how().and_then(|fd| dup3(fd, &mut place, OFlag::O_CLOEXEC));
-        process::exit_now(opened.err().map_or(0, |errno| errno as i32))
+        // an errno without a name is a failure as well
+        process::exit_now(opened.err().map_or(0, |errno| match errno as i32 {
+            0 => 255,
+            number => number,
+        }))
     })
     .step(|| "clone3")?;
     match wait_for_end(child.pidfd.as_fd())? {
