@@ -19,7 +19,7 @@ fn limit(config: &mut Value, resources: &Value) {
 fn the_unit_has_the_limits_and_so_have_the_files() {
     let resources = json!({
         "memory": {"limit": 64 * MIB, "swap": 96 * MIB, "reservation": 32 * MIB},
-        "cpu": {"shares": 2048, "quota": 33_300, "period": 50_000, "burst": 10_000, "cpus": "0", "mems": "0"},
+        "cpu": {"shares": 2048, "quota": 33_500, "period": 50_000, "burst": 10_000, "cpus": "0", "mems": "0"},
         "pids": {"limit": 17},
         "blockIO": {"weight": 500},
         // of which systemd knows nothing
@@ -41,7 +41,7 @@ fn the_unit_has_the_limits_and_so_have_the_files() {
         ("MemoryLow", "33554432"),
         ("MemorySwapMax", "33554432"),
         ("CPUWeight", "174"),
-        // 66.6 % are 67 for systemd
+        // whole per cent: systemd rounds, now or at its next reload
         ("CPUQuotaPerSecUSec", "670ms"),
         ("CPUQuotaPeriodUSec", "50ms"),
         ("AllowedCPUs", "0"),
@@ -58,7 +58,7 @@ fn the_unit_has_the_limits_and_so_have_the_files() {
         ("memory.low", "33554432"),
         ("memory.swap.max", "33554432"),
         ("cpu.weight", "174"),
-        ("cpu.max", "33300 50000"),
+        ("cpu.max", "33500 50000"),
         ("cpu.max.burst", "10000"),
         ("cpuset.cpus", "0"),
         ("pids.max", "17"),
