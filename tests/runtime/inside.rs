@@ -275,15 +275,15 @@ fn a_directory_that_is_left_open_is_no_way_out() {
             (format!("/proc/self/fd/{fd}/../../.."), None),
             (format!("/proc/thread-self/fd/{fd}/tmp"), None),
             // the image leads there
-            ("/work".to_owned(), Some(format!("/proc/self/fd/{fd}"))),
-            ("/work/tmp".to_owned(), Some(format!("/proc/self/fd/{fd}"))),
+            ("/linked".to_owned(), Some(format!("/proc/self/fd/{fd}"))),
+            ("/linked/tmp".to_owned(), Some(format!("/proc/self/fd/{fd}"))),
         ] {
             let c = Container::new(|config| {
                 args(config, &["escape", marker.to_str().unwrap()]);
                 config["process"]["cwd"] = json!(cwd);
             });
             if let Some(link) = link {
-                std::os::unix::fs::symlink(link, c.bundle.rootfs().join("work")).unwrap();
+                std::os::unix::fs::symlink(link, c.bundle.rootfs().join("linked")).unwrap();
             }
             let output = c.on_bundle("run", &[]).with_open_root(fd.max(17)).run();
             let is_out = output.stdout.lines().any(|line| !line.ends_with(": contained"));
