@@ -35,7 +35,10 @@ impl Cgroup {
             // systemd writes to the files itself: what was there is known before
             updated.before = settings.iter().filter_map(|s| self.before(s)).collect();
             updated.is_told = true;
-            scope.set_properties(settings)?;
+            if let Err(e) = scope.set_properties(settings) {
+                // its answer may only have been late
+                return Err(e.undone(updated.put_back()));
+            }
         }
         let mut order: Vec<&Setting> = settings.iter().collect();
         // it may cost a process its life, which can't be put back: after all
@@ -81,10 +84,19 @@ impl Updated<'_> {
     /// The kernel refuses it; the rest is put back all the same.
     pub fn put_back(mut self) -> Result<()> {
         let before: Vec<Setting> = std::mem::take(&mut self.before).into_iter().rev().collect();
-        if let (true, Some(scope)) = (self.is_told, &self.cgroup.record().scope) {
-            scope.set_properties(&before)?;
+        let told = match (self.is_told, &self.cgroup.record().scope) {
+            (true, Some(scope)) => scope.set_properties(&before),
+            _ => Ok(()),
+        };
+        let (mut refused, mut written) = (Vec::new(), Ok(()));
+        for setting in &before {
+            match self.write(setting) {
+                Err(e) if e.is_errno(Errno::EINVAL) => refused.push(setting),
+                other => written = written.and(other),
+            }
         }
-        self.write_all(&before.iter().collect::<Vec<_>>())
+        let again = refused.into_iter().map(|setting| self.write(setting));
+        again.fold(told.and(written), Result::and)
     }
 
     /// Writes what there is to write. The kernel holds some files against each

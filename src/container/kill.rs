@@ -71,6 +71,9 @@ fn kill_all(record: &Record, signal: i32) -> Result<()> {
     if record.cgroup.path.as_os_str().is_empty() {
         return kill_pid_namespace(record, signal);
     }
+    if record.has_ended()? {
+        return Err(not_running());
+    }
     let cgroup = match Cgroup::open(record.cgroup.clone()) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Err(not_running()),
         other => other?,

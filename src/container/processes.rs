@@ -18,6 +18,9 @@ use crate::sys::process;
 /// It is not running, and nobody is left in it.
 pub fn processes(entry: &Entry) -> Result<Vec<i32>> {
     let record = loaded(entry)?;
+    if record.has_ended()? {
+        return Err(not_running());
+    }
     let mut pids: Vec<i32> = match record.cgroup.path.as_os_str().is_empty() {
         true => of_namespace(&record)?.iter().map(|(pid, _)| pid.as_raw()).collect(),
         false => match record.own_cgroup().and_then(|cgroup| cgroup.procs(true)) {

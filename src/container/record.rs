@@ -206,6 +206,15 @@ impl Record {
         Cgroup::open(self.cgroup.clone())
     }
 
+    /// Whether nobody of the container can be left: with the init of a pid
+    /// namespace all in it have ended. Who is in its cgroup then, came after it.
+    pub(super) fn has_ended(&self) -> Result<bool> {
+        match self.init {
+            Some(init) if self.own_pid_namespace => Ok(!init.is_alive()?),
+            _ => Ok(false),
+        }
+    }
+
     /// What the kernel killed in the container for want of memory; of a cgroup
     /// that was there before, the figures tell of others as well.
     pub(super) fn out_of_memory(&self) -> Option<OutOfMemory> {

@@ -375,3 +375,25 @@ fn a_failed_create_takes_the_cgroups_on_the_way_with_it() {
     c.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
     c.assert_refused(&["/nowhere"]);
 }
+
+#[test]
+fn who_came_later_to_the_same_cgroup_is_left_alone() {
+    let first = Container::new(|config| args(config, &["wait"]));
+    let path = format!("/{}", first.id);
+    first.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    let mut output = first.started();
+    first.kill("KILL").ok();
+    first.ended(&mut output);
+    let second = Container::new(|config| args(config, &["wait"]));
+    second.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    let mut output = second.started();
+    first.on_id("kill", &["--all"], &["KILL"]).run().fails_with(&["container not running"]);
+    first.on_id("ps", &[], &[]).run().fails_with(&["container not running"]);
+    assert_eq!(second.status(), "running");
+    second.kill("KILL").ok();
+    second.ended(&mut output);
+    second.delete().ok();
+    first.delete().ok();
+    first.assert_gone();
+    second.assert_gone();
+}
