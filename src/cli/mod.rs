@@ -16,8 +16,8 @@ pub use doctor::DoctorArgs;
 pub use exec::ExecArgs;
 pub use figures::{EventsArgs, StatsArgs, StatsFormat};
 pub use image::{
-    ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector,
-    RootfsMode, UmountArgs, UnpackArgs,
+    ImageBounds, ImageCommand, ImageDfArgs, ImageExportArgs, ImageGcArgs, ImageImportArgs,
+    ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector, RootfsMode, UmountArgs, UnpackArgs,
 };
 pub use lazy::Lazy;
 pub use lifecycle::{

@@ -1,7 +1,8 @@
 //! Images: from an OCI layout to layers on disk that overlayfs reads, and from
 //! there to a root file system and a runtime's config.
 //!
-//! The way of an import: `layout` opens a directory or an archive, `select`
+//! The way of an import: `layout` opens a directory or an archive, `select` (for
+//! `docker save`'s archives with `docker`)
 //! chooses images and verifies their documents, `import` unpacks the layers
 //! that the `store` lacks, each through a `pipeline` that ends in `extract`.
 //! Nothing but `import` and `store` knows the store's directories.
@@ -11,7 +12,10 @@ mod blob;
 pub mod bundle;
 mod copy;
 pub mod digest;
+mod disk;
+mod docker;
 mod entry;
+mod export;
 mod extract;
 mod form;
 mod import;
@@ -24,8 +28,11 @@ mod parents;
 mod pipeline;
 mod progress;
 mod record;
-mod remove;
+mod reference;
+pub mod remove;
 pub mod select;
+mod spool;
+mod staging;
 pub mod store;
 mod tarstream;
 mod tree;

@@ -1,19 +1,85 @@
-//! Removal from the store, and what stands in its way.
+//! Removal from the store, what stands in its way, and what the store takes of
+//! the disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
-use super::import::Staging;
+use super::disk;
 use super::record::{Record, Reference, read_dir_json, record_file};
+use super::staging::{self, Staging};
 use super::store::Store;
 use super::tree;
+use serde::Serialize;
+
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::fs::open_dir;
 use crate::sys::lock::Sharing;
+
+/// What nothing needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Garbage {
+    /// `layer`, `blob` or `import` (what one that died has left).
+    pub kind: &'static str,
+    /// The digest's hexadecimal, or a name in the staging directory.
+    pub name: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+impl Garbage {
+    fn at(kind: &'static str, digest: &Digest, path: &Path) -> Result<Self> {
+        Ok(Garbage { kind, name: digest.hex().to_owned(), bytes: disk::usage(path)? })
+    }
+}
+
+/// What one kind of things takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// How many there are.
+    pub count: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Bytes of those that [`Store::collect`] would remove.
+    pub reclaimable: u64,
+}
+
+impl Share {
+    fn add(&mut self, bytes: u64, unused: bool) {
+        self.count += 1;
+        self.bytes += bytes;
+        self.reclaimable += if unused { bytes } else { 0 };
+    }
+}
+
+/// What the layers of one image take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageUsage {
+    /// Its name.
+    pub name: String,
+    /// Bytes on disk of its layers, each once.
+    pub bytes: u64,
+    /// Of these, bytes of layers that other images have too.
+    pub shared: u64,
+}
+
+/// What a store takes of the disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Layers as files.
+    pub layers: Share,
+    /// Manifests, configs, and layers' blobs where these are kept.
+    pub blobs: Share,
+    /// Directories of containers from images.
+    pub containers: Share,
+    /// What imports that died have left.
+    pub unfinished: Share,
+    /// Image by image.
+    pub images: Vec<ImageUsage>,
+}
 
 impl Store {
     /// Removes images, and the layers that nothing else uses.
@@ -24,10 +90,9 @@ impl Store {
     /// # Errors
     /// NotFound for a name, State for a layer in use.
     pub fn remove(&self, names: &[String]) -> Result<()> {
-        for name in names {
-            self.find(name)?;
-        }
+        self.names_of(names)?;
         let _lock = self.lock(Sharing::Exclusive)?;
+        let names = self.names_of(names)?;
         let (going, staying): (Vec<_>, Vec<_>) =
             self.list()?.into_iter().partition(|r| names.contains(&r.name));
         let kept = used_layers(&staying);
@@ -41,7 +106,99 @@ impl Store {
             fs::remove_file(self.path().join("images").join(file))?;
         }
         let held = references.into_iter().flat_map(|r| r.layers);
-        self.sweep(&kept.into_iter().chain(held).collect(), &staying)
+        self.sweep(&kept.into_iter().chain(held).collect(), &staying, false).map(drop)
+    }
+
+    /// The names in full. One that means several images is refused even if these
+    /// are the same: only one of the names is to go.
+    fn names_of(&self, names: &[String]) -> Result<BTreeSet<String>> {
+        let mut all = BTreeSet::new();
+        for name in names {
+            let found = self.matching(name)?;
+            match found.as_slice() {
+                [one] => drop(all.insert(one.name.clone())),
+                [] => drop(self.find(name)?),
+                several => {
+                    let names: Vec<_> = several.iter().map(|r| r.name.as_str()).collect();
+                    let names = names.join(", ");
+                    return Err(Error::invalid(format!("image {name}: this may be {names}")));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes what no image and no container needs: layers and documents of
+    /// images that got a new version under the same name, and what imports that
+    /// died have left. With `dry` it only tells.
+    ///
+    /// # Errors
+    /// System for what can't be read or removed.
+    pub fn collect(&self, dry: bool) -> Result<Vec<Garbage>> {
+        if self.path().join("lock").symlink_metadata().is_err() {
+            return Ok(Vec::new());
+        }
+        let _lock = self.lock(Sharing::Exclusive)?;
+        let mut garbage = self.unfinished()?;
+        if !dry {
+            staging::clean(self)?;
+        }
+        let images = self.list()?;
+        let held = self.live_references()?.into_iter().flat_map(|r| r.layers);
+        let kept = used_layers(&images).into_iter().chain(held).collect();
+        garbage.extend(self.sweep(&kept, &images, dry)?);
+        Ok(garbage)
+    }
+
+    /// What imports have left that did not end, seen under the exclusive lock.
+    fn unfinished(&self) -> Result<Vec<Garbage>> {
+        let parent = self.path().join("staging");
+        let mut all = Vec::new();
+        for (name, _) in tree::names(open_dir(&parent)?.as_fd())? {
+            let bytes = disk::usage(&parent.join(tree::name_path(&name)))?;
+            all.push(Garbage { kind: "import", name: name.to_string_lossy().into(), bytes });
+        }
+        Ok(all)
+    }
+
+    /// What the store takes of the disk.
+    ///
+    /// # Errors
+    /// System for what can't be read.
+    pub fn usage(&self) -> Result<Usage> {
+        let unused: BTreeSet<_> = self.collect(true)?.into_iter().map(|g| g.name).collect();
+        let images = self.list()?;
+        let mut usage = Usage::default();
+        let mut layers = BTreeMap::new();
+        for (digest, path) in digest_entries(&self.path().join("layers"))? {
+            let bytes = disk::usage(&path)?;
+            usage.layers.add(bytes, unused.contains(digest.hex()));
+            layers.insert(digest, bytes);
+        }
+        for (digest, path) in digest_entries(&self.path().join("blobs"))? {
+            usage.blobs.add(disk::usage(&path)?, unused.contains(digest.hex()));
+        }
+        for name in read_names(&self.path().join("staging"))? {
+            let path = self.path().join("staging").join(&name);
+            usage.unfinished.add(disk::usage(&path)?, unused.contains(&name));
+        }
+        for name in read_names(&self.path().join("containers"))? {
+            let path = self.path().join("containers").join(name);
+            usage.containers.add(disk::usage(&path)?, false);
+        }
+        for image in &images {
+            let own = used_layers(std::slice::from_ref(image));
+            let others = used_layers(images.iter().filter(|other| other.name != image.name));
+            let sum = |of: &mut dyn Iterator<Item = &Digest>| -> u64 {
+                of.filter_map(|digest| layers.get(digest)).sum()
+            };
+            usage.images.push(ImageUsage {
+                name: image.name.clone(),
+                bytes: sum(&mut own.iter()),
+                shared: sum(&mut own.intersection(&others)),
+            });
+        }
+        Ok(usage)
     }
 
     fn check_unused(&self, doomed: &BTreeSet<Digest>, references: &[Reference]) -> Result<()> {
@@ -73,22 +230,38 @@ impl Store {
 
     /// Removes every layer and document that isn't needed: those of the images
     /// that went, and those of imports that died between two steps.
-    fn sweep(&self, kept: &BTreeSet<Digest>, staying: &[Record]) -> Result<()> {
-        let staging = Staging::new(self)?;
+    fn sweep(
+        &self,
+        kept: &BTreeSet<Digest>,
+        staying: &[Record],
+        dry: bool,
+    ) -> Result<Vec<Garbage>> {
+        let mut garbage = Vec::new();
+        let staging = if dry { None } else { Some(Staging::new(self)?) };
         for (digest, path) in digest_entries(&self.path().join("layers"))? {
             if !kept.contains(&digest) && !self.is_mounted(&digest)? {
-                // out of the way first: a kill must not leave half a layer
-                staging.take(&path, digest.hex())?;
+                garbage.push(Garbage::at("layer", &digest, &path)?);
+                if let Some(staging) = &staging {
+                    // out of the way first: a kill must not leave half a layer
+                    staging.take(&path, digest.hex())?;
+                }
             }
         }
-        let documents: BTreeSet<&Digest> =
-            staying.iter().flat_map(|r| [&r.digest, &r.config_digest]).collect();
+        let blobs = staying.iter().flat_map(|r| {
+            let layers = r.layers.iter().map(|layer| &layer.digest);
+            [&r.digest, &r.config_digest].into_iter().chain(layers)
+        });
+        let blobs: BTreeSet<&Digest> = blobs.collect();
         for (digest, path) in digest_entries(&self.path().join("blobs"))? {
-            if !documents.contains(&digest) {
-                fs::remove_file(path)?;
+            if !blobs.contains(&digest) {
+                garbage.push(Garbage::at("blob", &digest, &path)?);
+                if !dry {
+                    fs::remove_file(path)?;
+                }
             }
         }
-        staging.remove()
+        staging.map_or(Ok(()), Staging::remove)?;
+        Ok(garbage)
     }
 
     fn is_mounted(&self, layer: &Digest) -> Result<bool> {
@@ -112,8 +285,19 @@ impl Store {
     }
 }
 
-fn used_layers(records: &[Record]) -> BTreeSet<Digest> {
-    let layers = records.iter().flat_map(|r| &r.layers);
+/// The names in a directory, if it is there.
+fn read_names(dir: &Path) -> Result<BTreeSet<String>> {
+    match open_dir(dir) {
+        Err(nix::errno::Errno::ENOENT) => Ok(BTreeSet::new()),
+        other => {
+            let names = tree::names(other?.as_fd())?;
+            Ok(names.into_iter().map(|(name, _)| name.to_string_lossy().into()).collect())
+        }
+    }
+}
+
+fn used_layers<'a>(records: impl IntoIterator<Item = &'a Record>) -> BTreeSet<Digest> {
+    let layers = records.into_iter().flat_map(|r| &r.layers);
     layers.map(|layer| layer.diff_id.clone()).collect()
 }
 

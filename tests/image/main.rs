@@ -17,11 +17,13 @@
 mod attacks;
 mod bundles;
 mod content;
+mod formats;
 mod layout;
 mod process;
 mod rootless;
 mod running;
 mod selection;
+mod store;
 
 #[path = "../support/mod.rs"]
 mod support;
