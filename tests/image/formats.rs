@@ -246,14 +246,15 @@ fn artifacts_are_refused_and_passed_over() {
 #[test]
 fn other_makers_archives() {
     let scene = Scene::new();
-    let layout = simple(&scene.path("oci"), "box", &layers());
+    // what Docker knows has no zstd
+    let [below, _] = layers();
+    let layout = simple(&scene.path("oci"), "box", std::slice::from_ref(&below));
     let saved = scene.path("saved.tar");
     let from = format!("oci:{}:box", text(&layout));
     let to = format!("docker-archive:{}:box:1", text(&saved));
     peer("skopeo", &["--insecure-policy", "copy", "-q", &from, &to]);
     scene.import(&saved);
     assert_eq!(scene.ok(&["image", "ls", "-q"]), "docker.io/library/box:1\n");
-    let [below, _] = layers();
     assert_eq!(fs::read(scene.layer_dir(&below).join("etc/a")).unwrap(), b"one");
 }
 

@@ -109,12 +109,12 @@ fn shared_layers_are_on_disk_once() {
 #[test]
 fn a_kill_at_any_call_loses_nothing() {
     let scene = Scene::in_memory();
-    let keep = layer(&[dir("d"), file("d/a", "a"), file("d/b", "b")], "gzip");
+    let keep = layer(&[dir("./"), dir("d"), file("d/a", "a"), file("d/b", "b")], "gzip");
     scene.import(&simple(&scene.path("before"), "before", std::slice::from_ref(&keep)));
     let before = listing(&scene.layer_dir(&keep));
     let make = |n: usize| {
-        let entries: Vec<_> =
-            (0..8).map(|i| file(&format!("f{n}{i}"), &"z".repeat(i * 9000))).collect();
+        let mut entries = vec![dir("./")];
+        entries.extend((0..8).map(|i| file(&format!("f{n}{i}"), &"z".repeat(i * 9000))));
         layer(&entries, "gzip")
     };
     let new = [keep.clone(), make(1), make(2)];
