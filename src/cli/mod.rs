@@ -116,7 +116,7 @@ pub enum Command {
     Features,
     /// Write a config.json to start from
     Spec(Lazy<SpecArgs>),
-    /// Import, list, inspect and remove images
+    /// Import, export, list, inspect and remove images
     #[command(subcommand)]
     Image(ImageCommand),
     /// Turn an image into a bundle that any OCI runtime can run

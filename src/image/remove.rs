@@ -247,6 +247,7 @@ impl Store {
                 }
             }
         }
+        garbage.extend(self.half_written(dry)?);
         let blobs = staying.iter().flat_map(|r| {
             let layers = r.layers.iter().map(|layer| &layer.digest);
             [&r.digest, &r.config_digest].into_iter().chain(layers)
@@ -261,6 +262,23 @@ impl Store {
             }
         }
         staging.map_or(Ok(()), Staging::remove)?;
+        Ok(garbage)
+    }
+
+    /// Temporary files of records and documents, whose writers died: living ones
+    /// have the store's lock.
+    fn half_written(&self, dry: bool) -> Result<Vec<Garbage>> {
+        let mut garbage = Vec::new();
+        for dir in ["images", "refs", "blobs/sha256", "blobs/sha512"] {
+            let dir = self.path().join(dir);
+            for name in read_names(&dir)?.into_iter().filter(|name| name.starts_with('.')) {
+                let path = dir.join(&name);
+                garbage.push(Garbage { kind: "import", bytes: disk::usage(&path)?, name });
+                if !dry {
+                    fs::remove_file(&path).step(|| format!("remove {}", path.display()))?;
+                }
+            }
+        }
         Ok(garbage)
     }
 
