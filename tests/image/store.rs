@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -103,6 +104,33 @@ fn shared_layers_are_on_disk_once() {
     }
 }
 
+/// Whether the import was killed, by strace, before its end.
+fn kill_import(scene: &Scene, path: &Path, call: &str, n: usize) -> bool {
+    let import = scene.command(&["image", "import", path.to_str().unwrap(), "--keep-blobs"]);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    strace.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
+    strace.arg(import.get_program()).args(import.get_args());
+    let status = strace.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let status = status.expect("strace (integration/install-deps test)");
+    let killed = status.signal() == Some(9) || status.code() == Some(137);
+    assert!(killed || status.success(), "{call} {n}: {status}");
+    killed
+}
+
+/// Calls that an import makes, kind by kind.
+const CALLS: [&str; 9] = [
+    "openat,openat2",
+    "mkdir,mkdirat",
+    "write",
+    "renameat,renameat2",
+    "unlinkat",
+    "flock",
+    "fsync,syncfs",
+    "utimensat",
+    "pread64",
+];
+
 /// An import is killed when it enters its n-th call of a kind, for kinds and n
 /// that go through all of it; what was there before is there afterwards, byte
 /// for byte, and the next import makes the store whole.
@@ -125,28 +153,9 @@ fn a_kill_at_any_call_loses_nothing() {
         new.iter().map(|layer| listing(&other.layer_dir(layer))).collect()
     };
     let mut kills = 0;
-    for call in [
-        "openat,openat2",
-        "mkdir,mkdirat",
-        "write",
-        "renameat,renameat2",
-        "unlinkat",
-        "flock",
-        "fsync,syncfs",
-        "utimensat",
-        "pread64",
-    ] {
+    for call in CALLS {
         for n in [1, 2, 3, 5, 8, 13, 21, 34] {
-            let import =
-                scene.command(&["image", "import", path.to_str().unwrap(), "--keep-blobs"]);
-            let mut strace = Command::new("strace");
-            strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-            strace.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
-            strace.arg(import.get_program()).args(import.get_args());
-            let status = strace.stdout(Stdio::null()).stderr(Stdio::null()).status();
-            let status = status.expect("strace (integration/install-deps test)");
-            let killed = status.signal() == Some(9) || status.code() == Some(137);
-            assert!(killed || status.success(), "{call} {n}: {status}");
+            let killed = kill_import(&scene, &path, call, n);
             if !killed {
                 scene.ok(&["image", "rm", "new"]);
                 break;
@@ -209,7 +218,7 @@ fn removals_and_imports_side_by_side() {
             let image: Value =
                 serde_json::from_str(&scene.ok(&["image", "inspect", name])).unwrap();
             for layer in image["layers"].as_array().unwrap() {
-                let dir = std::path::Path::new(layer["dir"].as_str().unwrap());
+                let dir = Path::new(layer["dir"].as_str().unwrap());
                 assert!(dir.join("mark").exists(), "{name} lacks {}", dir.display());
             }
         }
