@@ -13,7 +13,6 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == "--version") && words.next().is_none() {
         return ExitCode::from(u8::from(commands::print_version().is_err()));
     }
-    commands::protect_early();
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

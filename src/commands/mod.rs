@@ -25,7 +25,6 @@ mod umount;
 mod unpack;
 mod update;
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -58,18 +57,6 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
         crate::logging::error(&one_line(&format!("{e:#}")));
     }
     result
-}
-
-/// For commands that put a process into a container: has this process go on from a
-/// binary that nobody can write to before the command line is looked at, which
-/// else would have to be done twice. A word that only looks like such a command
-/// costs an execve and does no harm; what fails here fails again in the command,
-/// and is told there.
-pub fn protect_early() {
-    let enters = |word: &OsString| word == "create" || word == "run" || word == "exec";
-    if std::env::args_os().skip(1).any(|word| enters(&word)) {
-        crate::sys::exe::protect().unwrap_or_default();
-    }
 }
 
 /// The exit code of a command that fails: callers of `exec` take 1 for the code of

@@ -8,6 +8,8 @@
 pub mod bpf;
 pub mod caller;
 pub mod copy;
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+pub mod entry;
 pub mod exe;
 pub mod fs;
 pub mod lock;
