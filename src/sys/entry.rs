@@ -53,7 +53,11 @@ unsafe extern "C" fn go_on_from_a_read_only_mount(stack: *const usize) {
     let (argv, envp, enters) = unsafe {
         let count = stack.read();
         let argv = stack.add(1);
-        (argv, argv.add(count + 1), (1..count).any(|i| is_entering(argv.add(i).read() as *const u8)))
+        (
+            argv,
+            argv.add(count + 1),
+            (1..count).any(|i| is_entering(argv.add(i).read() as *const u8)),
+        )
     };
     if !enters {
         return;
@@ -101,7 +105,8 @@ unsafe fn is_entering(word: *const u8) -> bool {
         let same = |(i, byte): (usize, &u8)| unsafe { word.add(i).read_volatile() == *byte };
         // SAFETY: as many bytes as the command has were read before, none of them
         // the NUL.
-        command.iter().enumerate().all(same) && unsafe { word.add(command.len()).read_volatile() == 0 }
+        command.iter().enumerate().all(same)
+            && unsafe { word.add(command.len()).read_volatile() == 0 }
     })
 }
 
