@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tare::error::one_line;
 use tare::{cli, commands};
 
@@ -13,7 +12,7 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == "--version") && words.next().is_none() {
         return ExitCode::from(u8::from(commands::print_version().is_err()));
     }
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(e) => {
             // a closed stdout or stderr is no reason to say more; callers know

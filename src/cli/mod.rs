@@ -6,6 +6,7 @@ mod figures;
 mod image;
 mod lazy;
 mod lifecycle;
+mod quick;
 mod resources;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use lifecycle::{
     CreateArgs, DeleteArgs, ImageRunArgs, KillArgs, ListArgs, ListFormat, NetMode, RunArgs,
     SpecArgs, StartArgs, StateArgs,
 };
+pub use quick::parse;
 pub use resources::{LimitArgs, PauseArgs, PsArgs, PsFormat, UpdateArgs};
 
 /// An OCI container runtime whose own weight is next to nothing
