@@ -258,7 +258,13 @@ fn steps(
         listener,
     })?);
     undo.poststop = Some(record.clone());
-    // while init is busy
+    // while init is busy. A hook that asks for the state is told that the container
+    // is being created; without one nobody can tell
+    let is_seen = plan.hooks.in_create();
+    if !is_seen {
+        record.init = Some(InitProcess::of(spawned.pid())?);
+        undo.entry.save(&record)?;
+    }
     let groups = group.as_ref().map(rdt::Group::entered).unwrap_or_default();
     Kept::new(args.spec, plan, args.options, groups).save(undo.entry.dir())?;
     let scope = place.enclose(plan, spawned.pid(), &mut undo.cgroup);
@@ -276,9 +282,11 @@ fn steps(
         cgroup.attach_devices(program)?;
     }
     serve(spawned, plan, id_maps, &record)?;
-    record.init = Some(InitProcess::of(spawned.pid())?);
     send_descriptors(args, plan, spawned)?;
-    undo.entry.save(&record)?;
+    if is_seen {
+        record.init = Some(InitProcess::of(spawned.pid())?);
+        undo.entry.save(&record)?;
+    }
     if let Some(path) = args.pid_file {
         write_pid_file(path, spawned.pid())?;
     }

@@ -18,6 +18,7 @@ pub mod mountinfo;
 pub mod net;
 pub mod netlink;
 pub mod process;
+pub mod program;
 pub mod sched;
 pub mod seccomp;
 pub mod userns;
