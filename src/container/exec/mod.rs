@@ -226,7 +226,7 @@ fn open_sub(cgroup: &Cgroup, path: &Path) -> Result<Option<OwnedFd>> {
 fn cgroup_of(init: InitProcess) -> Result<Cgroup> {
     let hierarchy = Hierarchy::discover()?;
     let path = hierarchy.mount_point().join(hierarchy.cgroup_of(init.pid)?);
-    Cgroup::open(CgroupRecord { path, made_parents: 0, scope: None })
+    Cgroup::open(CgroupRecord { path, ..CgroupRecord::default() })
 }
 
 /// What the runtime has to do for the process, up to its execve.
