@@ -32,14 +32,35 @@ pub(super) fn read<P>(dir: BorrowedFd<'_>, file: &P) -> SysResult<String>
 where
     P: NixPath + ?Sized,
 {
+    read_until(dir, file, |length, _| length == 0)
+}
+
+/// Reads a file of figures, which the kernel writes at one go: a read that is not
+/// filled was the last. Lists of processes are not so.
+pub(super) fn read_figures(dir: BorrowedFd<'_>, file: &str) -> SysResult<String> {
+    read_until(dir, file, |length, room| length < room)
+}
+
+fn read_until<P>(
+    dir: BorrowedFd<'_>,
+    file: &P,
+    is_last: impl Fn(usize, usize) -> bool,
+) -> SysResult<String>
+where
+    P: NixPath + ?Sized,
+{
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let fd = openat(dir, file, flags, Mode::empty())?;
     let mut text = Vec::new();
     let mut buf = [0; 4096];
     loop {
         match nix::unistd::read(&fd, &mut buf) {
-            Ok(0) => break,
-            Ok(n) => text.extend_from_slice(buf.get(..n).unwrap_or_default()),
+            Ok(n) => {
+                text.extend_from_slice(buf.get(..n).unwrap_or_default());
+                if is_last(n, buf.len()) {
+                    break;
+                }
+            }
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }

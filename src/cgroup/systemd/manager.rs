@@ -186,6 +186,20 @@ impl Manager {
         self.reset_failed(unit)
     }
 
+    /// Moves a process of this user into the cgroup of a unit that is delegated to
+    /// him, or into `sub` below it (`/inner`).
+    ///
+    /// # Errors
+    /// systemd's own words.
+    pub(super) fn attach(&mut self, unit: &str, sub: &str, pid: u32) -> Result<()> {
+        let mut body = Encoder::default();
+        body.str(unit);
+        body.str(sub);
+        body.array(4, |out| out.u32(pid));
+        let call = self.bus.call(&manager_call("AttachProcessesToUnit", "ssau", &body.finish()))?;
+        call.map(drop).map_err(Refusal::error)
+    }
+
     /// Waits for the end of a job.
     ///
     /// # Errors

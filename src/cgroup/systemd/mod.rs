@@ -301,6 +301,20 @@ impl Scope {
         manager.stop(&self.unit).step(step)
     }
 
+    /// Has systemd move a process of this user into the scope's cgroup at `path`: for
+    /// a caller from outside of what is delegated to him.
+    ///
+    /// # Errors
+    /// No systemd; its own words.
+    pub fn attach(&self, path: &Path, pid: Pid) -> Result<()> {
+        let step = || format!("have systemd move the process into the unit {}", self.unit);
+        let below = path.file_name().filter(|name| *name != self.unit.as_str());
+        let sub = below.map(|name| format!("/{}", name.display())).unwrap_or_default();
+        let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
+        let mut manager = Manager::at(&self.bus, PATIENCE).step(step)?;
+        manager.attach(&self.unit, &sub, pid).step(step)
+    }
+
     /// Tells systemd of limits that have changed, so that it keeps to them; the
     /// files are the caller's to write, and after this.
     ///
