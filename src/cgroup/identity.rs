@@ -70,8 +70,8 @@ pub(super) fn mark_killed(dir: BorrowedFd<'_>) {
     }
 }
 
-/// Whether cgroup.kill was used on it. Since Linux 6.14 that is counted, and who is
-/// cloned into a cgroup with another count than that of his maker's own is killed.
+/// Whether cgroup.kill was used on it. Linux counts that (6.14, and stable releases
+/// of that time), and who is cloned into a cgroup with another count than that of his maker's own is killed.
 pub(super) fn was_killed(dir: BorrowedFd<'_>) -> SysResult<bool> {
     match xattr_at(dir, Path::new("."), killed()) {
         Err(Errno::ENOTSUP) => Ok(false),
