@@ -119,11 +119,11 @@ fn a_create_writes_each_file_once_or_twice_at_most() {
         "cpu": {"shares": 2048, "quota": 40_000, "period": 50_000, "cpus": "0", "mems": "0"},
         "pids": {"limit": 17},
     });
-    let container = limited(resources, &["wait"]);
+    let container = limited(resources, &["exit", "0"]);
     let trace = container.bundle.path().join("trace");
     let words = ["-f", "-e", "trace=openat", "-o", trace.to_str().unwrap()];
-    let create = container.on_bundle("create", &[]).through("strace".as_ref(), &words);
-    create.run().ok();
+    // it follows the container to its end
+    container.on_bundle("run", &[]).through("strace".as_ref(), &words).run().ok();
     let trace = std::fs::read_to_string(trace).unwrap();
     let written = |name: &str| {
         let opened = format!("{name}\", O_WRONLY");
