@@ -83,6 +83,8 @@ mod services;
 mod stats;
 #[path = "runtime/submounts.rs"]
 mod submounts;
+#[path = "runtime/takeover.rs"]
+mod takeover;
 #[path = "runtime/terminal.rs"]
 mod terminal;
 #[path = "runtime/time.rs"]

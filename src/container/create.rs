@@ -195,10 +195,15 @@ impl<'a> Undo<'a> {
         let mut result = devices;
         if let Some(record) = self.cgroup.take() {
             let deadline = Instant::now() + UNDO_PATIENCE;
-            if let Ok(cgroup) = Cgroup::open(record.clone()) {
-                result = result.and(cgroup.kill());
+            // a scope was made by us, whatever directory was left there
+            if self.cgroup_was_there && record.scope.is_none() {
+                result = result.and(record.empty(deadline));
+            } else {
+                if let Ok(cgroup) = Cgroup::open(record.clone()) {
+                    result = result.and(cgroup.kill());
+                }
+                result = result.and(record.remove(deadline));
             }
-            result = result.and(record.remove(deadline));
         }
         result = result.and(rdt::remove(&self.rdt));
         result = result.and(self.shared_root.take().map_or(Ok(()), |root| root.remove()));
@@ -267,7 +272,7 @@ fn steps(
     }
     let groups = group.as_ref().map(rdt::Group::entered).unwrap_or_default();
     Kept::new(args.spec, plan, args.options, groups).save(undo.entry.dir())?;
-    let scope = place.enclose(plan, spawned.pid(), &mut undo.cgroup);
+    let scope = place.enclose(plan, spawned.pid(), &mut record.cgroup, &mut undo.cgroup);
     let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
     group.map_or(Ok(()), |group| group.enter(spawned.pid()))?;
     undo.devices =
