@@ -1,10 +1,11 @@
 //! `checkpoint`: from processes to files.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::criu::{Criu, Feature, Figure, Kind, Options, Setting, Switch, Text};
+use super::workshop::Workshop;
 use super::{CriuWords, Places, check, mounts, namespaces, stdio};
 use crate::container::delete::destroy;
 use crate::container::pause::{loaded, not_running};
@@ -55,12 +56,14 @@ pub fn checkpoint(entry: Entry, args: &CheckpointArgs) -> Result<()> {
     };
     let plan = plan_of(&record)?;
     check(&plan)?;
-    let server = args.page_server.as_deref().map(server).transpose()?;
+    args.page_server.as_deref().map(server).transpose()?;
     check_parent(args)?;
     Criu::check_version()?;
     check_features(args)?;
     let made = make_directory(&args.words.image_path)?;
-    let dumped = dump(&record, &plan, init, args, server);
+    let workshop = Workshop::new(entry.path())?;
+    let dumped = dump(&record, &plan, init, args, &workshop);
+    let dumped = dumped.and(workshop.remove());
     if dumped.is_err() && made {
         // kept if there is a log in it
         std::fs::remove_dir(&args.words.image_path).unwrap_or_default();
@@ -136,11 +139,12 @@ fn dump(
     plan: &Plan,
     init: InitProcess,
     args: &CheckpointArgs,
-    server: Option<(&str, u16)>,
+    workshop: &Workshop,
 ) -> Result<()> {
-    let places = Places::open(&args.words, LOG, None)?;
-    let mut options = args.words.options(&places, plan)?;
-    choices(&mut options, args, server);
+    let view = workshop.view(&plan.rootfs.path)?;
+    let places = Places::open(&args.words, LOG, &view)?;
+    let mut options = args.words.options(&places, workshop, plan)?;
+    choices(&mut options, args)?;
     options.figure(Figure::Pid, u64::from(init.pid.cast_unsigned()));
     options.text(Text::Root, &plan.rootfs.path);
     if !record.cgroup.path.as_os_str().is_empty() {
@@ -160,7 +164,7 @@ fn dump(
     }
     // half a dump leaves processes that stand still: a signal has to wait
     let _interrupts = Interrupts::watch()?;
-    let mut criu = Criu::start(Setting::default())?;
+    let mut criu = Criu::start(Setting { view: Some(view.as_fd()), ..Setting::default() })?;
     let kind = if args.pre_dump { Kind::PreDump } else { Kind::Dump };
     let dumped = criu.call(kind, &options, &places.log, |_notice| Ok(()), None);
     match dumped {
@@ -169,19 +173,21 @@ fn dump(
     }
 }
 
-fn choices(options: &mut Options, args: &CheckpointArgs, server: Option<(&str, u16)>) {
+fn choices(options: &mut Options, args: &CheckpointArgs) -> Result<()> {
     options.switch(Switch::LeaveRunning, args.leave_running);
     options.switch(Switch::TcpSkipInFlight, args.tcp_skip_in_flight);
     options.switch(Switch::TrackMem, args.pre_dump || args.parent_path.is_some());
     if let Some(parent) = &args.parent_path {
         options.text(Text::ParentImg, parent);
     }
-    if let Some((address, port)) = server {
+    if let Some(text) = &args.page_server {
+        let (address, port) = server(text)?;
         options.page_server(address, port);
     }
     if let Some(fd) = &args.status_fd {
         options.figure(Figure::StatusFd, u64::from(fd.as_raw_fd().cast_unsigned()));
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod namespaces;
 mod restore;
 mod stdio;
 mod view;
+mod workshop;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -19,10 +20,10 @@ use nix::sched::CloneFlags;
 
 use self::criu::{Figure, Options, Switch, Text};
 use self::view::View;
+use self::workshop::Workshop;
 use crate::error::{Error, Result, Step};
 use crate::spec::{Plan, namespace_name};
 use crate::sys::caller::caller;
-use crate::sys::fs::open_dir;
 
 pub use dump::{CheckpointArgs, checkpoint};
 pub use restore::{RestoreArgs, Restored, restore};
@@ -90,13 +91,9 @@ struct Places {
 }
 
 impl Places {
-    fn open(words: &CriuWords, log_name: &'static str, view: Option<&View>) -> Result<Self> {
+    fn open(words: &CriuWords, log_name: &'static str, view: &View) -> Result<Self> {
         let open = |option: &str, path: &Path| {
-            let opened = match view {
-                Some(view) => view.open(path),
-                None => open_dir(path).map_err(Error::from),
-            };
-            opened.step(|| format!("{option} {}", path.display()))
+            view.open(path).step(|| format!("{option} {}", path.display()))
         };
         let images = open("--image-path", &words.image_path)?;
         let work_path = words.work_path.as_ref().unwrap_or(&words.image_path);
@@ -128,7 +125,7 @@ impl CriuWords {
         Ok(kinds)
     }
 
-    fn options(&self, places: &Places, plan: &Plan) -> Result<Options> {
+    fn options(&self, places: &Places, workshop: &Workshop, plan: &Plan) -> Result<Options> {
         use std::os::fd::AsFd;
         let mut options = Options::new(places.images.as_fd(), places.work.as_fd(), places.log_name);
         for (switch, on) in [
@@ -146,6 +143,7 @@ impl CriuWords {
             options.switch(switch, on);
         }
         options.figure(Figure::ManageCgroupsMode, self.cgroups.number());
+        options.text(Text::CgroupYard, workshop.cgroups());
         let empty = self.empty_kinds()?;
         if !empty.is_empty() {
             options.figure(Figure::EmptyNs, u64::from(empty.bits().cast_unsigned()));

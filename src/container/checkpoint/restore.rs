@@ -1,13 +1,12 @@
 //! `restore`: from files to processes.
 
-use std::fs::DirBuilder;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
 use super::criu::{Criu, Kind, Notice, Options, Setting, Switch, Text};
-use super::view::View;
+use super::workshop::Workshop;
 use super::{CgroupsMode, CriuWords, Places, check, mounts, namespaces, stdio};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::container::check::check as check_create;
@@ -20,15 +19,12 @@ use crate::container::record::{InitProcess, Record};
 use crate::container::start::hook_state;
 use crate::container::store::{Entry, Lock};
 use crate::container::{rdt, terminal};
-use crate::error::{Error, ErrorKind, Result, Step};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sandbox::{Interrupts, hooks};
 use crate::spec::{Plan, ResolveArgs};
 
 /// Name of CRIU's log.
 const LOG: &str = "restore.log";
-
-/// In the state directory: where CRIU sees the root file system, and nobody else.
-const ROOT: &str = "criu-root";
 
 /// What a container is restored with.
 #[derive(Debug)]
@@ -123,12 +119,9 @@ struct Task<'a> {
 impl Task<'_> {
     fn run(&mut self, args: &mut RestoreArgs<'_>, undo: &mut Undo<'_>) -> Result<OwnedFd> {
         self.prepare(args, undo)?;
-        let root = undo.entry.path().join(ROOT);
-        let made = DirBuilder::new().create(&root);
-        made.step(|| format!("mkdir {}", root.display()))?;
-        let restored = self.restore(args, undo, &root);
-        // rmdir, which takes nothing that is mounted there
-        let removed = std::fs::remove_dir(&root).step(|| format!("rmdir {}", root.display()));
+        let workshop = Workshop::new(undo.entry.path())?;
+        let restored = self.restore(args, undo, &workshop);
+        let removed = workshop.remove();
         let pid = restored?;
         removed?;
         self.tell(args, pid)
@@ -165,11 +158,11 @@ impl Task<'_> {
         &mut self,
         args: &mut RestoreArgs<'_>,
         undo: &mut Undo<'_>,
-        root: &Path,
+        workshop: &Workshop,
     ) -> Result<Pid> {
-        let view = View::new(&self.plan.rootfs.path, root)?;
-        let places = Places::open(&args.words, LOG, Some(&view))?;
-        let options = self.options(args, &places, root)?;
+        let view = workshop.view(&self.plan.rootfs.path)?;
+        let places = Places::open(&args.words, LOG, &view)?;
+        let options = self.options(args, &places, workshop)?;
         let given = self.stdio.iter().map(|(_, fd)| fd);
         let keeps = self.opened.iter().map(|(_, fd)| fd).chain(given).map(OwnedFd::as_fd);
         // its children begin where it is
@@ -199,14 +192,19 @@ impl Task<'_> {
         rdt::enter(&self.groups, pid)
     }
 
-    fn options(&self, args: &RestoreArgs<'_>, places: &Places, root: &Path) -> Result<Options> {
-        let mut options = args.words.options(places, self.plan)?;
+    fn options(
+        &self,
+        args: &RestoreArgs<'_>,
+        places: &Places,
+        workshop: &Workshop,
+    ) -> Result<Options> {
+        let mut options = args.words.options(places, workshop, self.plan)?;
         // a device node may have another number on another machine
         options.switch(Switch::EvasiveDevices, true);
         // init is this process' child, not criu's
         options.switch(Switch::RstSibling, true);
         options.switch(Switch::TcpClose, args.tcp_close);
-        options.text(Text::Root, root);
+        options.text(Text::Root, workshop.root());
         for (place, source) in mounts::sources(self.plan, &self.record.cgroup.path)? {
             options.external_mount(&place, &source);
         }

@@ -20,14 +20,14 @@ use crate::sys::{SysResult, mountinfo};
 pub(super) struct View(OwnedFd);
 
 impl View {
-    /// One in which `source` is mounted at `target`, with what is mounted below it.
-    pub(super) fn new(source: &Path, target: &Path) -> Result<Self> {
+    /// One in which each of these directories is mounted at another one, with what is
+    /// mounted below it. The others are in `dir`.
+    pub(super) fn new(dir: &Path, mounts: &[(&Path, &Path)]) -> Result<Self> {
         let made = open_in_child(|| {
-            mount_apart(source, target).map_err(|e| e.raw_errno().unwrap_or(Errno::EIO))?;
+            mount_apart(dir, mounts).map_err(|e| e.raw_errno().unwrap_or(Errno::EIO))?;
             open_namespace()
         });
-        let step = || format!("mount {} for criu", source.display());
-        made?.map(View).step(step)
+        made?.map(View).step(|| "mount the root for criu")
     }
 
     /// A directory, as it is found in there: CRIU can't mount anything in one that was
@@ -52,15 +52,18 @@ fn open_namespace() -> SysResult<OwnedFd> {
     opened.map_err(|e| e.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
 }
 
-/// Only the mount below the new one is cut off from its peers on the host: bind mounts
+/// Only the mount below the new ones is cut off from its peers on the host: bind mounts
 /// of the container keep theirs.
-fn mount_apart(source: &Path, target: &Path) -> Result<()> {
+fn mount_apart(dir: &Path, mounts: &[(&Path, &Path)]) -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    let id = mount_id(open_dir(target)?.as_fd())?;
+    let id = mount_id(open_dir(dir)?.as_fd())?;
     let table = std::fs::read("/proc/self/mountinfo")?;
     let below = mountinfo::mounts(&table).find(|mount| mount.id() == Some(id));
     let below = below.ok_or(Errno::ENOENT)?.point();
     mount(None::<&str>, &below, None::<&str>, MsFlags::MS_SLAVE, None::<&str>)?;
     let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
-    Ok(mount(Some(source), target, None::<&str>, bind, None::<&str>)?)
+    for (source, target) in mounts {
+        mount(Some(*source), *target, None::<&str>, bind, None::<&str>)?;
+    }
+    Ok(())
 }

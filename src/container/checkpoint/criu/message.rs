@@ -60,6 +60,7 @@ pub(in crate::container::checkpoint) enum Text {
     FreezeCgroup = 44,
     ConfigFile = 51,
     LsmProfile = 53,
+    CgroupYard = 60,
     LsmMountContext = 63,
 }
 
