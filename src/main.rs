@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         return ExitCode::from(u8::from(commands::print_version().is_err()));
     }
     commands::protect_early();
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::Cli::try_parse_from(cli::words(std::env::args_os())) {
         Ok(cli) => cli,
         Err(e) => {
             // a closed stdout or stderr is no reason to say more; callers know

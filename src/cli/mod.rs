@@ -9,6 +9,7 @@ mod lazy;
 mod lifecycle;
 mod resources;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -39,6 +40,18 @@ pub struct Cli {
     /// What to do
     #[command(subcommand)]
     pub command: Option<Command>,
+}
+
+/// The words of a command line, but for one of `restore`, which go-runc spells as
+/// programs written in Go may get it.
+pub fn words(words: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    // of what follows `exec`, much is its program's
+    let (mut restores, mut others) = (false, false);
+    words.map(move |word| {
+        others |= word == "exec" || word == "--";
+        restores |= word == "restore" && !others;
+        if restores && word == "-no-subreaper" { "--no-subreaper".into() } else { word }
+    })
 }
 
 /// Options before the command.
