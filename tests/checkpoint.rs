@@ -23,6 +23,8 @@ mod processes;
 mod refused;
 #[path = "checkpoint/saving.rs"]
 mod saving;
+#[path = "checkpoint/scope.rs"]
+mod scope;
 
 use std::path::PathBuf;
 

@@ -25,7 +25,7 @@ fn a_counter_counts_on() {
     });
     let old = c.pid();
     c.checkpoint(&[]).ok();
-    assert!(is_readable(&pidfd_open_or_self(old), timeout()));
+    assert!(is_readable(&ended_or_gone(old), timeout()));
     assert!(!c.cgroup().exists());
     let pid_file = c.bundle.path().join("again.pid");
     c.restore(&["--pid-file", pid_file.to_str().unwrap(), "-no-subreaper"]);
@@ -52,7 +52,7 @@ fn a_counter_counts_on() {
 }
 
 /// The descriptor of a process that may be gone; then of one that has ended.
-fn pidfd_open_or_self(pid: u32) -> std::os::fd::OwnedFd {
+fn ended_or_gone(pid: u32) -> std::os::fd::OwnedFd {
     if std::path::Path::new(&format!("/proc/{pid}")).exists() {
         return pidfd_open(pid);
     }
@@ -142,7 +142,14 @@ fn a_user_namespace_is_made_again() {
         map_users(config);
     });
     c.bundle.give_rootfs_to(100_000);
-    let mut c = Counter::started(c);
+    // a file of root's would be closed to the container's root, who opens it again
+    let (mut output, writer) = crate::support::pipe();
+    let create = c.on_bundle("create", &[]).stderr(writer.try_clone().unwrap());
+    create.stdout(writer).run().ok();
+    c.start().ok();
+    output.expect("READY");
+    let mut c = Counter { container: c, output, count: 0 };
+    c.counts();
     c.there_and_back(&[]);
     let map = std::fs::read_to_string(format!("/proc/{}/uid_map", c.pid())).unwrap();
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);

@@ -74,8 +74,8 @@ impl Counter {
 #[test]
 #[ignore = "needs CRIU: integration/test"]
 fn hooks_run_at_both_ends() {
-    let log = crate::support::temp_dir();
-    let log = log.path().join("log");
+    let dir = crate::support::temp_dir();
+    let log = dir.path().join("log");
     let hook = |name: &str| {
         let probe = crate::support::probe();
         json!([{"path": probe, "args": ["probe", "hook", log, name]}])
@@ -86,7 +86,7 @@ fn hooks_run_at_both_ends() {
     let names = || {
         let text = std::fs::read_to_string(&log).unwrap();
         let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
-        text.lines().map(|l| line(l)["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        text.lines().map(|l| line(l)["hook"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     c.checkpoint(&[]).ok();
     assert_eq!(names(), ["create", "stop"]);

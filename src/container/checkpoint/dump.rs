@@ -57,13 +57,18 @@ pub fn checkpoint(entry: Entry, args: &CheckpointArgs) -> Result<()> {
     let plan = plan_of(&record)?;
     check(&plan)?;
     args.page_server.as_deref().map(server).transpose()?;
-    check_parent(args)?;
+    if let Some(parent) = args.parent_path.as_ref().filter(|parent| parent.is_absolute()) {
+        return Err(Error::invalid("has to be relative to --image-path")
+            .step(format!("--parent-path {}", parent.display())));
+    }
     Criu::check_version()?;
     check_features(args)?;
     let made = make_directory(&args.words.image_path)?;
-    let workshop = Workshop::new(entry.path())?;
-    let dumped = dump(&record, &plan, init, args, &workshop);
-    let dumped = dumped.and(workshop.remove());
+    let dumped = check_parent(args).and_then(|()| {
+        let workshop = Workshop::new(entry.path())?;
+        let dumped = dump(&record, &plan, init, args, &workshop);
+        dumped.and(workshop.remove())
+    });
     if dumped.is_err() && made {
         // kept if there is a log in it
         std::fs::remove_dir(&args.words.image_path).unwrap_or_default();
@@ -91,14 +96,12 @@ fn plan_of(record: &Record) -> Result<Plan> {
 
 /// CRIU takes the parent's path from the images' directory on.
 fn check_parent(args: &CheckpointArgs) -> Result<()> {
-    let Some(parent) = &args.parent_path else { return Ok(()) };
-    let step = || format!("--parent-path {}", parent.display());
-    if parent.is_absolute() {
-        return Err(Error::invalid("has to be relative to --image-path").step(step()));
-    }
-    match args.words.image_path.join(parent).is_dir() {
-        true => Ok(()),
-        false => Err(Error::invalid("there is no such directory below --image-path").step(step())),
+    match &args.parent_path {
+        Some(parent) if !args.words.image_path.join(parent).is_dir() => {
+            Err(Error::invalid("there is no such directory, seen from --image-path")
+                .step(format!("--parent-path {}", parent.display())))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -121,8 +124,9 @@ fn make_directory(path: &Path) -> Result<bool> {
     if path.is_dir() {
         return Ok(false);
     }
-    // what is in the memory of processes is nobody else's business
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    // the images are root's alone; but root of a container's user namespace has to look
+    // for some that are not there
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
     made.map(|()| true).step(|| format!("--image-path {}", path.display()))
 }
 

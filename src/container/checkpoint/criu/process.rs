@@ -131,7 +131,7 @@ impl Criu {
     ///
     /// # Errors
     /// What `notice` said; the first error in CRIU's log; a signal, if `interrupts`
-    /// watches for one.
+    /// watches for one and the container is not restored yet.
     pub(in crate::container::checkpoint) fn call(
         &mut self,
         kind: Kind,
@@ -155,8 +155,9 @@ impl Criu {
             other => other.step(|| "ask criu")?,
         }
         let mut refused = None;
+        let mut watched = interrupts;
         loop {
-            interrupts.map_or(Ok(()), |i| i.wait_for(self.socket.as_fd()))?;
+            watched.map_or(Ok(()), |i| i.wait_for(self.socket.as_fd()))?;
             let Some((response, fd)) = self.hear()? else {
                 return Err(refused.unwrap_or_else(|| self.explain(None, log)));
             };
@@ -167,6 +168,8 @@ impl Criu {
                     (None, false) => Err(self.explain(Some(&response), log)),
                 };
             }
+            // all is there, and about to go on: a signal is the container's from here on
+            watched = watched.filter(|_| response.script != "post-restore");
             let done = notice(Notice { script: &response.script, pid: response.pid, fd });
             // an answer to one that has gone finds its end above
             self.say(&reply(done.is_ok())).unwrap_or_default();
