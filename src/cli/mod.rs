@@ -1,5 +1,6 @@
 //! The command line: raw words only. Nothing is checked or looked up here.
 
+mod checkpoint;
 mod doctor;
 mod exec;
 mod figures;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use checkpoint::{CheckpointArgs, CriuArgs, ManageCgroupsMode, RestoreArgs};
 pub use doctor::DoctorArgs;
 pub use exec::ExecArgs;
 pub use figures::{EventsArgs, StatsArgs, StatsFormat};
@@ -108,6 +110,10 @@ pub enum Command {
     Ps(Lazy<PsArgs>),
     /// Change the limits of a container
     Update(Lazy<UpdateArgs>),
+    /// Save the processes of a container in files, by CRIU
+    Checkpoint(Lazy<CheckpointArgs>),
+    /// Let a container go on that `checkpoint` has saved
+    Restore(Lazy<RestoreArgs>),
     /// List the containers under the state directory
     List(Lazy<ListArgs>),
     /// Print the figures of a container again and again, and when it is out of memory

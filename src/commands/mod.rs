@@ -1,6 +1,7 @@
 //! One short adapter a command: words in, library calls, output out.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to people")]
 
+mod checkpoint;
 mod create;
 mod delete;
 mod doctor;
@@ -14,6 +15,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod shape;
 mod spec;
@@ -94,6 +96,10 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         }
         Command::Ps(args) => (format!("ps {}", args.words.join(" ")), done(ps::run(global, &args))),
         Command::Update(args) => (format!("update {}", args.id), done(update::run(global, &args))),
+        Command::Checkpoint(args) => {
+            (format!("checkpoint {}", args.id), done(checkpoint::run(global, &args)))
+        }
+        Command::Restore(args) => (format!("restore {}", args.id), restore::run(global, &args)),
         Command::List(args) => ("list".to_owned(), done(list::run(global, &args))),
         Command::Events(args) => (format!("events {}", args.id), done(events::run(global, &args))),
         Command::Stats(args) => ("stats".to_owned(), done(stats::run(global, &args))),

@@ -159,20 +159,20 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
 }
 
 /// What `create` has made so far.
-struct Undo<'a> {
-    entry: &'a Entry,
-    cgroup: Option<CgroupRecord>,
-    cgroup_was_there: bool,
+pub(super) struct Undo<'a> {
+    pub(super) entry: &'a Entry,
+    pub(super) cgroup: Option<CgroupRecord>,
+    pub(super) cgroup_was_there: bool,
     spawned: Option<Spawned>,
-    poststop: Option<Record>,
+    pub(super) poststop: Option<Record>,
     listener: Option<Listener>,
     devices: Option<Moved>,
-    rdt: Vec<PathBuf>,
+    pub(super) rdt: Vec<PathBuf>,
     shared_root: Option<SharedRoot>,
 }
 
 impl<'a> Undo<'a> {
-    fn new(entry: &'a Entry) -> Self {
+    pub(super) fn new(entry: &'a Entry) -> Self {
         Undo {
             entry,
             cgroup: None,
@@ -186,7 +186,7 @@ impl<'a> Undo<'a> {
         }
     }
 
-    fn run(&mut self) -> Result<()> {
+    pub(super) fn run(&mut self) -> Result<()> {
         let pid = self.spawned.as_ref().map(Spawned::pid);
         let devices = self.devices.take().map_or(Ok(()), Moved::move_back);
         if let Some(spawned) = self.spawned.take() {
@@ -332,7 +332,7 @@ fn send_descriptors(args: &CreateArgs<'_>, plan: &Plan, spawned: &Spawned) -> Re
 
 /// Whether a cgroup is there. Who can't tell must not go on: what is taken for
 /// the container's own is killed and removed with it.
-fn is_there(cgroup: &Path) -> Result<bool> {
+pub(super) fn is_there(cgroup: &Path) -> Result<bool> {
     match std::fs::symlink_metadata(cgroup) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -340,7 +340,7 @@ fn is_there(cgroup: &Path) -> Result<bool> {
     }
 }
 
-fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
+pub(super) fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
     Record {
         id: plan.id.clone(),
         oci_version: plan.oci_version.clone(),
@@ -484,14 +484,20 @@ impl Running {
     /// After the end of init: ends whoever else is in the container, and
     /// removes it, unless it is to be kept.
     pub fn finish(self, keep: bool) -> Result<()> {
-        let lock = match self.entry.lock() {
-            // somebody else has deleted it
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        };
-        if keep {
-            return super::delete::end_processes(&self.record);
-        }
-        super::delete::destroy(self.entry, lock, Some(self.record))
+        finish(self.entry, self.record, keep)
     }
+}
+
+/// After the end of init: ends whoever else is in the container, and removes it, unless
+/// it is to be kept.
+pub(super) fn finish(entry: Entry, record: Record, keep: bool) -> Result<()> {
+    let lock = match entry.lock() {
+        // somebody else has deleted it
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if keep {
+        return super::delete::end_processes(&record);
+    }
+    super::delete::destroy(entry, lock, Some(record))
 }

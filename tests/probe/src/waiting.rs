@@ -27,14 +27,14 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
 }
 
 /// Blocks every signal, so that none is lost between READY and the wait.
-fn block_all() -> libc::sigset_t {
+pub(crate) fn block_all() -> libc::sigset_t {
     let set = all_signals();
     // SAFETY: the set is initialised.
     unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
     set
 }
 
-fn next_signal(set: &libc::sigset_t) -> c_int {
+pub(crate) fn next_signal(set: &libc::sigset_t) -> c_int {
     let mut signal = 0;
     // SAFETY: the set is initialised, and `signal` is a place to write to.
     unsafe { libc::sigwait(set, &raw mut signal) };
