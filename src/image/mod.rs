@@ -24,6 +24,8 @@ mod parents;
 mod pipeline;
 mod progress;
 mod record;
+pub mod reference;
+pub mod remote;
 mod remove;
 pub mod select;
 pub mod store;
