@@ -40,8 +40,7 @@ pub(crate) fn answer(
     credentials: Option<&Credentials>,
 ) -> Result<String> {
     let values = headers.get_all("www-authenticate").iter();
-    let all: Vec<Challenge> =
-        values.filter_map(|v| v.to_str().ok()).flat_map(challenges).collect();
+    let all: Vec<Challenge> = values.filter_map(|v| v.to_str().ok()).flat_map(challenges).collect();
     let bearer = all.iter().find(|c| matches!(c, Challenge::Bearer { .. }));
     match bearer.or(all.first()) {
         Some(Challenge::Bearer { realm, service, scope }) => {
@@ -102,7 +101,8 @@ impl Asked<'_> {
         let status = reply.status;
         if status != 200 {
             let words = reply.words().map_or(String::new(), |words| format!(": {words}"));
-            let e = Error::new(ErrorKind::State, format!("{} answers {status}{words}", place(&url)));
+            let e =
+                Error::new(ErrorKind::State, format!("{} answers {status}{words}", place(&url)));
             return Err(match status {
                 401 | 403 if credentials.is_some() => e.hint("are the credentials still good?"),
                 _ => e,
@@ -219,7 +219,9 @@ mod tests {
         let two = r#"Basic realm="a, b \" Bearer", bearer Realm=r"#;
         assert_eq!(challenges(two), [Challenge::Basic, bearer("r", None, None)]);
         assert_eq!(challenges("Basic"), [Challenge::Basic]);
-        for none in ["", "Bearer", "Negotiate abc==", "Bearer realm=\"x", "=", ",,", "\"\"", "Bearer =ä"] {
+        for none in
+            ["", "Bearer", "Negotiate abc==", "Bearer realm=\"x", "=", ",,", "\"\"", "Bearer =ä"]
+        {
             assert_eq!(challenges(none), [], "{none}");
         }
     }

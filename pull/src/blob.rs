@@ -146,7 +146,9 @@ impl<'a> Download<'a> {
         });
         match fits {
             Some(true) => Ok(()),
-            _ => Err(Error::invalid(format!("content-range {text:.100?} is not what was asked for"))),
+            _ => {
+                Err(Error::invalid(format!("content-range {text:.100?} is not what was asked for")))
+            }
         }
     }
 
@@ -157,7 +159,9 @@ impl<'a> Download<'a> {
             let n = match body.read(&mut buffer) {
                 Ok(n) => n,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Failure::passing(Error::from(e).step("the connection broke"))),
+                Err(e) => {
+                    return Err(Failure::passing(Error::from(e).step("the connection broke")));
+                }
             };
             let Some(piece) = buffer.get(..n).filter(|piece| !piece.is_empty()) else { break };
             if n as u64 > self.part.size - self.there {

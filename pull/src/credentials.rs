@@ -187,8 +187,9 @@ fn ask(name: &str, registry: &str) -> Result<Option<Credentials>> {
             return Ok(None);
         }
         let said: String = text.trim().chars().take(200).collect();
-        return Err(Error::new(ErrorKind::System, format!("{}: {said}", output.status))
-            .step(program));
+        return Err(
+            Error::new(ErrorKind::System, format!("{}: {said}", output.status)).step(program)
+        );
     }
     if output.stdout.len() > MOST {
         return Err(Error::invalid("it prints too much").step(program));
@@ -196,10 +197,9 @@ fn ask(name: &str, registry: &str) -> Result<Option<Credentials>> {
     let answer: Answer = tare::json::parse(&output.stdout).step(step)?;
     Ok(Some(match answer.username.as_str() {
         "<token>" => Credentials { identity: Some(answer.secret), ..Credentials::default() },
-        _ => Credentials {
-            basic: Some((answer.username, answer.secret)),
-            ..Credentials::default()
-        },
+        _ => {
+            Credentials { basic: Some((answer.username, answer.secret)), ..Credentials::default() }
+        }
     }))
 }
 

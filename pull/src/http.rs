@@ -132,11 +132,16 @@ impl Client {
                 Error::invalid(format!("{} is without TLS", place(url)))
                     .hint("--plain-http if that is as it should be")
             })?,
-            _ => return Err(Error::invalid(format!("{:?} is no http or https URL", place(url))).into()),
+            _ => {
+                return Err(
+                    Error::invalid(format!("{:?} is no http or https URL", place(url))).into()
+                );
+            }
         };
         let done = match &request.form {
             Some(form) => {
-                let post = agent.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+                let post =
+                    agent.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded");
                 post.send(form.as_str())
             }
             None => {
@@ -193,14 +198,13 @@ fn failure(e: ureq::Error) -> Failure {
     match e {
         ureq::Error::Io(e) => match e.kind() {
             Io::ConnectionRefused | Io::PermissionDenied => Error::from(e).into(),
+            _ if e.to_string().contains("lookup address") => no_such_host(),
             // rustls' errors come as InvalidData: a certificate stays wrong
             Io::InvalidData | Io::InvalidInput => certificate(&e.to_string()).into(),
             _ => Failure::passing(e.into()),
         },
         ureq::Error::Rustls(e) => certificate(&e.to_string()).into(),
-        ureq::Error::HostNotFound => {
-            Error::new(ErrorKind::NotFound, "no such host").into()
-        }
+        ureq::Error::HostNotFound => no_such_host(),
         ureq::Error::Timeout(_) => {
             Failure::passing(Error::new(ErrorKind::System, "it does not answer in time"))
         }
@@ -209,6 +213,10 @@ fn failure(e: ureq::Error) -> Failure {
         }
         other => Error::new(ErrorKind::System, other.to_string()).into(),
     }
+}
+
+fn no_such_host() -> Failure {
+    Error::new(ErrorKind::NotFound, "no such host").into()
 }
 
 fn certificate(text: &str) -> Error {

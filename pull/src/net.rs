@@ -85,8 +85,7 @@ pub(crate) fn proxy(scheme: &str) -> Result<Option<Proxy>> {
     };
     let wrong = |e: ureq::Error| Error::invalid(format!("{name}: {e}"));
     let parsed = Proxy::new(&text).map_err(wrong)?;
-    let mut builder =
-        Proxy::builder(parsed.protocol()).host(parsed.host()).port(parsed.port());
+    let mut builder = Proxy::builder(parsed.protocol()).host(parsed.host()).port(parsed.port());
     if let Some(user) = parsed.username() {
         builder = builder.username(user);
     }

@@ -101,9 +101,8 @@ impl Registry {
 
     /// Asks, and once more with credentials if they are asked for.
     fn get(&self, path: &str, headers: Vec<(&'static str, String)>) -> Attempt<Reply> {
-        let url: Uri = format!("{}/{path}", self.base)
-            .parse()
-            .map_err(|e| Error::invalid(format!("{e}")))?;
+        let url: Uri =
+            format!("{}/{path}", self.base).parse().map_err(|e| Error::invalid(format!("{e}")))?;
         let mut request = Request { headers, authorization: self.opens(), form: None };
         let mut reply = self.client.send(&url, &request)?;
         if reply.status == 401 {
@@ -119,11 +118,10 @@ impl Registry {
         let reply = check_busy(reply)?;
         match reply.status {
             401 | 403 => Err(self.denied(reply).into()),
-            404 => Err(said(
-                Error::new(ErrorKind::NotFound, "it is not in the registry"),
-                reply,
-            )
-            .into()),
+            404 => {
+                Err(said(Error::new(ErrorKind::NotFound, "it is not in the registry"), reply)
+                    .into())
+            }
             _ => Ok(reply),
         }
     }
@@ -136,7 +134,9 @@ impl Registry {
         let e = said(Error::new(ErrorKind::State, "the registry denies access"), reply);
         match self.credentials {
             Some(_) => e.hint("do the credentials allow it, and does it exist?"),
-            None => e.hint("does it exist? If so, it takes a login: podman, skopeo or docker login"),
+            None => {
+                e.hint("does it exist? If so, it takes a login: podman, skopeo or docker login")
+            }
         }
     }
 }

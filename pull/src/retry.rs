@@ -69,7 +69,9 @@ impl Tries {
         let pause = asked.unwrap_or(FIRST.saturating_mul(1 << (self.0 - 1)));
         if pause > LONGEST {
             let seconds = pause.as_secs();
-            return Err(failure.error.hint(format!("it asks to wait {seconds} seconds: try later")));
+            return Err(failure
+                .error
+                .hint(format!("it asks to wait {seconds} seconds: try later")));
         }
         thread::sleep(pause);
         Ok(())

@@ -16,8 +16,8 @@ pub use doctor::DoctorArgs;
 pub use exec::ExecArgs;
 pub use figures::{EventsArgs, StatsArgs, StatsFormat};
 pub use image::{
-    ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector,
-    RootfsMode, UmountArgs, UnpackArgs,
+    ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImagePullArgs, ImageRmArgs,
+    ImageSelector, RootfsMode, UmountArgs, UnpackArgs,
 };
 pub use lazy::Lazy;
 pub use lifecycle::{
@@ -116,7 +116,7 @@ pub enum Command {
     Features,
     /// Write a config.json to start from
     Spec(Lazy<SpecArgs>),
-    /// Import, list, inspect and remove images
+    /// Import, pull, list, inspect and remove images
     #[command(subcommand)]
     Image(ImageCommand),
     /// Turn an image into a bundle that any OCI runtime can run

@@ -14,6 +14,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod pull;
 mod run;
 mod shape;
 mod spec;

@@ -177,7 +177,8 @@ mod tests {
     fn what_is_no_name_is_refused() {
         let long = "a".repeat(256);
         let climbing = ["../x", "a/../b", "a//b", "/a", "a/", "./a"];
-        let signs = ["", "A", "a b", "a:", "a:-x", "a@sha256:00", "a..b", "-a", "a___b", "http://a/b"];
+        let signs =
+            ["", "A", "a b", "a:", "a:-x", "a@sha256:00", "a..b", "-a", "a___b", "http://a/b"];
         let hosts = ["a?.b/c", "a.b#/c", ":80/c", "ex@mple.org/a", &long];
         for bad in climbing.iter().chain(&signs).chain(&hosts) {
             assert!(Reference::parse(bad).is_err(), "{bad:?}");

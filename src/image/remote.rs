@@ -32,12 +32,7 @@ pub enum Document {
 ///
 /// # Errors
 /// What is neither, or could be taken for both; no container image.
-pub fn document(
-    bytes: &[u8],
-    what: &str,
-    wanted: &Platform,
-    limits: &Limits,
-) -> Result<Document> {
+pub fn document(bytes: &[u8], what: &str, wanted: &Platform, limits: &Limits) -> Result<Document> {
     if manifest::has_manifests(bytes, what)? {
         let index = manifest::index(bytes, what)?;
         let useful = |d: &&Descriptor| {

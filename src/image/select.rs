@@ -247,10 +247,7 @@ fn document(
 }
 
 /// The offers that may suit, the best first; and the platforms of the others.
-pub(crate) fn rank(
-    offers: Vec<Descriptor>,
-    wanted: &Platform,
-) -> (Vec<Descriptor>, Vec<String>) {
+pub(crate) fn rank(offers: Vec<Descriptor>, wanted: &Platform) -> (Vec<Descriptor>, Vec<String>) {
     let mut others = Vec::new();
     let mut ranked = Vec::new();
     for offer in offers {

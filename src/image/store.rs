@@ -30,6 +30,7 @@ use super::manifest;
 use super::record::{
     LayerFacts, Reference, read_dir_json, record_file, reference_file, write_json,
 };
+use super::reference;
 use super::select::Selector;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::caller::caller;
@@ -117,11 +118,25 @@ impl Store {
         Ok(records)
     }
 
-    /// The record of one image.
+    /// The record of one image, by its name or by a short form of it: `debian` is
+    /// docker.io/library/debian:latest if nothing has just that name.
     ///
     /// # Errors
     /// NotFound when there is none of that name.
     pub fn find(&self, name: &str) -> Result<Record> {
+        match self.find_exactly(name) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                // an image from a registry has its whole name
+                let whole = reference::Reference::parse(name).map(|whole| whole.to_string());
+                let whole = whole.ok().filter(|whole| whole != name);
+                whole.and_then(|whole| self.find_exactly(&whole).ok()).ok_or(e)
+            }
+            other => other,
+        }
+    }
+
+    /// The same by nothing but its name.
+    pub(crate) fn find_exactly(&self, name: &str) -> Result<Record> {
         let missing =
             || Error::new(ErrorKind::NotFound, format!("image {name} {}", phrase::DOES_NOT_EXIST));
         let file = record_file(name).ok_or_else(missing)?;
