@@ -7,6 +7,7 @@ mod image;
 mod lazy;
 mod lifecycle;
 mod resources;
+mod volume;
 
 use std::path::PathBuf;
 
@@ -25,6 +26,7 @@ pub use lifecycle::{
     SpecArgs, StartArgs, StateArgs,
 };
 pub use resources::{LimitArgs, PauseArgs, PsArgs, PsFormat, UpdateArgs};
+pub use volume::{VolumeCommand, VolumeLsArgs, VolumeNamesArgs};
 
 /// An OCI container runtime whose own weight is next to nothing
 #[derive(Debug, Parser)]
@@ -119,6 +121,9 @@ pub enum Command {
     /// Import, pull, list, inspect and remove images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Make, list, inspect and remove volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Turn an image into a bundle that any OCI runtime can run
     Unpack(Lazy<UnpackArgs>),
     /// Undo `unpack`: unmount the root file system of a bundle

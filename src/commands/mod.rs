@@ -25,6 +25,8 @@ mod table;
 mod umount;
 mod unpack;
 mod update;
+mod volume;
+mod volumes;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -114,6 +116,7 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::Features => ("features".to_owned(), done(features::run())),
         Command::Spec(args) => ("spec".to_owned(), done(spec::run(&args))),
         Command::Image(command) => ("image".to_owned(), image::run(global, command)),
+        Command::Volume(command) => ("volume".to_owned(), done(volume::run(global, &command))),
         Command::Unpack(args) => (format!("unpack {}", args.image), unpack::run(global, &args)),
         Command::Umount(args) => (format!("umount {}", args.bundle.display()), umount::run(&args)),
         Command::Doctor(args) => ("doctor".to_owned(), doctor::run(global, &args)),

@@ -7,6 +7,7 @@
 //! Nothing but `import` and `store` knows the store's directories.
 
 mod attributes;
+pub mod bind;
 mod blob;
 pub mod bundle;
 mod copy;

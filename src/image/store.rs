@@ -38,6 +38,7 @@ use crate::sys::fs::{open_dir, replace_file};
 use crate::sys::lock::{FileLock, Sharing};
 
 pub use super::import::Options as ImportOptions;
+pub(crate) use super::import::make_open_dir;
 pub use super::record::{LayerRecord, Record};
 
 /// An image that is ready for use: its layers can't be removed while this
@@ -265,7 +266,7 @@ impl Store {
         ] {
             dirs.create(self.path.join(dir)).step(step)?;
         }
-        match import::make_open_dir(&self.path.join("empty")) {
+        match make_open_dir(&self.path.join("empty")) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).step(step),
             _ => {}
         }
