@@ -98,6 +98,17 @@ fn a_volume_begins_with_the_images_content_and_outlives_the_container() {
     let words = ["each", "read /data/new", "list /elsewhere"];
     let output = host.run(&["-v", "vol:/data", "-v", "vol:/elsewhere"], &words).ok();
     assert_eq!(output.stdout, "x\n[\"below\",\"new\",\"note\"]\n");
+    let words = ["each", "read /elsewhere/new", "list /data"];
+    let output = host.run(&["-v", "vol:/elsewhere"], &words).ok();
+    assert_eq!(output.stdout, "x\n[\"below\",\"note\"]\n");
+    host.scene.ok(&["volume", "rm", "vol"]);
+    assert!(!host.data("vol").parent().unwrap().exists());
+}
+
+#[test]
+fn options_and_paths() {
+    let host = Box::new();
+    let words = ["each", "list /data", "create /data/x y"];
     let output = host.run(&["-v", "vol:/data:ro"], &words);
     assert_eq!(output.stdout, "[\"below\",\"note\"]\nEROFS\n");
     let output = host.run(&["-v", "empty:/data:nocopy"], &["each", "list /data"]).ok();
