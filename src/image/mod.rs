@@ -15,6 +15,8 @@ pub mod digest;
 mod entry;
 mod extract;
 mod form;
+#[doc(hidden)]
+pub mod fuzz;
 mod import;
 mod layout;
 pub mod limits;

@@ -100,14 +100,10 @@ fn registry_and_path(text: &str) -> Result<(String, &str)> {
     let Some((first, path)) = text.split_once('/') else {
         return Ok((DEFAULT_REGISTRY.to_owned(), text));
     };
-    let is_host = first == "localhost"
-        || first.contains(['.', ':'])
-        || first.bytes().any(|b| b.is_ascii_uppercase());
-    if !is_host {
+    if first != "localhost" && !first.contains(['.', ':']) {
         return Ok((DEFAULT_REGISTRY.to_owned(), text));
     }
-    let known = |b: u8| b.is_ascii_alphanumeric() || b".-:[]".contains(&b);
-    if !first.bytes().all(known) || first.starts_with(['.', '-', ':']) || first.ends_with(':') {
+    if !is_host(first) {
         return Err(Error::invalid(format!("{first:?} is no host name")));
     }
     let registry = first.to_ascii_lowercase();
@@ -115,6 +111,22 @@ fn registry_and_path(text: &str) -> Result<(String, &str)> {
         "index.docker.io" | "registry-1.docker.io" => Ok((DEFAULT_REGISTRY.to_owned(), path)),
         _ => Ok((registry, path)),
     }
+}
+
+/// A name, an IPv4 address, or an IPv6 address in brackets; and a port.
+fn is_host(text: &str) -> bool {
+    let known = |b: u8| b.is_ascii_alphanumeric() || b".-".contains(&b);
+    let (is_known, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => (address.parse::<std::net::Ipv6Addr>().is_ok(), port),
+        None => {
+            let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            let starts = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+            (starts && name.bytes().all(known), port)
+        }
+    };
+    let digits =
+        |port: &str| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    is_known && (port.is_empty() || port.strip_prefix(':').is_some_and(digits))
 }
 
 fn check_tag(tag: &str) -> Result<()> {
@@ -179,7 +191,7 @@ mod tests {
         let climbing = ["../x", "a/../b", "a//b", "/a", "a/", "./a"];
         let signs =
             ["", "A", "a b", "a:", "a:-x", "a@sha256:00", "a..b", "-a", "a___b", "http://a/b"];
-        let hosts = ["a?.b/c", "a.b#/c", ":80/c", "ex@mple.org/a", &long];
+        let hosts = ["a?.b/c", "a.b#/c", ":80/c", "ex@mple.org/a", "[x:1/a", "a:x/b", &long];
         for bad in climbing.iter().chain(&signs).chain(&hosts) {
             assert!(Reference::parse(bad).is_err(), "{bad:?}");
         }
