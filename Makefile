@@ -16,10 +16,12 @@ export CMD
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-build: ## Build the release binary
+build: ## Build the release binaries
 	@integration/install-deps build
 	TARE_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) cargo build --release --locked
-	@echo "built $(TARE)"
+	@# by itself: what it needs of the crates that both have stays out of tare
+	cargo build --release --locked --package tare-pull
+	@echo "built $(TARE) and $(TARE)-pull"
 
 demo: build ## Make a layered image with umoci, import it, run it, take it apart again
 	@integration/install-deps demo
@@ -50,8 +52,9 @@ man: ## Write the manual pages and the shells' completions to target/pages
 	@cargo run --locked --quiet --example pages -- target/pages
 	@echo "target/pages: $$(ls target/pages/man | wc -l) pages, completions for bash, zsh, fish"
 
-install: build man ## Install binary, pages, completions: PREFIX, DESTDIR
+install: build man ## Install binaries, pages, completions: PREFIX, DESTDIR
 	install -D -m 0755 $(TARE) $(DESTDIR)$(PREFIX)/bin/tare
+	install -D -m 0755 $(TARE)-pull $(DESTDIR)$(PREFIX)/bin/tare-pull
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 target/pages/man/*
 	install -D -m 0644 target/pages/completions/tare.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tare

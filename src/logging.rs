@@ -46,6 +46,11 @@ pub fn open(path: Option<&Path>, json: bool, debug: bool) -> Result<()> {
     Ok(())
 }
 
+/// A time as [`now`] has it.
+pub fn at(time: std::time::SystemTime) -> String {
+    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
+}
+
 /// The reason why the command fails: goes to the log; `main` prints it.
 pub fn error(message: &str) {
     entry("error", message);

@@ -9,6 +9,8 @@ use clap::{Args, Subcommand, ValueEnum};
 pub enum ImageCommand {
     /// Copy an image into the store and unpack its layers
     Import(ImageImportArgs),
+    /// Download an image from a registry into the store
+    Pull(ImagePullArgs),
     /// List the images in the store
     Ls(ImageLsArgs),
     /// Print what is known of an image as JSON
@@ -46,6 +48,43 @@ pub struct ImageImportArgs {
     /// Which image of several
     #[command(flatten)]
     pub select: ImageSelector,
+}
+
+/// `image pull`.
+#[derive(Debug, Args)]
+pub struct ImagePullArgs {
+    /// [REGISTRY/]REPOSITORY[:TAG][@DIGEST]; docker.io, library/ and latest where left out
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Name in the store [default: the whole name, with registry and tag or digest]
+    #[arg(long = "name", value_name = "NAME")]
+    pub store_name: Option<String>,
+    /// Take this platform of a multi-platform image, as os/architecture[/variant]
+    /// [default: the host's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Layers to download at a time [default: 4]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<u8>,
+    /// Speak HTTP without TLS; for hosts other than this one together with --insecure
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Accept any certificate: whoever is on the way can read what is sent, the password
+    /// included
+    #[arg(long)]
+    pub insecure: bool,
+    /// Trust the certificates in this PEM file as well as the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Take credentials from this file [default: the usual places, see docs/registry.md]
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    pub auth_file: Option<PathBuf>,
+    /// Refuse a layer that unpacks to more than this (as image import)
+    #[arg(long, value_name = "SIZE", env = "TARE_MAX_LAYER_SIZE")]
+    pub max_layer_size: Option<String>,
+    /// No progress bars
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// `image ls`.

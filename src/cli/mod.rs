@@ -9,6 +9,7 @@ mod lazy;
 mod lifecycle;
 mod quick;
 mod resources;
+mod volume;
 
 use std::path::PathBuf;
 
@@ -19,8 +20,8 @@ pub use doctor::DoctorArgs;
 pub use exec::ExecArgs;
 pub use figures::{EventsArgs, StatsArgs, StatsFormat};
 pub use image::{
-    ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector,
-    RootfsMode, UmountArgs, UnpackArgs,
+    ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImagePullArgs, ImageRmArgs,
+    ImageSelector, RootfsMode, UmountArgs, UnpackArgs,
 };
 pub use lazy::Lazy;
 pub use lifecycle::{
@@ -29,6 +30,7 @@ pub use lifecycle::{
 };
 pub use quick::parse;
 pub use resources::{LimitArgs, PauseArgs, PsArgs, PsFormat, UpdateArgs};
+pub use volume::{VolumeCommand, VolumeLsArgs, VolumeNamesArgs};
 
 /// An OCI container runtime whose own weight is next to nothing
 #[derive(Debug, Parser)]
@@ -124,9 +126,12 @@ pub enum Command {
     Features,
     /// Write a config.json to start from
     Spec(Lazy<SpecArgs>),
-    /// Import, list, inspect and remove images
+    /// Import, pull, list, inspect and remove images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Make, list, inspect and remove volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Turn an image into a bundle that any OCI runtime can run
     Unpack(Lazy<UnpackArgs>),
     /// Undo `unpack`: unmount the root file system of a bundle

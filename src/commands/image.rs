@@ -1,4 +1,4 @@
-//! `image import`, `ls`, `inspect`, `rm`.
+//! `image import`, `pull`, `ls`, `inspect`, `rm`.
 
 use std::io::Write;
 
@@ -20,6 +20,7 @@ pub(super) fn run(global: &GlobalArgs, command: ImageCommand) -> anyhow::Result<
     }
     match command {
         ImageCommand::Import(args) => import(&store, args)?,
+        ImageCommand::Pull(args) => return Ok(super::pull::run(&store, &args)?),
         ImageCommand::Ls(args) => ls(&store, &args)?,
         ImageCommand::Inspect(args) => inspect(&store, &args)?,
         ImageCommand::Rm(args) => store.remove(&args.names)?,

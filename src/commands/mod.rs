@@ -15,6 +15,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod pull;
 mod restore;
 mod run;
 mod shape;
@@ -26,6 +27,8 @@ mod table;
 mod umount;
 mod unpack;
 mod update;
+mod volume;
+mod volumes;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -106,6 +109,7 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::Features => ("features".to_owned(), done(features::run())),
         Command::Spec(args) => ("spec".to_owned(), done(spec::run(&args))),
         Command::Image(command) => ("image".to_owned(), image::run(global, command)),
+        Command::Volume(command) => ("volume".to_owned(), done(volume::run(global, &command))),
         Command::Unpack(args) => (format!("unpack {}", args.image), unpack::run(global, &args)),
         Command::Umount(args) => (format!("umount {}", args.bundle.display()), umount::run(&args)),
         Command::Doctor(args) => ("doctor".to_owned(), doctor::run(global, &args)),

@@ -228,7 +228,7 @@ fn record(store: &Store, choice: &Choice, name: String) -> Result<Record> {
             entries: facts.files,
         });
     }
-    if let Ok(there) = store.find(&name)
+    if let Ok(there) = store.find_exactly(&name)
         && there.digest == choice.digest
         && there.config_digest == choice.config_digest
         && there.layers == layers

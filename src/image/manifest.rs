@@ -107,6 +107,11 @@ pub(crate) fn index(bytes: &[u8], what: &str) -> Result<ImageIndex> {
     json(bytes, what)
 }
 
+/// Whether a document has an index's list, whatever it says that it is.
+pub(crate) fn has_manifests(bytes: &[u8], what: &str) -> Result<bool> {
+    Ok(shape(bytes, what)?.manifests.is_some())
+}
+
 fn shape(bytes: &[u8], what: &str) -> Result<Shape> {
     let shape: Shape = json(bytes, what)?;
     if shape.schema_version == 2 {

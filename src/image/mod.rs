@@ -7,6 +7,7 @@
 //! Nothing but `import` and `store` knows the store's directories.
 
 mod attributes;
+pub mod bind;
 mod blob;
 pub mod bundle;
 mod copy;
@@ -14,6 +15,8 @@ pub mod digest;
 mod entry;
 mod extract;
 mod form;
+#[doc(hidden)]
+pub mod fuzz;
 mod import;
 mod layout;
 pub mod limits;
@@ -24,6 +27,8 @@ mod parents;
 mod pipeline;
 mod progress;
 mod record;
+pub mod reference;
+pub mod remote;
 mod remove;
 pub mod select;
 pub mod store;

@@ -24,9 +24,9 @@ impl Store {
     /// # Errors
     /// NotFound for a name, State for a layer in use.
     pub fn remove(&self, names: &[String]) -> Result<()> {
-        for name in names {
-            self.find(name)?;
-        }
+        // by short names as well
+        let names = names.iter().map(|name| Ok(self.find(name)?.name));
+        let names = names.collect::<Result<Vec<_>>>()?;
         let _lock = self.lock(Sharing::Exclusive)?;
         let (going, staying): (Vec<_>, Vec<_>) =
             self.list()?.into_iter().partition(|r| names.contains(&r.name));

@@ -103,7 +103,7 @@ impl Platform {
         ))
     }
 
-    fn of_config(config: &ImageConfiguration) -> Self {
+    pub(crate) fn of_config(config: &ImageConfiguration) -> Self {
         Self::of(
             &config.os().to_string(),
             &config.architecture().to_string(),
@@ -112,7 +112,7 @@ impl Platform {
     }
 
     /// How well `offered` suits; `None` if it can't run here.
-    fn suits(&self, offered: &Platform) -> Option<u32> {
+    pub(crate) fn suits(&self, offered: &Platform) -> Option<u32> {
         if self.os != offered.os || self.architecture != offered.architecture {
             return None;
         }
@@ -246,6 +246,24 @@ fn document(
     }
 }
 
+/// The offers that may suit, the best first; and the platforms of the others.
+pub(crate) fn rank(offers: Vec<Descriptor>, wanted: &Platform) -> (Vec<Descriptor>, Vec<String>) {
+    let mut others = Vec::new();
+    let mut ranked = Vec::new();
+    for offer in offers {
+        match Platform::of_descriptor(&offer) {
+            None => ranked.push((0, offer)),
+            Some(platform) => match wanted.suits(&platform) {
+                Some(rank) => ranked.push((rank, offer)),
+                None => others.push(platform.to_string()),
+            },
+        }
+    }
+    // stable: among equals the first one counts
+    ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+    (ranked.into_iter().map(|(_, offer)| offer).collect(), others)
+}
+
 /// The offer that suits best. A descriptor may leave the platform to the
 /// config, so the config has the last word.
 fn best(
@@ -254,20 +272,8 @@ fn best(
     wanted: &Platform,
     limits: &Limits,
 ) -> Result<Choice> {
-    let mut seen = Vec::new();
-    let mut ranked = Vec::new();
-    for offer in offers {
-        match Platform::of_descriptor(&offer) {
-            None => ranked.push((0, offer)),
-            Some(platform) => match wanted.suits(&platform) {
-                Some(rank) => ranked.push((rank, offer)),
-                None => seen.push(platform.to_string()),
-            },
-        }
-    }
-    // stable: among equals the first one counts
-    ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
-    for (_, offer) in &ranked {
+    let (ranked, mut seen) = rank(offers, wanted);
+    for offer in &ranked {
         let choice = load(layout, offer, limits)?;
         if wanted.suits(&choice.platform).is_some() {
             return Ok(choice);

@@ -30,6 +30,7 @@ use super::manifest;
 use super::record::{
     LayerFacts, Reference, read_dir_json, record_file, reference_file, write_json,
 };
+use super::reference;
 use super::select::Selector;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::caller::caller;
@@ -37,6 +38,7 @@ use crate::sys::fs::{open_dir, replace_file};
 use crate::sys::lock::{FileLock, Sharing};
 
 pub use super::import::Options as ImportOptions;
+pub(crate) use super::import::make_open_dir;
 pub use super::record::{LayerRecord, Record};
 
 /// An image that is ready for use: its layers can't be removed while this
@@ -117,11 +119,25 @@ impl Store {
         Ok(records)
     }
 
-    /// The record of one image.
+    /// The record of one image, by its name or by a short form of it: `debian` is
+    /// docker.io/library/debian:latest if nothing has just that name.
     ///
     /// # Errors
     /// NotFound when there is none of that name.
     pub fn find(&self, name: &str) -> Result<Record> {
+        match self.find_exactly(name) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                // an image from a registry has its whole name
+                let whole = reference::Reference::parse(name).map(|whole| whole.to_string());
+                let whole = whole.ok().filter(|whole| whole != name);
+                whole.and_then(|whole| self.find_exactly(&whole).ok()).ok_or(e)
+            }
+            other => other,
+        }
+    }
+
+    /// The same by nothing but its name.
+    pub(crate) fn find_exactly(&self, name: &str) -> Result<Record> {
         let missing =
             || Error::new(ErrorKind::NotFound, format!("image {name} {}", phrase::DOES_NOT_EXIST));
         let file = record_file(name).ok_or_else(missing)?;
@@ -250,7 +266,7 @@ impl Store {
         ] {
             dirs.create(self.path.join(dir)).step(step)?;
         }
-        match import::make_open_dir(&self.path.join("empty")) {
+        match make_open_dir(&self.path.join("empty")) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).step(step),
             _ => {}
         }

@@ -30,6 +30,7 @@ mod spawn;
 mod task;
 pub mod userns;
 
+pub(crate) use copyup::copy_tree;
 pub(crate) use interrupts::Interrupts;
 pub(crate) use protocol::{Channel, Started};
 pub(crate) use sources::open_in_child;

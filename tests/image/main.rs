@@ -22,6 +22,7 @@ mod process;
 mod rootless;
 mod running;
 mod selection;
+mod volumes;
 
 #[path = "../support/mod.rs"]
 mod support;
