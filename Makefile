@@ -8,7 +8,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-guest guest bench coverage lint man install bundles clean
+.PHONY: help build demo test test-guest integration guest bench coverage lint man install bundles clean
 # the shell's $ are not make's
 override CMD := $(value CMD)
 export CMD
@@ -34,6 +34,10 @@ test: ## Run all tests, as root: on this machine, and in a guest if it lacks con
 test-guest: ## Run the tests that need controllers in a guest with pure cgroup v2
 	@integration/install-deps test
 	@integration/test guest
+
+integration: build ## Run tare under containerd, podman, Docker, conmon and the CRI, as root
+	@integration/install-deps clients
+	@integration/clients
 
 guest: ## Run a command in that guest: make guest CMD='…' [SYSTEMD=1]
 	@integration/install-deps guest
