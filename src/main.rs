@@ -14,9 +14,13 @@ fn main() -> ExitCode {
         return ExitCode::from(u8::from(commands::print_version().is_err()));
     }
     commands::protect_early();
-    let cli = match cli::Cli::try_parse() {
+    let words = cli::usual(std::env::args_os().collect());
+    let cli = match cli::Cli::try_parse_from(&words) {
         Ok(cli) => cli,
         Err(e) => {
+            if e.use_stderr() {
+                commands::log_words(&words, &e.to_string());
+            }
             // a closed stdout or stderr is no reason to say more; callers know
             // 1 as the code of a runtime's failure
             e.print().unwrap_or_default();

@@ -7,6 +7,7 @@ mod image;
 mod lazy;
 mod lifecycle;
 mod resources;
+mod words;
 
 use std::path::PathBuf;
 
@@ -25,11 +26,12 @@ pub use lifecycle::{
     SpecArgs, StartArgs, StateArgs,
 };
 pub use resources::{LimitArgs, PauseArgs, PsArgs, PsFormat, UpdateArgs};
+pub use words::{truth, usual};
 
 /// An OCI container runtime whose own weight is next to nothing
 #[derive(Debug, Parser)]
 #[command(name = "tare", disable_version_flag = true, arg_required_else_help = true)]
-#[command(max_term_width = 100)]
+#[command(max_term_width = 100, args_override_self = true)]
 pub struct Cli {
     /// Options that every command takes
     #[command(flatten)]

@@ -60,7 +60,7 @@ pub struct ExecArgs<'a> {
 /// The container has ended, or is paused; bad input, which is refused before
 /// there is a process; the step of the process' set-up that failed.
 pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
-    let mut record = entry.load()?.ok_or_else(not_created)?;
+    let mut record = entry.load_settled()?.ok_or_else(not_created)?;
     // read again: whoever had the lock may have changed or removed it
     let _lock = match record.own_pid_namespace {
         true => None,
