@@ -289,7 +289,7 @@ fn an_id_in_use_is_refused_and_the_first_goes_on() {
 fn of_many_creates_with_one_id_one_wins() {
     let tare = Tare::new();
     let a = Container::under(&tare, |c| args(c, &["wait"]));
-    let creates: Vec<_> = (0..8).map(|_| a.on_bundle("create", &[]).spawn()).collect();
+    let creates: Vec<_> = (0..16).map(|_| a.on_bundle("create", &[]).spawn()).collect();
     let outputs: Vec<_> = creates.into_iter().map(crate::support::Running::wait).collect();
     let won = outputs.iter().filter(|o| o.code == 0).count();
     assert_eq!(won, 1, "{outputs:#?}");
@@ -405,6 +405,30 @@ fn start_fails_when_init_dies_before_its_program() {
     c.kill("KILL").ok();
     let started = starting.wait();
     assert_eq!(started.code, 1, "{started:?}");
+    assert_eq!(c.status(), "stopped");
+    c.delete().ok();
+    c.assert_gone();
+}
+
+/// The kernel calls it a zombie, and it is none.
+#[test]
+fn a_program_whose_first_thread_has_ended_still_runs() {
+    let c = Container::new(|c| args(c, &["leave-first-thread"]));
+    let mut output = c.started();
+    let stat = format!("/proc/{}/stat", c.pid());
+    crate::support::wait_gone("the first thread", || {
+        std::fs::read_to_string(&stat).unwrap().contains(") Z ")
+    });
+    assert_eq!(c.status(), "running");
+    assert_eq!(c.state()["pid"], c.pid());
+    c.start().fails_with(&["the container is running"]);
+    c.delete().fails_with(&["not stopped"]);
+    c.kill("USR1").ok();
+    output.expect("GOT SIGUSR1");
+    let pids = c.on_id("ps", &["--format", "json"], &[]).run().ok().json();
+    assert_eq!(pids, serde_json::json!([c.pid()]));
+    c.kill("TERM").ok();
+    c.ended(&mut output);
     assert_eq!(c.status(), "stopped");
     c.delete().ok();
     c.assert_gone();

@@ -49,6 +49,7 @@ const USAGE: &str = "probe WORD [ARGS]
   fail TEXT                  print TEXT on stderr and end with code 1
   ready-fifo PATH            write READY into a fifo, then wait for a signal
   wait [CODE]                print READY and each signal; SIGTERM ends with CODE
+  leave-first-thread         end the first thread; another one waits as with wait
   sleep-forever              nothing, ever; every signal has its default action
   children N [setsid]        fork N children that wait, print their ids, wait
   abandon N                  fork N children that hold stdout open, then exit 0
