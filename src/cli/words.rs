@@ -38,6 +38,11 @@ pub fn truth(text: &str) -> Option<bool> {
     }
 }
 
+/// The same, for clap.
+pub(super) fn boolean(text: &str) -> Result<bool, &'static str> {
+    truth(text).ok_or("give true or false")
+}
+
 /// Whether a word may need another form.
 fn is_odd(word: &str) -> bool {
     if word == "h" {

@@ -107,7 +107,8 @@ fn of_two_deletes_one_removes_it() {
 
 #[test]
 fn commands_beside_a_delete() {
-    const GONE: [&str; 2] = ["does not exist", "container not running"];
+    const GONE: [&str; 3] =
+        ["does not exist", "container not running", "was killed before its program ran"];
     let tare = Tare::new();
     for words in [&["exec", "--detach"][..], &["pause"], &["update", "--pids-limit=-1"], &["ps"]] {
         for _ in 0..4 {
