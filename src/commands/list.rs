@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use crate::cli::{GlobalArgs, ListArgs, ListFormat};
 use crate::container::{ContainerId, State, Store};
-use crate::error::{ErrorKind, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
 
 /// One container in the list.
 #[derive(Debug, Serialize)]
@@ -17,7 +18,7 @@ enum Listed {
     Broken(Broken),
 }
 
-/// A container whose state can't be told, in the shape of one whose can.
+/// A container without a record that can be read, in the shape of one with it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Broken {
@@ -68,23 +69,31 @@ fn look_at(store: &Store, id: &ContainerId) -> Option<Listed> {
         Ok(state) => Some(Listed::Container(Box::new(state))),
         Err(e) if e.kind() == ErrorKind::NotFound => None,
         Err(_) if entry.is_foreign().unwrap_or(false) => None,
+        // no record yet, or never: its creator has the id, or was killed
+        Err(e) if e.kind() == ErrorKind::State => {
+            Some(Listed::Broken(without_record(id, "creating", entry.changed().ok())))
+        }
         // one broken container is no reason to hide the others, nor itself
         Err(e) => Some(Listed::Broken(broken(id, &e, entry.changed().ok()))),
     }
 }
 
-fn broken(
-    id: &ContainerId,
-    why: &crate::error::Error,
-    changed: Option<time::OffsetDateTime>,
-) -> Broken {
+fn broken(id: &ContainerId, why: &Error, changed: Option<OffsetDateTime>) -> Broken {
     crate::logging::warn(&format!("list: {id}: {why}"));
-    let changed = changed.unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    without_record(id, "broken", changed)
+}
+
+fn without_record(
+    id: &ContainerId,
+    status: &'static str,
+    changed: Option<OffsetDateTime>,
+) -> Broken {
+    let changed = changed.unwrap_or(OffsetDateTime::UNIX_EPOCH);
     Broken {
         oci_version: crate::spec::OCI_VERSION,
         id: id.to_string(),
         pid: 0,
-        status: "broken",
+        status,
         bundle: PathBuf::new(),
         rootfs: PathBuf::new(),
         created: crate::logging::format(changed),

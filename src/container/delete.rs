@@ -50,6 +50,7 @@ pub fn delete(entry: Entry, force: bool) -> Result<()> {
             .hint("delete --force removes what there is"));
     };
     let status = Status::of(&entry, &record)?;
+    crate::logging::debug(|| format!("the container is {status}"));
     match status {
         Status::Stopped => {}
         // its program has not run: there is nothing to lose

@@ -61,6 +61,7 @@ pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
 fn kill_init(record: &Record, signal: i32) -> Result<()> {
     let init = record.init.ok_or_else(not_running)?;
     let pidfd = init.open()?.ok_or_else(not_running)?;
+    crate::logging::debug(|| format!("signal {signal} for process {}", init.pid));
     match process::pidfd_send_signal(pidfd.as_fd(), signal) {
         Err(Errno::ESRCH) => Err(not_running()),
         other => other.step(|| format!("send signal {signal} to process {}", init.pid)),

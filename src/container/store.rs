@@ -7,8 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::id::ContainerId;
@@ -79,7 +79,7 @@ impl Store {
         let held = root.try_clone().step(|| self.show())?;
         let mode = Mode::from_bits_truncate(0o700);
         match mkdirat(&root, id.as_str(), mode) {
-            Ok(()) => {}
+            Ok(()) => crate::logging::debug(|| format!("made {}/{id}", self.show())),
             Err(Errno::EEXIST) => {
                 return Err(Error::new(
                     ErrorKind::Exists,
@@ -219,6 +219,7 @@ impl Entry {
     fn lock_as(&self, sharing: Sharing) -> Result<Lock> {
         let lock = FileLock::wait(self.open_for_lock()?, sharing).step(|| LOCKING)?;
         self.still_there()?;
+        crate::logging::debug(|| format!("locked {}", self.path.display()));
         Ok(Lock(lock))
     }
 
@@ -279,10 +280,13 @@ impl Entry {
     /// # Errors
     /// It can't be read.
     pub fn is_foreign(&self) -> Result<bool> {
+        match fstatat(&self.dir, RECORD, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => {}
+            other => return other.map(|_| false).step(|| self.path.display()),
+        }
         let names = self.names().step(|| self.path.display())?;
-        let is_ours = |name: &CString| name.to_bytes().starts_with(b".state.json");
-        let has_record = names.iter().any(|name| name.to_bytes() == RECORD.as_bytes());
-        Ok(!has_record && !names.iter().all(is_ours))
+        // the record under the name that it has while it is written
+        Ok(!names.iter().all(|name| name.to_bytes().starts_with(b".state.json")))
     }
 
     /// When something last came into the state directory or went from it.
@@ -292,6 +296,7 @@ impl Entry {
     pub fn changed(&self) -> Result<time::OffsetDateTime> {
         let found = fstat(&self.dir).step(|| self.path.display())?;
         time::OffsetDateTime::from_unix_timestamp(found.st_mtime)
+            .map(|seconds| seconds + time::Duration::nanoseconds(found.st_mtime_nsec))
             .map_err(|_range| Error::invalid("its time is out of range").step(self.path.display()))
     }
 
@@ -342,6 +347,7 @@ impl Entry {
             Err(e) => return Err(Error::from(e).step(step())),
         }
         drop(lock.0);
+        crate::logging::debug(|| format!("removed {}", self.path.display()));
         Ok(())
     }
 }

@@ -254,6 +254,45 @@ fn list_prints_a_table_json_or_names() {
 }
 
 #[test]
+fn list_shows_what_is_broken_and_leaves_out_what_is_no_container() {
+    let tare = Tare::new();
+    let c = Container::under(&tare, |c| args(c, &["wait"]));
+    let _output = c.create();
+    let dir = |name: &str| {
+        let dir = tare.root().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        dir
+    };
+    std::fs::write(dir("damaged").join("state.json"), "{\"id\": ").unwrap();
+    std::fs::write(dir("other").join("config.toml"), "of another program").unwrap();
+    dir("killed");
+    let json = tare.command(["list", "--format", "json"]).run().ok();
+    assert!(json.stderr.contains("damaged: "), "{json:?}");
+    let states = json.json();
+    let status = |id: &str| states.as_array().unwrap().iter().find(|s| s["id"] == id).cloned();
+    assert_eq!(status(&c.id).unwrap(), c.state());
+    for (id, wanted) in [("damaged", "broken"), ("killed", "creating")] {
+        let state = status(id).unwrap();
+        assert_eq!(state["status"], wanted);
+        assert_eq!(state["pid"], 0);
+        assert!(state["created"].as_str().unwrap().ends_with('Z'), "{state}");
+    }
+    assert_eq!(status("other"), None);
+    let table = tare.command(["list"]).run().ok().stdout;
+    assert!(table.lines().any(|line| line.starts_with("damaged ") && line.contains(" broken ")));
+    let mut ids = [c.id.as_str(), "damaged", "killed"];
+    ids.sort_unstable();
+    let quiet = tare.command(["list", "--quiet"]).run().ok().stdout;
+    assert_eq!(quiet.lines().collect::<Vec<_>>(), ids);
+    for id in ["damaged", "killed"] {
+        tare.command(["delete", "--force", id]).run().ok();
+    }
+    std::fs::remove_dir_all(tare.root().join("other")).unwrap();
+    c.delete_by_force().ok();
+    c.assert_gone();
+}
+
+#[test]
 fn list_of_a_root_that_is_not_there_is_empty() {
     let tare = Tare::new();
     let root = tare.root().join("not/yet");
