@@ -13,9 +13,13 @@ fn run() -> u8 {
     if words.next().is_some_and(|word| word == "--version") && words.next().is_none() {
         return u8::from(commands::print_version().is_err());
     }
-    let cli = match cli::parse() {
+    let words = cli::usual(std::env::args_os().collect());
+    let cli = match cli::parse(&words) {
         Ok(cli) => cli,
         Err(e) => {
+            if e.use_stderr() {
+                commands::log_words(&words, &e.to_string());
+            }
             // a closed stdout or stderr is no reason to say more; callers know
             // 1 as the code of a runtime's failure
             e.print().unwrap_or_default();

@@ -10,6 +10,7 @@ mod lifecycle;
 mod quick;
 mod resources;
 mod volume;
+mod words;
 
 use std::path::PathBuf;
 
@@ -31,11 +32,12 @@ pub use lifecycle::{
 pub use quick::parse;
 pub use resources::{LimitArgs, PauseArgs, PsArgs, PsFormat, UpdateArgs};
 pub use volume::{VolumeCommand, VolumeLsArgs, VolumeNamesArgs};
+pub use words::{truth, usual};
 
 /// An OCI container runtime whose own weight is next to nothing
 #[derive(Debug, Parser)]
 #[command(name = "tare", disable_version_flag = true, arg_required_else_help = true)]
-#[command(max_term_width = 100)]
+#[command(max_term_width = 100, args_override_self = true)]
 pub struct Cli {
     /// Options that every command takes
     #[command(flatten)]

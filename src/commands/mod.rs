@@ -30,6 +30,7 @@ mod update;
 mod volume;
 mod volumes;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +38,7 @@ use anyhow::Context;
 
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::container::{ContainerId, Entry, Store};
-use crate::error::{Error, Result, Step, one_line};
+use crate::error::{Error, Result, Step};
 use crate::sys::caller::caller;
 
 /// Runs a command; the answer is tare's exit code.
@@ -57,11 +58,37 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
     crate::sys::process::default_signal(libc::SIGCHLD).step(|| "reset SIGCHLD")?;
     let json = global.log_format == LogFormat::Json;
     crate::logging::open(global.log.as_deref(), json, global.debug)?;
+    // not its words: the values of variables may be among them
+    let version = env!("CARGO_PKG_VERSION");
+    crate::logging::debug(|| format!("tare {version}, process {}", std::process::id()));
     let result = dispatch(global, command);
     if let Err(e) = &result {
-        crate::logging::error(&one_line(&format!("{e:#}")));
+        crate::logging::error(&format!("{e:#}"), e.downcast_ref::<Error>());
     }
     result
+}
+
+/// Puts words that are not understood into the log that they name: an engine shows
+/// nothing else. `message` is clap's, of several lines.
+pub fn log_words(words: &[OsString], message: &str) {
+    let value = |name: &str| {
+        let mut rest = words.iter().skip(1).skip_while(|word| {
+            *word != name && word.to_str().is_none_or(|w| !w.starts_with(&format!("{name}=")))
+        });
+        let word = rest.next()?;
+        match word.to_str().and_then(|word| word.split_once('=')) {
+            Some((_, value)) => Some(OsString::from(value)),
+            None => rest.next().cloned(),
+        }
+    };
+    let Some(path) = value("--log") else { return };
+    let json = value("--log-format").is_some_and(|format| format == "json");
+    // it is told on stderr already, and the words are the first thing to put right
+    if crate::logging::open(Some(Path::new(&path)), json, false).is_ok() {
+        let lines = message.lines().map(str::trim).take_while(|line| !line.is_empty());
+        let line = lines.collect::<Vec<_>>().join(" ");
+        crate::logging::error(line.strip_prefix("error: ").unwrap_or(&line), None);
+    }
 }
 
 /// The exit code of a command that fails: callers of `exec` take 1 for the code of
@@ -123,12 +150,12 @@ fn check(global: &GlobalArgs) -> Result<()> {
 
 /// Whether to do without what only the machine's root is sure to have.
 fn rootless(global: &GlobalArgs) -> Result<bool> {
-    match global.rootless.as_str() {
-        "auto" => Ok(!caller().is_host_root()),
-        "true" => Ok(true),
-        "false" => Ok(false),
-        other => Err(Error::invalid(format!("--rootless={other}: give true, false or auto"))),
+    let given = global.rootless.as_str();
+    if given == "auto" {
+        return Ok(!caller().is_host_root());
     }
+    crate::cli::truth(given)
+        .ok_or_else(|| Error::invalid(format!("--rootless={given}: give true, false or auto")))
 }
 
 /// The step that an answer is on its way out.

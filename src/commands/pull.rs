@@ -39,7 +39,7 @@ pub(super) fn run(store: &Store, args: &ImagePullArgs) -> Result<i32> {
     if !status.success() {
         // it has said why; what is there is kept for the next try
         download.remove_if_empty()?;
-        crate::logging::error(&format!("image: {PROGRAM} {}: {status}", args.name));
+        crate::logging::error(&format!("image: {PROGRAM} {}: {status}", args.name), None);
         return Ok(1);
     }
     super::become_root_of_files()?;

@@ -263,18 +263,19 @@ fn steps(
         listener,
     })?);
     undo.poststop = Some(record.clone());
-    // while init is busy. A hook that asks for the state is told that the container
+    // while init is busy
+    let groups = group.as_ref().map(rdt::Group::entered).unwrap_or_default();
+    Kept::new(args.spec, plan, args.options, groups).save(undo.entry.dir())?;
+    let scope = place.enclose(plan, spawned.pid(), &mut record.cgroup, &mut undo.cgroup);
+    let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
+    group.map_or(Ok(()), |group| group.enter(spawned.pid()))?;
+    // a hook that asks for the state is told that the container
     // is being created; without one nobody can tell
     let is_seen = plan.hooks.in_create();
     if !is_seen {
         record.init = Some(InitProcess::of(spawned.pid())?);
         undo.entry.save(&record)?;
     }
-    let groups = group.as_ref().map(rdt::Group::entered).unwrap_or_default();
-    Kept::new(args.spec, plan, args.options, groups).save(undo.entry.dir())?;
-    let scope = place.enclose(plan, spawned.pid(), &mut record.cgroup, &mut undo.cgroup);
-    let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
-    group.map_or(Ok(()), |group| group.enter(spawned.pid()))?;
     undo.devices =
         netdevices::move_in(plan, spawned.pid()).map_err(|e| spawned.reason(plan, id_maps, e))?;
     if let (Some(program), Some(cgroup), true) =

@@ -185,8 +185,8 @@ impl Task<'_> {
     }
 
     fn place_criu(&mut self, pid: Pid, undo: &mut Undo<'_>) -> Result<()> {
-        if let Some(cgroup) = self.place.enclose(self.plan, pid, &mut undo.cgroup)? {
-            self.record.cgroup = cgroup.record().clone();
+        let made = &mut self.record.cgroup;
+        if let Some(cgroup) = self.place.enclose(self.plan, pid, made, &mut undo.cgroup)? {
             self.cgroup = Some(cgroup);
         }
         rdt::enter(&self.groups, pid)

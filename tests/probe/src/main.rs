@@ -50,6 +50,7 @@ const USAGE: &str = "probe WORD [ARGS]
   fail TEXT                  print TEXT on stderr and end with code 1
   ready-fifo PATH            write READY into a fifo, then wait for a signal
   wait [CODE]                print READY and each signal; SIGTERM ends with CODE
+  leave-first-thread         end the first thread; another one waits as with wait
   sleep-forever              nothing, ever; every signal has its default action
   count [tcp|lock PATH]      READY, then COUNT N for each SIGUSR1, by way of a connection,
                              or with a lock held
