@@ -85,7 +85,7 @@ fn an_ordinary_user_is_told_so() {
     let tare = Tare::of_user();
     let c = Container::under(&tare, |_| {});
     c.bundle.give_to(crate::support::USER);
-    c.on_bundle("restore", &[]).run().fails_with(&["restore"]);
+    c.on_bundle("restore", &[]).run().fails_with(&["criu needs the machine's root"]);
 }
 
 #[test]

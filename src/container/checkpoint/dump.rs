@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::criu::{Criu, Feature, Figure, Kind, Options, Setting, Switch, Text};
 use super::workshop::Workshop;
-use super::{CriuWords, Places, check, mounts, namespaces, stdio};
+use super::{CriuWords, Places, check, check_caller, mounts, namespaces, stdio};
 use crate::container::delete::destroy;
 use crate::container::pause::{loaded, not_running};
 use crate::container::record::{InitProcess, Record};
@@ -44,6 +44,7 @@ pub struct CheckpointArgs {
 /// It is not running; there is no CRIU; CRIU can't save something: the container goes
 /// on as it was.
 pub fn checkpoint(entry: Entry, args: &CheckpointArgs) -> Result<()> {
+    check_caller()?;
     let lock = entry.lock()?;
     let record = loaded(&entry)?;
     let init = match (Status::of(&entry, &record)?, record.init) {

@@ -164,12 +164,17 @@ fn config_file(plan: &Plan) -> Option<PathBuf> {
     })
 }
 
+/// Refuses a caller whom CRIU can't serve.
+fn check_caller() -> Result<()> {
+    match caller().is_host_root() {
+        true => Ok(()),
+        false => Err(Error::unsupported("criu needs the machine's root")),
+    }
+}
+
 /// Refuses what CRIU can't save and bring back, or what it would bring back as
 /// something else.
 fn check(plan: &Plan) -> Result<()> {
-    if !caller().is_host_root() {
-        return Err(Error::unsupported("criu needs the machine's root"));
-    }
     if !plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
         return Err(Error::unsupported(
             "linux.namespaces: without a mount namespace of its own a container can't be restored",

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 
 use super::criu::{Criu, Kind, Notice, Options, Setting, Switch, Text};
 use super::workshop::Workshop;
-use super::{CgroupsMode, CriuWords, Places, check, mounts, namespaces, stdio};
+use super::{CgroupsMode, CriuWords, Places, check, check_caller, mounts, namespaces, stdio};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::container::check::check as check_create;
 use crate::container::create::{
@@ -59,6 +59,7 @@ pub struct Restored {
 /// The id is in use; there are no images; CRIU can't restore something. What was made
 /// is undone.
 pub fn restore(mut args: RestoreArgs<'_>) -> Result<Restored> {
+    check_caller()?;
     let create = &args.create;
     let resolve = ResolveArgs { id: create.id.as_str(), bundle: create.bundle };
     let plan = Plan::resolve(create.spec, resolve)?;
