@@ -36,7 +36,7 @@ impl Identity {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let claim = format!("{}-{}", std::process::id(), now.as_nanos());
         let made = Identity::of(dir)?;
-        match set_xattr_at(dir, Path::new("."), attribute(), claim.as_bytes()) {
+        match set_xattr_at(dir, Path::new("."), Mark::Claim.of(dir)?, claim.as_bytes()) {
             Err(Errno::ENOTSUP) => Ok(made),
             other => other.map(|()| Identity { claim: Some(claim), ..made }),
         }
@@ -51,7 +51,7 @@ pub(super) fn is_same(recorded: Option<&Identity>, dir: BorrowedFd<'_>) -> SysRe
     {
         return Ok(false);
     }
-    let claim = match xattr_at(dir, Path::new("."), attribute()) {
+    let claim = match xattr_at(dir, Path::new("."), Mark::Claim.of(dir)?) {
         // removed meanwhile: whose it was makes no difference any more
         Err(Errno::ENODEV | Errno::ENOENT) => return Ok(true),
         // no attributes here, so no claims either
@@ -65,25 +65,39 @@ pub(super) fn is_same(recorded: Option<&Identity>, dir: BorrowedFd<'_>) -> SysRe
 /// Notes that everything in a cgroup is about to be killed. It must not keep
 /// anybody from killing.
 pub(super) fn mark_killed(dir: BorrowedFd<'_>) {
-    if let Err(errno) = set_xattr_at(dir, Path::new("."), killed(), b"1") {
+    let mark = |name| set_xattr_at(dir, Path::new("."), name, b"1");
+    if let Err(errno) = Mark::Killed.of(dir).and_then(mark) {
         crate::logging::debug(|| format!("mark a cgroup as killed: {errno}"));
     }
 }
 
 /// Whether cgroup.kill was used on it. Linux counts that (6.14, and stable releases
-/// of that time), and who is cloned into a cgroup with another count than that of his maker's own is killed.
+/// of that time), and kills who is cloned into a cgroup with another count than that
+/// of his maker's own.
 pub(super) fn was_killed(dir: BorrowedFd<'_>) -> SysResult<bool> {
-    match xattr_at(dir, Path::new("."), killed()) {
+    match xattr_at(dir, Path::new("."), Mark::Killed.of(dir)?) {
         Err(Errno::ENOTSUP) => Ok(false),
         other => other.map(|mark| mark.is_some()),
     }
 }
 
-fn killed() -> &'static CStr {
-    if caller().is_host_root() { c"trusted.tare.killed" } else { c"user.tare.killed" }
+/// Extended attributes of a cgroup.
+#[derive(Clone, Copy)]
+enum Mark {
+    Claim,
+    Killed,
 }
 
-/// Root of the machine can keep it from being changed in the container.
-fn attribute() -> &'static CStr {
-    if caller().is_host_root() { c"trusted.tare.claim" } else { c"user.tare.claim" }
+impl Mark {
+    /// By whose cgroup it is, so that root finds what a user has left. Root's own can't
+    /// be changed in the container.
+    fn of(self, dir: BorrowedFd<'_>) -> SysResult<&'static CStr> {
+        let is_roots = caller().is_host_root() && fstat(dir)?.st_uid == 0;
+        Ok(match (self, is_roots) {
+            (Mark::Claim, true) => c"trusted.tare.claim",
+            (Mark::Claim, false) => c"user.tare.claim",
+            (Mark::Killed, true) => c"trusted.tare.killed",
+            (Mark::Killed, false) => c"user.tare.killed",
+        })
+    }
 }
