@@ -4,6 +4,8 @@
 //! `corpus` runs seeds and some changes of them, the binary does so for as long as it
 //! is told, and a coverage-guided fuzzer takes them as they are.
 
+#![allow(clippy::disallowed_methods, reason = "scratch files, which a kill may leave half")]
+
 pub mod mutate;
 pub mod seeds;
 

@@ -1,5 +1,7 @@
 //! Runs one target on changed inputs for a while.
 
+#![allow(clippy::disallowed_methods, reason = "the input of a panic is all or nothing")]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
