@@ -8,7 +8,7 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-guest guest bench coverage lint man install bundles clean
+.PHONY: help build demo test test-guest integration guest bench coverage lint man install bundles clean
 # the shell's $ are not make's
 override CMD := $(value CMD)
 export CMD
@@ -16,10 +16,12 @@ export CMD
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-build: ## Build the release binary
+build: ## Build the release binaries
 	@integration/install-deps build
 	TARE_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) cargo build --release --locked
-	@echo "built $(TARE)"
+	@# by itself: what it needs of the crates that both have stays out of tare
+	cargo build --release --locked --package tare-pull
+	@echo "built $(TARE) and $(TARE)-pull"
 
 demo: build ## Make a layered image with umoci, import it, run it, take it apart again
 	@integration/install-deps demo
@@ -32,6 +34,10 @@ test: ## Run all tests, as root: on this machine, and in a guest if it lacks con
 test-guest: ## Run the tests that need controllers in a guest with pure cgroup v2
 	@integration/install-deps test
 	@integration/test guest
+
+integration: build ## Run tare under containerd, podman, Docker, conmon and the CRI, as root
+	@integration/install-deps clients
+	@integration/clients
 
 guest: ## Run a command in that guest: make guest CMD='…' [SYSTEMD=1]
 	@integration/install-deps guest
@@ -50,8 +56,9 @@ man: ## Write the manual pages and the shells' completions to target/pages
 	@cargo run --locked --quiet --example pages -- target/pages
 	@echo "target/pages: $$(ls target/pages/man | wc -l) pages, completions for bash, zsh, fish"
 
-install: build man ## Install binary, pages, completions: PREFIX, DESTDIR
+install: build man ## Install binaries, pages, completions: PREFIX, DESTDIR
 	install -D -m 0755 $(TARE) $(DESTDIR)$(PREFIX)/bin/tare
+	install -D -m 0755 $(TARE)-pull $(DESTDIR)$(PREFIX)/bin/tare-pull
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 target/pages/man/*
 	install -D -m 0644 target/pages/completions/tare.bash \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tare

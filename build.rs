@@ -9,6 +9,10 @@ fn main() {
     let is = |name: &str, value: &str| var(name).is_ok_and(|v| v == value);
     // lld knows the option, and is what rustc links with on this target
     let known = is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_ENV", "gnu");
+    if known {
+        // src/sys/entry.rs
+        println!("cargo:rustc-link-arg-bin=tare=-Wl,--entry=tare_entry");
+    }
     if known
         && is("PROFILE", "release")
         && let Ok(root) = var("CARGO_MANIFEST_DIR")

@@ -44,6 +44,10 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     errno: Option<i32>,
+    /// Bytes of the message after its steps: the cause and the hints.
+    tail: usize,
+    /// Bytes of the hints at its end.
+    hints: usize,
 }
 
 /// What to do where the kernel does not know a call.
@@ -64,7 +68,8 @@ pub mod phrase {
 impl Error {
     /// An error of `kind` with its line.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), errno: None }
+        let message = message.into();
+        Error { kind, tail: message.len(), hints: 0, message, errno: None }
     }
 
     /// Wrong input.
@@ -79,11 +84,8 @@ impl Error {
 
     /// A system call that failed, in the words of its errno.
     pub fn errno(errno: Errno) -> Self {
-        let error = Error {
-            kind: ErrorKind::System,
-            message: errno_text(errno),
-            errno: Some(errno as i32),
-        };
+        let error =
+            Error { errno: Some(errno as i32), ..Error::new(ErrorKind::System, errno_text(errno)) };
         match errno {
             Errno::ENOSYS => error.hint(TOO_OLD),
             _ => error,
@@ -100,7 +102,11 @@ impl Error {
     /// The same error with a word on what to do about it: `… (hint)`.
     #[must_use]
     pub fn hint(mut self, hint: impl Display) -> Self {
+        let before = self.message.len();
         self.message = format!("{} ({hint})", self.message);
+        let added = self.message.len().saturating_sub(before);
+        self.tail += added;
+        self.hints += added;
         self
     }
 
@@ -123,6 +129,8 @@ impl Error {
             let tail: Vec<char> = self.message.chars().rev().take(most / 8).collect();
             let tail: String = tail.into_iter().rev().collect();
             self.message = format!("{head} […] {tail}");
+            // where its parts begin can't be told any more: all is the cause
+            (self.tail, self.hints) = (self.message.len(), 0);
         }
         self
     }
@@ -144,10 +152,43 @@ impl Error {
         self.errno.map(Errno::from_raw)
     }
 
+    /// The steps in a line that ends with this error, outermost first, joined by
+    /// `: `; empty if there were none.
+    pub fn steps_in<'a>(&self, line: &'a str) -> &'a str {
+        let end = line.len().saturating_sub(self.tail);
+        let steps = line.get(..end).unwrap_or_default();
+        steps.strip_suffix(": ").unwrap_or(steps)
+    }
+
+    /// The path that the innermost step with an absolute one names.
+    pub fn path(&self) -> Option<&str> {
+        self.steps_in(&self.message).rsplit(": ").find_map(path_of)
+    }
+
+    /// What to do about it; several hints are joined by `; `.
+    pub fn hints(&self) -> Option<String> {
+        let start = self.message.len().checked_sub(self.hints)?;
+        let hints = self.message.get(start..)?.strip_prefix(" (")?;
+        hints.strip_suffix(')').map(|hints| hints.replace(") (", "; "))
+    }
+
     /// True when the cause is exactly this errno.
     pub fn is_errno(&self, errno: Errno) -> bool {
         self.errno == Some(errno as i32)
     }
+}
+
+/// The path in the words of a step, such as `mount /data (bind from /srv/x)`. One
+/// with a blank inside may be cut there.
+fn path_of(step: &str) -> Option<&str> {
+    let start = match step.starts_with('/') {
+        true => 0,
+        false => step.find(" /")? + 1,
+    };
+    let path = step.get(start..)?;
+    let end = [" (", " to ", " from ", " on ", " into ", " over "].map(|word| path.find(word));
+    let end = end.into_iter().flatten().min().unwrap_or(path.len());
+    path.get(..end).map(|path| path.trim_end_matches(','))
 }
 
 impl From<Errno> for Error {
@@ -222,6 +263,23 @@ mod tests {
         assert_eq!(e.to_string(), "create box1: mount /data: no such file or directory");
         assert!(e.is_errno(Errno::ENOENT));
         assert_eq!(e.kind(), ErrorKind::System);
+    }
+
+    #[test]
+    fn the_parts_of_an_error_are_told_apart() {
+        let e = Error::from(Errno::ENOENT).hint("is it there?").step("open_tree");
+        let e = e.step("mount /data (bind from /srv/x)").hint("else leave it out").step("init");
+        let line = format!("create box1: {e}");
+        let steps = "create box1: init: mount /data (bind from /srv/x): open_tree";
+        assert_eq!(e.steps_in(&line), steps);
+        assert_eq!(e.path(), Some("/data"));
+        assert_eq!(e.hints().as_deref(), Some("is it there?; else leave it out"));
+        let e = Error::invalid("it is empty");
+        assert_eq!((e.steps_in("it is empty"), e.path(), e.hints()), ("", None, None));
+        let e = Error::invalid("no").step("/run/a b/c").step("x /y");
+        assert_eq!(e.path(), Some("/run/a b/c"));
+        let e = Error::invalid("a".repeat(99)).hint("b").step("/c").shortened(40);
+        assert_eq!((e.steps_in(&e.to_string()), e.hints()), ("", None));
     }
 
     #[test]

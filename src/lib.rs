@@ -46,5 +46,6 @@ pub mod logging;
 pub mod sandbox;
 pub mod spec;
 pub mod sys;
+pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};

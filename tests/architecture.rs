@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 /// Which parts of the library a part may use. `error`, `json` and `logging` are
 /// for all, and a part may use itself.
-const USES: [(&str, &[&str]); 13] = [
+const USES: [(&str, &[&str]); 14] = [
     ("main", &["cli", "commands"]),
-    ("commands", &["cli", "container", "doctor", "image", "sandbox", "spec", "sys"]),
+    ("commands", &["cli", "container", "doctor", "image", "sandbox", "spec", "sys", "volume"]),
     ("cli", &[]),
     ("container", &["sandbox", "cgroup", "spec", "sys"]),
     // the plan of a container has the cgroup's part in it, already compiled
@@ -25,6 +25,7 @@ const USES: [(&str, &[&str]); 13] = [
     ("image", &["spec", "sys"]),
     // it tries what the others use, and nobody waits for it
     ("doctor", &["cgroup", "image", "sys"]),
+    ("volume", &["sys"]),
     ("sys", &[]),
     ("logging", &[]),
     ("error", &[]),

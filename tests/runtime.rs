@@ -23,6 +23,8 @@ mod annotations;
 mod attacks;
 #[path = "runtime/cgroups.rs"]
 mod cgroups;
+#[path = "runtime/concurrent.rs"]
+mod concurrent;
 #[path = "runtime/copyup.rs"]
 mod copyup;
 #[path = "runtime/crash.rs"]
@@ -57,6 +59,8 @@ mod labels;
 mod lifecycle;
 #[path = "runtime/links.rs"]
 mod links;
+#[path = "runtime/log.rs"]
+mod log;
 #[path = "runtime/mounts.rs"]
 mod mounts;
 #[path = "runtime/namespaces.rs"]
@@ -83,9 +87,13 @@ mod services;
 mod stats;
 #[path = "runtime/submounts.rs"]
 mod submounts;
+#[path = "runtime/takeover.rs"]
+mod takeover;
 #[path = "runtime/terminal.rs"]
 mod terminal;
 #[path = "runtime/time.rs"]
 mod time;
 #[path = "runtime/update.rs"]
 mod update;
+#[path = "runtime/words.rs"]
+mod words;

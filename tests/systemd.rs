@@ -16,6 +16,8 @@
 
 mod support;
 
+#[path = "systemd/later.rs"]
+mod later;
 #[path = "systemd/refused.rs"]
 mod refused;
 #[path = "systemd/scope.rs"]

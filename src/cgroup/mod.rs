@@ -20,6 +20,7 @@
 pub mod devices;
 mod events;
 pub mod hierarchy;
+mod identity;
 pub mod limits;
 mod oom;
 pub mod path;
@@ -44,6 +45,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::{SysResult, uninterrupted};
 pub use hierarchy::Hierarchy;
+pub use identity::Identity;
 use limits::{AboveUse, Absent, Setting};
 pub use oom::{Bytes, OutOfMemory};
 pub use update::Updated;
@@ -58,6 +60,9 @@ pub struct CgroupRecord {
     /// How many of the directories just above it were made for it.
     #[serde(default)]
     pub made_parents: usize,
+    /// Which one it is; `None` while it is being made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// The unit of systemd whose cgroup it is, or lies in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<systemd::Scope>,
@@ -77,7 +82,8 @@ impl Cgroup {
     ///
     /// A cgroup that is there already and has no process in it is taken over
     /// with its settings, since somebody may have prepared it, but without the
-    /// device programs that a container left on it.
+    /// device programs that a container left on it. One in which tare has killed
+    /// everything was a container's, and is made anew.
     ///
     /// # Errors
     /// A cgroup there that is in use or belongs to somebody else; a controller
@@ -92,10 +98,12 @@ impl Cgroup {
                 return Err(e.step(format!("cgroup {}", record.path.display())));
             }
         };
-        let ready = Self::open_at(hierarchy.dir(), path, record.clone()).and_then(|cgroup| {
+        let ready = Self::open_at(hierarchy.dir(), path, record.clone()).and_then(|mut cgroup| {
             if !made {
                 cgroup.take_over()?;
+                cgroup.replace_killed(hierarchy, path)?;
             }
+            cgroup.identify(!made)?;
             if path.components().nth(1).is_some() {
                 cgroup.refuse_frozen()?;
             }
@@ -114,10 +122,42 @@ impl Cgroup {
     /// Opens a cgroup that was made before.
     ///
     /// # Errors
-    /// It is gone ([`ErrorKind::NotFound`]), or can't be opened.
+    /// It is gone ([`ErrorKind::NotFound`]), be there another one in its place or
+    /// not; it can't be opened.
     pub fn open(record: CgroupRecord) -> Result<Self> {
         let path = record.path.clone();
-        Self::open_at(AT_FDCWD, &path, record)
+        let cgroup = Self::open_at(AT_FDCWD, &path, record)?;
+        let step = || format!("cgroup {}", path.display());
+        if identity::is_same(cgroup.record.identity.as_ref(), cgroup.dir()).step(step)? {
+            return Ok(cgroup);
+        }
+        let text = "it is gone, and another container has one in its place";
+        Err(Error::new(ErrorKind::NotFound, text).step(step()))
+    }
+
+    /// Puts a new one in the place of one that takes no clones any more.
+    fn replace_killed(&mut self, hierarchy: &Hierarchy, path: &Path) -> Result<()> {
+        let step =
+            || format!("cgroup {}: make it anew", hierarchy.mount_point().join(path).display());
+        if !identity::was_killed(self.dir()).step(step)? {
+            return Ok(());
+        }
+        let old = CgroupRecord { path: self.record.path.clone(), ..CgroupRecord::default() };
+        tree::remove(&old, Instant::now())?;
+        mkdirat(hierarchy.dir(), path, Mode::from_bits_truncate(0o755)).step(step)?;
+        *self = Self::open_at(hierarchy.dir(), path, self.record.clone())?;
+        Ok(())
+    }
+
+    /// Notes which cgroup this is; one that `was_there` gets a new user.
+    fn identify(&mut self, was_there: bool) -> Result<()> {
+        let identity = match was_there {
+            false => Identity::of(self.dir()),
+            true => Identity::claimed(self.dir()),
+        };
+        self.record.identity =
+            Some(identity.step(|| format!("cgroup {}: mark it as taken", self.path().display()))?);
+        Ok(())
     }
 
     fn open_at(base: BorrowedFd<'_>, path: &Path, record: CgroupRecord) -> Result<Self> {
@@ -238,7 +278,8 @@ impl Cgroup {
     /// # Errors
     /// There are still processes in it. A cgroup that is gone is no error.
     pub fn remove(self, deadline: Instant) -> Result<()> {
-        self.record.remove(deadline)
+        let Cgroup { record, dir: _held } = self;
+        record.remove(deadline)
     }
 
     /// Makes a cgroup that hands controllers down one that takes processes again:
@@ -322,13 +363,30 @@ impl CgroupRecord {
         }
     }
 
-    /// Removes the cgroup as [`Cgroup::remove`] does, without opening it first;
-    /// the unit as well, if it has one.
+    /// Kills what is in the cgroup, removes what is below it, and leaves it: for one
+    /// that was there before, and is to be good for others.
+    ///
+    /// # Errors
+    /// There are still processes in it. A cgroup that is gone is no error.
+    pub fn empty(&self, deadline: Instant) -> Result<()> {
+        match Cgroup::open(self.clone()) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e.step("empty it")),
+            Ok(cgroup) => cgroup.kill_each().and_then(|()| tree::empty(&cgroup, deadline)),
+        }
+    }
+
+    /// Removes the cgroup as [`Cgroup::remove`] does; the unit as well, if it has
+    /// one. What others have in its place is left alone.
     ///
     /// # Errors
     /// There are still processes in it. A cgroup that is gone is no error.
     pub fn remove(&self, deadline: Instant) -> Result<()> {
-        tree::remove(self, deadline)?;
+        match Cgroup::open(self.clone()) {
+            Err(e) if e.kind() == ErrorKind::NotFound => tree::remove_parents(self),
+            Err(e) => return Err(e.step("remove it")),
+            Ok(_same) => tree::remove(self, deadline)?,
+        }
         self.scope.as_ref().map_or(Ok(()), systemd::Scope::stop)
     }
 }
@@ -362,7 +420,7 @@ fn make_parents(hierarchy: &Hierarchy, path: &Path, mode: Mode, made: &mut usize
                 tree::remove_parents(&CgroupRecord {
                     path: hierarchy.mount_point().join(parent),
                     made_parents: std::mem::take(made),
-                    scope: None,
+                    ..CgroupRecord::default()
                 });
                 return Err(explain_mkdir(errno));
             }

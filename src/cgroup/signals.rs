@@ -7,7 +7,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid};
 
-use super::{Cgroup, tree};
+use super::{Cgroup, identity, tree};
 use crate::error::{Error, Result, Step};
 use crate::sys::{SysResult, process};
 
@@ -25,6 +25,7 @@ impl Cgroup {
     /// No permission. A cgroup that is gone is no error.
     pub fn kill(&self) -> Result<()> {
         let step = || format!("kill the cgroup {}", self.path().display());
+        identity::mark_killed(self.dir());
         match tree::write(self.dir(), "cgroup.kill", "1") {
             Ok(()) | Err(Errno::ENODEV) => Ok(()),
             Err(Errno::ENOENT) if self.is_gone().step(step)? => Ok(()),

@@ -362,8 +362,7 @@ fn a_thaw_below_a_frozen_cgroup_says_which() {
     let below = Cgroup::create(&hierarchy, &top.join("a/b"), &[]).unwrap();
     let above = Cgroup::open(CgroupRecord {
         path: hierarchy.mount_point().join(&*top),
-        made_parents: 0,
-        scope: None,
+        ..CgroupRecord::default()
     });
     let above = above.unwrap();
     assert!(!below.record().is_frozen().unwrap());
@@ -376,11 +375,8 @@ fn a_thaw_below_a_frozen_cgroup_says_which() {
     above.freeze(false, soon()).unwrap();
     below.freeze(false, soon()).unwrap();
     below.remove(soon()).unwrap();
-    let gone = CgroupRecord {
-        path: hierarchy.mount_point().join("nowhere"),
-        made_parents: 0,
-        scope: None,
-    };
+    let gone =
+        CgroupRecord { path: hierarchy.mount_point().join("nowhere"), ..CgroupRecord::default() };
     assert!(!gone.is_frozen().unwrap());
 }
 

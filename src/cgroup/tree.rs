@@ -1,6 +1,7 @@
 //! Files and directories of cgroups: reading, writing, enabling controllers
 //! down a path, removing a subtree.
 
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Instant;
@@ -31,14 +32,35 @@ pub(super) fn read<P>(dir: BorrowedFd<'_>, file: &P) -> SysResult<String>
 where
     P: NixPath + ?Sized,
 {
+    read_until(dir, file, |length, _| length == 0)
+}
+
+/// Reads a file of figures, which the kernel writes at one go: a read that is not
+/// filled was the last. Lists of processes are not so.
+pub(super) fn read_figures(dir: BorrowedFd<'_>, file: &str) -> SysResult<String> {
+    read_until(dir, file, |length, room| length < room)
+}
+
+fn read_until<P>(
+    dir: BorrowedFd<'_>,
+    file: &P,
+    is_last: impl Fn(usize, usize) -> bool,
+) -> SysResult<String>
+where
+    P: NixPath + ?Sized,
+{
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let fd = openat(dir, file, flags, Mode::empty())?;
     let mut text = Vec::new();
     let mut buf = [0; 4096];
     loop {
         match nix::unistd::read(&fd, &mut buf) {
-            Ok(0) => break,
-            Ok(n) => text.extend_from_slice(buf.get(..n).unwrap_or_default()),
+            Ok(n) => {
+                text.extend_from_slice(buf.get(..n).unwrap_or_default());
+                if is_last(n, buf.len()) {
+                    break;
+                }
+            }
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
@@ -141,51 +163,85 @@ fn holds_processes(hierarchy: &Hierarchy, path: &Path) -> bool {
 
 /// The processes of a cgroup and, with `recursive`, of those below.
 pub(super) fn procs(dir: BorrowedFd<'_>, recursive: bool, pids: &mut Vec<Pid>) -> SysResult<()> {
+    own_procs(dir, pids)?;
+    if !recursive {
+        return Ok(());
+    }
+    let mut enter = |dir: BorrowedFd<'_>| {
+        own_procs(dir, pids)?;
+        children(dir)
+    };
+    walk(dir, children(dir)?, &mut enter, |_, _| Ok(()))
+}
+
+fn own_procs(dir: BorrowedFd<'_>, pids: &mut Vec<Pid>) -> SysResult<()> {
     let text = match read(dir, "cgroup.procs") {
         Ok(text) => text,
         // removed meanwhile
         Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
         // a threaded cgroup: its processes are those of the domain above it
-        Err(Errno::EOPNOTSUPP) => String::new(),
+        Err(Errno::EOPNOTSUPP) => return Ok(()),
         Err(errno) => return Err(errno),
     };
     let numbers = text.lines().filter_map(|line| line.parse().ok());
     pids.extend(numbers.map(Pid::from_raw));
-    if recursive {
-        for_each_child(dir, |dir, name| {
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            match openat(dir, name, flags | OFlag::O_NOFOLLOW, Mode::empty()) {
-                Ok(child) => procs(child.as_fd(), true, pids),
-                Err(Errno::ENOENT) => Ok(()),
-                Err(errno) => Err(errno),
-            }
-        })?;
-    }
     Ok(())
 }
 
-/// Calls `each` with the directory and the name of every child cgroup.
-fn for_each_child(
-    dir: impl AsFd,
-    mut each: impl FnMut(BorrowedFd<'_>, &std::ffi::CStr) -> SysResult<()>,
-) -> SysResult<()> {
+/// The names of the cgroups right below one; none below one that is gone.
+fn children(dir: BorrowedFd<'_>) -> SysResult<Vec<CString>> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut entries = match Dir::openat(dir, ".", flags, Mode::empty()) {
         Ok(entries) => entries,
-        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(Vec::new()),
         Err(errno) => return Err(errno),
     };
-    let names: Vec<_> = entries
-        .iter()
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let name = entry.file_name().to_owned();
-            let is_child =
-                entry.file_type() == Some(Type::Directory) && !name.to_bytes().starts_with(b".");
-            is_child.then_some(name)
-        })
-        .collect();
-    names.iter().try_for_each(|name| each(entries.as_fd(), name))
+    let names = entries.iter().filter_map(|entry| {
+        let entry = entry.ok()?;
+        let name = entry.file_name();
+        let is_child =
+            entry.file_type() == Some(Type::Directory) && !name.to_bytes().starts_with(b".");
+        is_child.then(|| name.to_owned())
+    });
+    Ok(names.collect())
+}
+
+/// Goes through the cgroups below `top`, beginning with the children `first`:
+/// `enter` is called in each and names those of its children to go on with;
+/// `leave`, when all below it are done, with its parent and its name.
+///
+/// A container may nest them as deep as it likes, so this keeps names and no more
+/// than two directories open; the way back is `..`, since nobody can move a cgroup.
+fn walk(
+    top: BorrowedFd<'_>,
+    first: Vec<CString>,
+    enter: &mut impl FnMut(BorrowedFd<'_>) -> SysResult<Vec<CString>>,
+    mut leave: impl FnMut(BorrowedFd<'_>, &CStr) -> SysResult<()>,
+) -> SysResult<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let mut here = openat(top, ".", flags, Mode::empty())?;
+    // on the way down: a cgroup's name, and those of its children that are to come
+    let mut names: Vec<CString> = Vec::new();
+    let mut left = vec![first];
+    while let Some(children) = left.last_mut() {
+        if let Some(name) = children.pop() {
+            let child = match openat(&here, name.as_c_str(), flags, Mode::empty()) {
+                Ok(child) => child,
+                Err(Errno::ENOENT) => continue,
+                Err(errno) => return Err(errno),
+            };
+            left.push(enter(child.as_fd())?);
+            names.push(name);
+            here = child;
+        } else {
+            left.pop();
+            if let Some(name) = names.pop() {
+                here = openat(&here, "..", flags, Mode::empty())?;
+                leave(here.as_fd(), &name)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes a cgroup, those below it, and the parents that were made for it.
@@ -209,41 +265,55 @@ pub(super) fn remove(record: &CgroupRecord, deadline: Instant) -> Result<()> {
             Err(Errno::ENOENT) => continue,
             Err(errno) => return Err(Error::errno(errno).step(step())),
         };
-        let empty = events::wait(dir.as_fd(), deadline, |events| !events.populated).step(step)?;
-        if !empty {
-            let mut pids = Vec::new();
-            procs(dir.as_fd(), true, &mut pids).step(step)?;
-            return Err(Error::new(
-                ErrorKind::State,
-                format!("there are {} processes left in it", pids.len()),
-            )
-            .step(step()));
-        }
+        wait_empty(dir.as_fd(), deadline).map_err(|e| e.step(step()))?;
         remove_children(dir.as_fd()).step(step)?;
     }
     Err(Error::errno(Errno::EBUSY).step(step()))
 }
 
-/// Removes the cgroups below, the deepest first.
+/// Waits until nobody is in a cgroup, and removes those below it.
+pub(super) fn empty(cgroup: &Cgroup, deadline: Instant) -> Result<()> {
+    let step = || format!("empty the cgroup {}", cgroup.path().display());
+    wait_empty(cgroup.dir(), deadline).map_err(|e| e.step(step()))?;
+    remove_children(cgroup.dir()).step(step)
+}
+
+fn wait_empty(dir: BorrowedFd<'_>, deadline: Instant) -> Result<()> {
+    if events::wait(dir, deadline, |events| !events.populated)? {
+        return Ok(());
+    }
+    let mut pids = Vec::new();
+    procs(dir, true, &mut pids)?;
+    let text = format!("there are {} processes left in it", pids.len());
+    Err(Error::new(ErrorKind::State, text))
+}
+
+/// Removes the cgroups below, the deepest first. One that somebody moves into
+/// meanwhile is left: the caller waits, and begins anew.
 pub(super) fn remove_children(dir: BorrowedFd<'_>) -> SysResult<()> {
-    for_each_child(dir, |dir, name| {
-        match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-            Err(Errno::EBUSY) => {}
-            Err(errno) => return Err(errno),
-        }
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        match openat(dir, name, flags | OFlag::O_NOFOLLOW, Mode::empty()) {
-            Ok(child) => remove_children(child.as_fd())?,
-            Err(Errno::ENOENT) => return Ok(()),
-            Err(errno) => return Err(errno),
-        }
-        match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
-            // somebody moved in meanwhile: the caller waits and begins anew
-            Ok(()) | Err(Errno::ENOENT | Errno::EBUSY) => Ok(()),
-            Err(errno) => Err(errno),
-        }
+    walk(dir, remove_empty_children(dir)?, &mut remove_empty_children, |parent, name| {
+        remove_child(parent, name).map(drop)
     })
+}
+
+/// Removes the cgroups right below one, and names those that have more below them.
+fn remove_empty_children(dir: BorrowedFd<'_>) -> SysResult<Vec<CString>> {
+    let mut left = Vec::new();
+    for name in children(dir)? {
+        if !remove_child(dir, &name)? {
+            left.push(name);
+        }
+    }
+    Ok(left)
+}
+
+/// False for one that is in use, or has others below it.
+fn remove_child(parent: BorrowedFd<'_>, name: &CStr) -> SysResult<bool> {
+    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        Err(Errno::EBUSY) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// Removes the parents that were made for a cgroup, as far as nobody else has

@@ -23,7 +23,7 @@ pub struct ExecArgs {
     pub detach: bool,
     /// Give the process a terminal
     #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true")]
+    #[arg(default_missing_value = "true", value_parser = super::words::boolean)]
     pub tty: Option<bool>,
     /// Working directory, in the container
     #[arg(long, value_name = "DIR")]

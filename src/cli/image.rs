@@ -9,6 +9,8 @@ use clap::{Args, Subcommand, ValueEnum};
 pub enum ImageCommand {
     /// Copy an image into the store and unpack its layers
     Import(ImageImportArgs),
+    /// Download an image from a registry into the store
+    Pull(ImagePullArgs),
     /// List the images in the store
     Ls(ImageLsArgs),
     /// Print what is known of an image as JSON
@@ -103,6 +105,46 @@ pub struct ImageDfArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `image pull`.
+#[derive(Debug, Args)]
+pub struct ImagePullArgs {
+    /// [REGISTRY/]REPOSITORY[:TAG][@DIGEST]; docker.io, library/ and latest where left out
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Name in the store [default: the whole name, with registry and tag or digest]
+    #[arg(long = "name", value_name = "NAME")]
+    pub store_name: Option<String>,
+    /// Take this platform of a multi-platform image, as os/architecture[/variant]
+    /// [default: the host's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Layers to download at a time [default: 4]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<u8>,
+    /// Speak HTTP without TLS; for hosts other than this one together with --insecure
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Accept any certificate: whoever is on the way can read what is sent, the password
+    /// included
+    #[arg(long)]
+    pub insecure: bool,
+    /// Trust the certificates in this PEM file as well as the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Take credentials from this file [default: the usual places, see docs/registry.md]
+    #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
+    pub auth_file: Option<PathBuf>,
+    /// Keep the layers' blobs as well: image export needs them
+    #[arg(long, env = "TARE_KEEP_BLOBS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub keep_blobs: bool,
+    /// Bounds
+    #[command(flatten)]
+    pub bounds: ImageBounds,
+    /// No progress bars
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// `image ls`.

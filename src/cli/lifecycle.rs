@@ -83,7 +83,8 @@ pub struct ImageRunArgs {
     /// Which image of several
     #[command(flatten)]
     pub select: ImageSelector,
-    /// Bind SRC (host) to DST (container); options as in config.json, comma separated
+    /// Mount SRC, a path of the host or a volume's name, at DST; DST alone for a volume
+    /// that goes with the container; options as in config.json, comma separated
     #[arg(short, long = "volume", value_name = "SRC:DST[:OPTS]")]
     pub volumes: Vec<String>,
     /// Set an environment variable; NAME alone takes the value from here

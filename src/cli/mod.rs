@@ -1,35 +1,44 @@
 //! The command line: raw words only. Nothing is checked or looked up here.
 
+mod checkpoint;
 mod doctor;
 mod exec;
 mod figures;
 mod image;
 mod lazy;
 mod lifecycle;
+mod quick;
 mod resources;
+mod volume;
+mod words;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use checkpoint::{CheckpointArgs, CriuArgs, ManageCgroupsMode, RestoreArgs};
 pub use doctor::DoctorArgs;
 pub use exec::ExecArgs;
 pub use figures::{EventsArgs, StatsArgs, StatsFormat};
 pub use image::{
     ImageBounds, ImageCommand, ImageDfArgs, ImageExportArgs, ImageGcArgs, ImageImportArgs,
-    ImageInspectArgs, ImageLsArgs, ImageRmArgs, ImageSelector, RootfsMode, UmountArgs, UnpackArgs,
+    ImageInspectArgs, ImageLsArgs, ImagePullArgs, ImageRmArgs, ImageSelector, RootfsMode,
+    UmountArgs, UnpackArgs,
 };
 pub use lazy::Lazy;
 pub use lifecycle::{
     CreateArgs, DeleteArgs, ImageRunArgs, KillArgs, ListArgs, ListFormat, NetMode, RunArgs,
     SpecArgs, StartArgs, StateArgs,
 };
+pub use quick::parse;
 pub use resources::{LimitArgs, PauseArgs, PsArgs, PsFormat, UpdateArgs};
+pub use volume::{VolumeCommand, VolumeLsArgs, VolumeNamesArgs};
+pub use words::{truth, usual};
 
 /// An OCI container runtime whose own weight is next to nothing
 #[derive(Debug, Parser)]
 #[command(name = "tare", disable_version_flag = true, arg_required_else_help = true)]
-#[command(max_term_width = 100)]
+#[command(max_term_width = 100, args_override_self = true)]
 pub struct Cli {
     /// Options that every command takes
     #[command(flatten)]
@@ -106,6 +115,10 @@ pub enum Command {
     Ps(Lazy<PsArgs>),
     /// Change the limits of a container
     Update(Lazy<UpdateArgs>),
+    /// Save the processes of a container in files, by CRIU
+    Checkpoint(Lazy<CheckpointArgs>),
+    /// Let a container go on that `checkpoint` has saved
+    Restore(Lazy<RestoreArgs>),
     /// List the containers under the state directory
     List(Lazy<ListArgs>),
     /// Print the figures of a container again and again, and when it is out of memory
@@ -116,9 +129,12 @@ pub enum Command {
     Features,
     /// Write a config.json to start from
     Spec(Lazy<SpecArgs>),
-    /// Import, export, list, inspect and remove images
+    /// Import, pull, export, list, inspect and remove images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Make, list, inspect and remove volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Turn an image into a bundle that any OCI runtime can run
     Unpack(Lazy<UnpackArgs>),
     /// Undo `unpack`: unmount the root file system of a bundle

@@ -56,7 +56,7 @@ pub struct UpdateArgs {
 }
 
 /// One limit each.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Limits, without --resources")]
 pub struct LimitArgs {
     /// Weight for disks, 10 to 1000

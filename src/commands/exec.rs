@@ -24,7 +24,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ExecArgs) -> anyhow::Result<i32> {
     )?;
     let Some(signals) = signals else { return Ok(0) };
     let console = spawned.take_console();
-    let waited = container::wait(&spawned, &signals, console, None);
+    let waited = container::wait(spawned.pidfd(), &signals, console, None);
     if waited.is_err() {
         // nobody watches it any more
         spawned.kill();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 
+use super::volumes::Wanted;
 use crate::cli::{GlobalArgs, ImageRunArgs, NetMode, RunArgs};
 use crate::container::{ContainerId, Reserved};
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -38,19 +39,22 @@ pub(super) fn prepare(
     name: &str,
     id: &ContainerId,
 ) -> Result<Prepared> {
-    let overrides = overrides(&args.image, &args.args, id)?;
+    let mut overrides = overrides(&args.image, &args.args, id)?;
+    let wanted = Wanted::parse(&args.image.volumes)?;
     super::become_root_of_files()?;
     let store = Store::open(global.store.as_deref())?;
     let image = store.resolve(name, &super::image::selector(&args.image.select)?)?;
     // two state roots may share a store, and each may have this id
     let bundle = store.path().join("containers").join(format!("{id}.{}", std::process::id()));
-    let scratch = vec![bundle.clone(), store.reference_path(&bundle)?];
+    let mut scratch = vec![bundle.clone(), store.reference_path(&bundle)?];
+    scratch.extend(wanted.notes(&store, &bundle));
     let reserved = Reserved::new(&super::store(global)?, id, scratch)?;
     make_directories(&bundle)?;
     let step = || bundle.display().to_string();
     let rootfs = overlay(&store, &image, &bundle)?;
     // as long as the directory is there, the image's layers stay
     store.hold(&image, &bundle)?;
+    overrides.binds = wanted.mounts(&store, &image, &bundle, rootfs.as_fd())?;
     let mut spec = spec_for(&image.config, rootfs.as_fd(), &overrides)?;
     if !caller().is_host_root() {
         let (uid_map, gid_map) = rootless::own_maps()?;
@@ -95,7 +99,7 @@ fn overrides(words: &ImageRunArgs, args: &[String], id: &ContainerId) -> Result<
         user: words.user.clone(),
         // an id may be longer than a host name
         hostname: words.hostname.clone().or_else(|| Some(id.as_str().chars().take(64).collect())),
-        binds: words.volumes.clone(),
+        binds: Vec::new(),
         network: match words.net {
             Some(NetMode::Host) => Network::Host,
             Some(NetMode::None) | None => Network::None,

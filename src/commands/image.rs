@@ -1,4 +1,4 @@
-//! `image import`, `ls`, `inspect`, `rm`, `export`, `gc`, `df`.
+//! `image import`, `pull`, `ls`, `inspect`, `rm`, `export`, `gc`, `df`.
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -21,11 +21,13 @@ use crate::image::store::{ImportOptions, Record, Store};
 /// Runs one of the subcommands.
 pub(super) fn run(global: &GlobalArgs, command: ImageCommand) -> anyhow::Result<i32> {
     let store = Store::open(global.store.as_deref())?;
-    if !matches!(command, ImageCommand::Ls(_) | ImageCommand::Inspect(_)) {
+    // a pull does so when all has come
+    if !matches!(command, ImageCommand::Ls(_) | ImageCommand::Inspect(_) | ImageCommand::Pull(_)) {
         super::become_root_of_files()?;
     }
     match command {
         ImageCommand::Import(args) => import(&store, args)?,
+        ImageCommand::Pull(args) => return Ok(super::pull::run(&store, &args)?),
         ImageCommand::Ls(args) => ls(&store, &args)?,
         ImageCommand::Inspect(args) => inspect(&store, &args)?,
         ImageCommand::Rm(args) => store.remove(&args.names)?,
@@ -58,7 +60,8 @@ fn import(store: &Store, args: ImageImportArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn limits(words: &ImageBounds) -> Result<Limits> {
+/// The words of the bounds, checked.
+pub(super) fn limits(words: &ImageBounds) -> Result<Limits> {
     let bytes = |option: &str, text: &Option<String>| {
         text.as_deref().map(size).transpose().step(|| option.to_owned())
     };
@@ -131,7 +134,9 @@ fn df(store: &Store, args: &ImageDfArgs) -> anyhow::Result<()> {
         ("layers", usage.layers),
         ("blobs", usage.blobs),
         ("containers", usage.containers),
+        ("volumes", usage.volumes),
         ("unfinished", usage.unfinished),
+        ("downloads", usage.downloads),
     ];
     kinds.extend(shares.map(|(kind, share)| {
         [kind.into(), share.count.to_string(), bytes(share.bytes), bytes(share.reclaimable)]

@@ -1,6 +1,7 @@
 //! One short adapter a command: words in, library calls, output out.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands talk to people")]
 
+mod checkpoint;
 mod create;
 mod delete;
 mod doctor;
@@ -14,6 +15,8 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod pull;
+mod restore;
 mod run;
 mod shape;
 mod spec;
@@ -24,6 +27,8 @@ mod table;
 mod umount;
 mod unpack;
 mod update;
+mod volume;
+mod volumes;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -33,7 +38,7 @@ use anyhow::Context;
 
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::container::{ContainerId, Entry, Store};
-use crate::error::{Error, Result, Step, one_line};
+use crate::error::{Error, Result, Step};
 use crate::sys::caller::caller;
 
 /// Runs a command; the answer is tare's exit code.
@@ -53,22 +58,36 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
     crate::sys::process::default_signal(libc::SIGCHLD).step(|| "reset SIGCHLD")?;
     let json = global.log_format == LogFormat::Json;
     crate::logging::open(global.log.as_deref(), json, global.debug)?;
+    // not its words: the values of variables may be among them
+    let version = env!("CARGO_PKG_VERSION");
+    crate::logging::debug(|| format!("tare {version}, process {}", std::process::id()));
     let result = dispatch(global, command);
     if let Err(e) = &result {
-        crate::logging::error(&one_line(&format!("{e:#}")));
+        crate::logging::error(&format!("{e:#}"), e.downcast_ref::<Error>());
     }
     result
 }
 
-/// For commands that put a process into a container: has this process go on from a
-/// binary that nobody can write to before the command line is looked at, which
-/// else would have to be done twice. A word that only looks like such a command
-/// costs an execve and does no harm; what fails here fails again in the command,
-/// and is told there.
-pub fn protect_early() {
-    let enters = |word: &OsString| word == "create" || word == "run" || word == "exec";
-    if std::env::args_os().skip(1).any(|word| enters(&word)) {
-        crate::sys::exe::protect().unwrap_or_default();
+/// Puts words that are not understood into the log that they name: an engine shows
+/// nothing else. `message` is clap's, of several lines.
+pub fn log_words(words: &[OsString], message: &str) {
+    let value = |name: &str| {
+        let mut rest = words.iter().skip(1).skip_while(|word| {
+            *word != name && word.to_str().is_none_or(|w| !w.starts_with(&format!("{name}=")))
+        });
+        let word = rest.next()?;
+        match word.to_str().and_then(|word| word.split_once('=')) {
+            Some((_, value)) => Some(OsString::from(value)),
+            None => rest.next().cloned(),
+        }
+    };
+    let Some(path) = value("--log") else { return };
+    let json = value("--log-format").is_some_and(|format| format == "json");
+    // it is told on stderr already, and the words are the first thing to put right
+    if crate::logging::open(Some(Path::new(&path)), json, false).is_ok() {
+        let lines = message.lines().map(str::trim).take_while(|line| !line.is_empty());
+        let line = lines.collect::<Vec<_>>().join(" ");
+        crate::logging::error(line.strip_prefix("error: ").unwrap_or(&line), None);
     }
 }
 
@@ -107,12 +126,17 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         }
         Command::Ps(args) => (format!("ps {}", args.words.join(" ")), done(ps::run(global, &args))),
         Command::Update(args) => (format!("update {}", args.id), done(update::run(global, &args))),
+        Command::Checkpoint(args) => {
+            (format!("checkpoint {}", args.id), done(checkpoint::run(global, &args)))
+        }
+        Command::Restore(args) => (format!("restore {}", args.id), restore::run(global, &args)),
         Command::List(args) => ("list".to_owned(), done(list::run(global, &args))),
         Command::Events(args) => (format!("events {}", args.id), done(events::run(global, &args))),
         Command::Stats(args) => ("stats".to_owned(), done(stats::run(global, &args))),
         Command::Features => ("features".to_owned(), done(features::run())),
         Command::Spec(args) => ("spec".to_owned(), done(spec::run(&args))),
         Command::Image(command) => ("image".to_owned(), image::run(global, command)),
+        Command::Volume(command) => ("volume".to_owned(), done(volume::run(global, &command))),
         Command::Unpack(args) => (format!("unpack {}", args.image), unpack::run(global, &args)),
         Command::Umount(args) => (format!("umount {}", args.bundle.display()), umount::run(&args)),
         Command::Doctor(args) => ("doctor".to_owned(), doctor::run(global, &args)),
@@ -126,12 +150,12 @@ fn check(global: &GlobalArgs) -> Result<()> {
 
 /// Whether to do without what only the machine's root is sure to have.
 fn rootless(global: &GlobalArgs) -> Result<bool> {
-    match global.rootless.as_str() {
-        "auto" => Ok(!caller().is_host_root()),
-        "true" => Ok(true),
-        "false" => Ok(false),
-        other => Err(Error::invalid(format!("--rootless={other}: give true, false or auto"))),
+    let given = global.rootless.as_str();
+    if given == "auto" {
+        return Ok(!caller().is_host_root());
     }
+    crate::cli::truth(given)
+        .ok_or_else(|| Error::invalid(format!("--rootless={given}: give true, false or auto")))
 }
 
 /// The step that an answer is on its way out.

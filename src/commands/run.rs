@@ -101,7 +101,7 @@ fn follow(
         running.await_ready()?;
         return Ok(0);
     };
-    let waited = container::wait(running.spawned(), signals, console, running.listener());
+    let waited = container::wait(running.spawned().pidfd(), signals, console, running.listener());
     // a program that ended well needs no reason
     if let Some(oom) =
         waited.as_ref().is_ok_and(|code| *code != 0).then(|| running.out_of_memory()).flatten()

@@ -16,14 +16,14 @@ use crate::spec::{parse_resources, schemata};
 const MOST: u64 = 4 << 20;
 
 pub(super) fn run(global: &GlobalArgs, args: &UpdateArgs) -> anyhow::Result<()> {
-    let flags = of_flags(&args.limits)?;
-    let text = match (&args.resources, flags.is_empty()) {
-        (Some(path), true) => read(path)?,
-        (Some(_), false) => {
-            let e = Error::invalid("--resources is given: limits by flags have no place beside it");
-            return Err(e.into());
+    let text = match &args.resources {
+        Some(path) => {
+            if args.limits != LimitArgs::default() {
+                crate::logging::warn("--resources is given: the limits beside it are passed over");
+            }
+            read(path)?
         }
-        (None, _) => Value::Object(flags).to_string().into_bytes(),
+        None => Value::Object(of_flags(&args.limits)?).to_string().into_bytes(),
     };
     let from = args.resources.as_ref().map(|path| format!("--resources {}", path.display()));
     let resources = parse_resources(&text).map_err(|e| match from {

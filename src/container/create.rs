@@ -159,20 +159,20 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
 }
 
 /// What `create` has made so far.
-struct Undo<'a> {
-    entry: &'a Entry,
-    cgroup: Option<CgroupRecord>,
-    cgroup_was_there: bool,
+pub(super) struct Undo<'a> {
+    pub(super) entry: &'a Entry,
+    pub(super) cgroup: Option<CgroupRecord>,
+    pub(super) cgroup_was_there: bool,
     spawned: Option<Spawned>,
-    poststop: Option<Record>,
+    pub(super) poststop: Option<Record>,
     listener: Option<Listener>,
     devices: Option<Moved>,
-    rdt: Vec<PathBuf>,
+    pub(super) rdt: Vec<PathBuf>,
     shared_root: Option<SharedRoot>,
 }
 
 impl<'a> Undo<'a> {
-    fn new(entry: &'a Entry) -> Self {
+    pub(super) fn new(entry: &'a Entry) -> Self {
         Undo {
             entry,
             cgroup: None,
@@ -186,7 +186,7 @@ impl<'a> Undo<'a> {
         }
     }
 
-    fn run(&mut self) -> Result<()> {
+    pub(super) fn run(&mut self) -> Result<()> {
         let pid = self.spawned.as_ref().map(Spawned::pid);
         let devices = self.devices.take().map_or(Ok(()), Moved::move_back);
         if let Some(spawned) = self.spawned.take() {
@@ -195,10 +195,15 @@ impl<'a> Undo<'a> {
         let mut result = devices;
         if let Some(record) = self.cgroup.take() {
             let deadline = Instant::now() + UNDO_PATIENCE;
-            if let Ok(cgroup) = Cgroup::open(record.clone()) {
-                result = result.and(cgroup.kill());
+            // a scope was made by us, whatever directory was left there
+            if self.cgroup_was_there && record.scope.is_none() {
+                result = result.and(record.empty(deadline));
+            } else {
+                if let Ok(cgroup) = Cgroup::open(record.clone()) {
+                    result = result.and(cgroup.kill());
+                }
+                result = result.and(record.remove(deadline));
             }
-            result = result.and(record.remove(deadline));
         }
         result = result.and(rdt::remove(&self.rdt));
         result = result.and(self.shared_root.take().map_or(Ok(()), |root| root.remove()));
@@ -261,9 +266,16 @@ fn steps(
     // while init is busy
     let groups = group.as_ref().map(rdt::Group::entered).unwrap_or_default();
     Kept::new(args.spec, plan, args.options, groups).save(undo.entry.dir())?;
-    let scope = place.enclose(plan, spawned.pid(), &mut undo.cgroup);
+    let scope = place.enclose(plan, spawned.pid(), &mut record.cgroup, &mut undo.cgroup);
     let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
     group.map_or(Ok(()), |group| group.enter(spawned.pid()))?;
+    // a hook that asks for the state is told that the container
+    // is being created; without one nobody can tell
+    let is_seen = plan.hooks.in_create();
+    if !is_seen {
+        record.init = Some(InitProcess::of(spawned.pid())?);
+        undo.entry.save(&record)?;
+    }
     undo.devices =
         netdevices::move_in(plan, spawned.pid()).map_err(|e| spawned.reason(plan, id_maps, e))?;
     if let (Some(program), Some(cgroup), true) =
@@ -276,9 +288,11 @@ fn steps(
         cgroup.attach_devices(program)?;
     }
     serve(spawned, plan, id_maps, &record)?;
-    record.init = Some(InitProcess::of(spawned.pid())?);
     send_descriptors(args, plan, spawned)?;
-    undo.entry.save(&record)?;
+    if is_seen {
+        record.init = Some(InitProcess::of(spawned.pid())?);
+        undo.entry.save(&record)?;
+    }
     if let Some(path) = args.pid_file {
         write_pid_file(path, spawned.pid())?;
     }
@@ -319,7 +333,7 @@ fn send_descriptors(args: &CreateArgs<'_>, plan: &Plan, spawned: &Spawned) -> Re
 
 /// Whether a cgroup is there. Who can't tell must not go on: what is taken for
 /// the container's own is killed and removed with it.
-fn is_there(cgroup: &Path) -> Result<bool> {
+pub(super) fn is_there(cgroup: &Path) -> Result<bool> {
     match std::fs::symlink_metadata(cgroup) {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
@@ -327,7 +341,7 @@ fn is_there(cgroup: &Path) -> Result<bool> {
     }
 }
 
-fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
+pub(super) fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Record {
     Record {
         id: plan.id.clone(),
         oci_version: plan.oci_version.clone(),
@@ -471,14 +485,20 @@ impl Running {
     /// After the end of init: ends whoever else is in the container, and
     /// removes it, unless it is to be kept.
     pub fn finish(self, keep: bool) -> Result<()> {
-        let lock = match self.entry.lock() {
-            // somebody else has deleted it
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        };
-        if keep {
-            return super::delete::end_processes(&self.record);
-        }
-        super::delete::destroy(self.entry, lock, Some(self.record))
+        finish(self.entry, self.record, keep)
     }
+}
+
+/// After the end of init: ends whoever else is in the container, and removes it, unless
+/// it is to be kept.
+pub(super) fn finish(entry: Entry, record: Record, keep: bool) -> Result<()> {
+    let lock = match entry.lock() {
+        // somebody else has deleted it
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if keep {
+        return super::delete::end_processes(&record);
+    }
+    super::delete::destroy(entry, lock, Some(record))
 }

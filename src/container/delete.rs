@@ -50,6 +50,7 @@ pub fn delete(entry: Entry, force: bool) -> Result<()> {
             .hint("delete --force removes what there is"));
     };
     let status = Status::of(&entry, &record)?;
+    crate::logging::debug(|| format!("the container is {status}"));
     match status {
         Status::Stopped => {}
         // its program has not run: there is nothing to lose
@@ -82,7 +83,12 @@ fn lock_by_force(entry: &Entry) -> Result<Lock> {
         }
         if !killed && Instant::now() + PATIENCE > deadline + FAIR_CHANCE {
             killed = true;
-            if let Some(record) = entry.load()?
+            let record = match entry.load() {
+                // a damaged record tells of nobody to kill: wait on
+                Err(e) if e.raw_errno().is_none() => None,
+                other => other?,
+            };
+            if let Some(record) = record
                 && !record.cgroup_was_there
                 && let Ok(cgroup) = Cgroup::open(record.cgroup)
             {

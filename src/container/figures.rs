@@ -35,7 +35,7 @@ impl Live {
     /// # Errors
     /// [`phrase::NOT_RUNNING`]; a container that was made without a cgroup.
     pub fn of(entry: &Entry) -> Result<Self> {
-        let record = entry.load()?.ok_or_else(not_running)?;
+        let record = entry.load_settled()?.ok_or_else(not_running)?;
         let init = record.init.ok_or_else(not_running)?.open()?.ok_or_else(not_running)?;
         if !has_cgroup(&record.cgroup) {
             return Err(Error::new(

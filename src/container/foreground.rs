@@ -14,7 +14,6 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use super::notify::Listener;
 use crate::error::{Error, Result, Step};
-use crate::sandbox::Spawned;
 use crate::sys::process::{self, pidfd_send_signal, set_window_size, window_size};
 use crate::sys::uninterrupted;
 
@@ -45,13 +44,13 @@ impl Signals {
     }
 }
 
-/// Waits for a container's init, and is its stand-in meanwhile: signals sent
+/// Waits for a container's init, a child of this process by its pidfd, and is its stand-in meanwhile: signals sent
 /// to this process go to it, and with a pty, the caller's terminal is its
 /// terminal. The answer is its exit code, or 128 + the signal that ended it.
 ///
 /// What the program says to `listener` goes to the caller's service manager.
 pub fn wait(
-    spawned: &Spawned,
+    init: BorrowedFd<'_>,
     signals: &Signals,
     console: Option<OwnedFd>,
     listener: Option<&Listener>,
@@ -59,7 +58,7 @@ pub fn wait(
     let mut relay = console.map(Relay::new).transpose()?;
     loop {
         let mut fds = vec![
-            PollFd::new(spawned.pidfd(), PollFlags::POLLIN),
+            PollFd::new(init, PollFlags::POLLIN),
             PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
         ];
         if let Some(relay) = &relay {
@@ -77,7 +76,7 @@ pub fn wait(
         let is_ready = |at: usize| ready.get(at).is_some_and(|flags| !flags.is_empty());
         if is_ready(1) {
             while let Some(signal) = signals.next()? {
-                forward(spawned, signal, relay.as_ref());
+                forward(init, signal, relay.as_ref());
             }
         }
         if let Some(relay) = &mut relay {
@@ -91,18 +90,18 @@ pub fn wait(
             if let Some(relay) = &mut relay {
                 relay.drain()?;
             }
-            return exit_code(spawned.pidfd());
+            return exit_code(init);
         }
     }
 }
 
-fn forward(spawned: &Spawned, signal: i32, relay: Option<&Relay>) {
+fn forward(init: BorrowedFd<'_>, signal: i32, relay: Option<&Relay>) {
     match (signal, relay) {
         (libc::SIGCHLD, _) => {}
         (libc::SIGWINCH, Some(relay)) => relay.resize(),
         _ => {
             // it may have ended already: its pidfd tells
-            pidfd_send_signal(spawned.pidfd(), signal).unwrap_or_default();
+            pidfd_send_signal(init, signal).unwrap_or_default();
         }
     }
 }

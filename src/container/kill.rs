@@ -51,7 +51,7 @@ fn offset(rest: &str, sign: char) -> Option<i32> {
 /// # Errors
 /// [`crate::error::phrase::NOT_RUNNING`] when there is nobody to send it to.
 pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
-    let record = entry.load()?.ok_or_else(not_running)?;
+    let record = entry.load_settled()?.ok_or_else(not_running)?;
     if all || !record.own_pid_namespace && signal == libc::SIGKILL {
         return kill_all(&record, signal);
     }
@@ -61,6 +61,7 @@ pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
 fn kill_init(record: &Record, signal: i32) -> Result<()> {
     let init = record.init.ok_or_else(not_running)?;
     let pidfd = init.open()?.ok_or_else(not_running)?;
+    crate::logging::debug(|| format!("signal {signal} for process {}", init.pid));
     match process::pidfd_send_signal(pidfd.as_fd(), signal) {
         Err(Errno::ESRCH) => Err(not_running()),
         other => other.step(|| format!("send signal {signal} to process {}", init.pid)),

@@ -1,5 +1,5 @@
 //! The life of a container: create, start, state, kill, delete, run, and what
-//! happens to it in between: exec, pause, resume, update.
+//! happens to it in between: exec, pause, resume, update, checkpoint and restore.
 //!
 //! Only `create` reads a configuration. Everything later lives from the
 //! [`Record`] in the state directory, and from the process itself: a status is
@@ -8,6 +8,7 @@
 mod activation;
 mod agent;
 mod check;
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
@@ -35,6 +36,9 @@ pub use crate::cgroup::Bytes;
 pub use crate::cgroup::stats;
 pub use crate::cgroup::stats::Detail;
 pub use activation::Activation;
+pub use checkpoint::{
+    CgroupsMode, CheckpointArgs, CriuWords, RestoreArgs, Restored, checkpoint, restore,
+};
 pub use create::{Console, CreateArgs, Created, Running, create};
 pub use delete::delete;
 pub use exec::{ExecArgs, ExecWords, exec};

@@ -120,12 +120,13 @@ impl Place {
         matches!(self, Place::Scope(..))
     }
 
-    /// The same for one that begins with a process; once there is something to
-    /// undo, it stands in `undo`.
+    /// The same for one that begins with a process; which one it is goes into
+    /// `made`, and once there is something to undo, it stands in `undo`.
     pub(super) fn enclose(
         &self,
         plan: &Plan,
         init: Pid,
+        made: &mut CgroupRecord,
         undo: &mut Option<CgroupRecord>,
     ) -> Result<Option<Cgroup>> {
         let Place::Scope(placement, record) = self else { return Ok(None) };
@@ -137,7 +138,9 @@ impl Place {
             // whoever is in there is none of ours
             *undo = None;
         }
-        settled.map(Some)
+        let cgroup = settled?;
+        made.clone_from(cgroup.record());
+        Ok(Some(cgroup))
     }
 
     /// The directory that shows itself as the container's cgroup.

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 
-use super::pause::{loaded, not_running};
+use super::pause::not_running;
 use super::record::Record;
 use super::state::Status;
 use super::store::Entry;
@@ -17,7 +17,7 @@ use crate::sys::process;
 /// # Errors
 /// It is not running, and nobody is left in it.
 pub fn processes(entry: &Entry) -> Result<Vec<i32>> {
-    let record = loaded(entry)?;
+    let record = entry.load_settled()?.ok_or_else(not_running)?;
     if record.has_ended()? {
         return Err(not_running());
     }

@@ -36,12 +36,13 @@ fn find(table: &[u8]) -> Option<PathBuf> {
 }
 
 /// What goes when the container does: its monitoring group, and a group of its
-/// own. Known before any of it is made.
+/// own. Known before any of it is made: what is there already is somebody else's.
 pub(super) fn lasting(root: &Path, plan: &RdtPlan, id: &ContainerId) -> Vec<PathBuf> {
     let group = group_path(root, plan, id);
     let monitoring = plan.monitoring.then(|| monitoring_path(&group, id));
     let own = (plan.group == RdtGroup::Own).then_some(group);
-    monitoring.into_iter().chain(own).collect()
+    let is_there = |path: &PathBuf| std::fs::symlink_metadata(path).is_ok();
+    monitoring.into_iter().chain(own).filter(|path| !is_there(path)).collect()
 }
 
 pub(super) fn group_path(root: &Path, plan: &RdtPlan, id: &ContainerId) -> PathBuf {
@@ -237,5 +238,8 @@ mod tests {
         Group::prepare(root.path(), &own, &id()).unwrap_err();
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
         assert_eq!(lasting(root.path(), &own, &id()), [root.path().join("box")]);
+        // a namesake of somebody else's does not go with a create that is killed
+        std::fs::create_dir(root.path().join("box")).unwrap();
+        assert!(lasting(root.path(), &own, &id()).is_empty());
     }
 }

@@ -191,7 +191,8 @@ impl Record {
     }
 }
 
-const NAME: &str = "state.json";
+/// The file of the record.
+pub(super) const NAME: &str = "state.json";
 
 impl Record {
     /// The container's own cgroup.

@@ -37,7 +37,7 @@ impl Sample {
     /// # Errors
     /// A record that is damaged; figures that can't be read.
     pub fn of(entry: &Entry) -> Result<Option<Sample>> {
-        let Some(record) = entry.load()? else { return Ok(None) };
+        let Some(record) = entry.load_settled()? else { return Ok(None) };
         let status = Status::of(entry, &record)?;
         let (Some(init), Status::Created | Status::Running | Status::Paused) =
             (record.init, status)

@@ -2,6 +2,7 @@
 //! below which all of the container's mounts are, and with which they go.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -21,6 +22,9 @@ pub struct SharedRoot {
     path: PathBuf,
     /// The kernel's number of it (proc_pid_mountinfo(5), field 1).
     id: u64,
+    /// The mount namespace that it is in: the inode of /proc/self/ns/mnt.
+    #[serde(default)]
+    namespace: u64,
 }
 
 /// A root that is not mounted yet.
@@ -43,12 +47,23 @@ impl SharedRoot {
                 .map_err(|e| Error::from(e).step("open_tree").step(step()))?,
         };
         let id = mount_id(tree.as_fd()).step(step)?;
-        Ok((SharedRoot { path, id }, Detached { tree, place }))
+        let namespace = mount_namespace().step(step)?;
+        Ok((SharedRoot { path, id, namespace }, Detached { tree, place }))
     }
 
-    /// Takes the mount and all below it away; it may be gone already.
+    /// Takes the mount and all below it away; it may be gone already. From another
+    /// mount namespace it is out of reach, which is a warning.
     pub(super) fn remove(&self) -> Result<()> {
         let step = || format!("unmount the rootfs {}", self.path.display());
+        if self.namespace != 0 && mount_namespace().step(step)? != self.namespace {
+            crate::logging::warn(&format!(
+                "the mount at {} may be left: it is in the mount namespace of who created the \
+                 container, mnt:[{}], and this is another one",
+                self.path.display(),
+                self.namespace
+            ));
+            return Ok(());
+        }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let top = match open(&self.path, flags, Mode::empty()) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
@@ -61,6 +76,10 @@ impl SharedRoot {
         let found = format!("/proc/self/fd/{}", top.as_raw_fd());
         umount2(found.as_str(), MntFlags::MNT_DETACH).step(step)
     }
+}
+
+fn mount_namespace() -> std::io::Result<u64> {
+    Ok(std::fs::metadata("/proc/self/ns/mnt")?.ino())
 }
 
 impl Detached {

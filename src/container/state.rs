@@ -91,7 +91,7 @@ impl State {
     /// # Errors
     /// A record that is damaged, or not there yet.
     pub fn of(entry: &Entry) -> Result<State> {
-        let Some(record) = entry.load()? else {
+        let Some(record) = entry.load_settled()? else {
             return Err(Error::new(
                 ErrorKind::State,
                 "it is being created, or its creation was killed",

@@ -1,18 +1,18 @@
 //! The state root: one directory a container, each with its own lock.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::id::ContainerId;
-use super::record::Record;
+use super::record::{NAME as RECORD, Record};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::caller::caller;
 use crate::sys::fs::open_dir;
@@ -79,7 +79,7 @@ impl Store {
         let held = root.try_clone().step(|| self.show())?;
         let mode = Mode::from_bits_truncate(0o700);
         match mkdirat(&root, id.as_str(), mode) {
-            Ok(()) => {}
+            Ok(()) => crate::logging::debug(|| format!("made {}/{id}", self.show())),
             Err(Errno::EEXIST) => {
                 return Err(Error::new(
                     ErrorKind::Exists,
@@ -219,6 +219,7 @@ impl Entry {
     fn lock_as(&self, sharing: Sharing) -> Result<Lock> {
         let lock = FileLock::wait(self.open_for_lock()?, sharing).step(|| LOCKING)?;
         self.still_there()?;
+        crate::logging::debug(|| format!("locked {}", self.path.display()));
         Ok(Lock(lock))
     }
 
@@ -258,6 +259,60 @@ impl Entry {
         }
     }
 
+    /// The record, for who does not hold the lock: where there is none, whoever is
+    /// about to make or to remove the container is waited for.
+    ///
+    /// # Errors
+    /// As for [`Entry::load`]; [`ErrorKind::NotFound`] when it is deleted meanwhile.
+    pub fn load_settled(&self) -> Result<Option<Record>> {
+        match self.load()? {
+            Some(record) => Ok(Some(record)),
+            None => {
+                let _lock = self.share()?;
+                self.load()
+            }
+        }
+    }
+
+    /// True for a directory that is no container's: without a record, but with
+    /// other things in it.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn is_foreign(&self) -> Result<bool> {
+        match fstatat(&self.dir, RECORD, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => {}
+            other => return other.map(|_| false).step(|| self.path.display()),
+        }
+        let names = self.names().step(|| self.path.display())?;
+        // the record under the name that it has while it is written
+        Ok(!names.iter().all(|name| name.to_bytes().starts_with(b".state.json")))
+    }
+
+    /// When something last came into the state directory or went from it.
+    ///
+    /// # Errors
+    /// It can't be looked at.
+    pub fn changed(&self) -> Result<time::OffsetDateTime> {
+        let found = fstat(&self.dir).step(|| self.path.display())?;
+        time::OffsetDateTime::from_unix_timestamp(found.st_mtime)
+            .map(|seconds| seconds + time::Duration::nanoseconds(found.st_mtime_nsec))
+            .map_err(|_range| Error::invalid("its time is out of range").step(self.path.display()))
+    }
+
+    fn names(&self) -> nix::Result<Vec<CString>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut dir = nix::dir::Dir::openat(&self.dir, ".", flags, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in dir.iter() {
+            let name = entry?.file_name().to_owned();
+            if name.to_bytes() != b"." && name.to_bytes() != b".." {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
     /// Saves the record.
     pub fn save(&self, record: &Record) -> Result<()> {
         record.save(&self.dir)
@@ -271,26 +326,18 @@ impl Entry {
     /// Removes the state directory and the files in it.
     pub fn remove(&self, lock: Lock) -> Result<()> {
         let step = || format!("remove {}", self.path.display());
-        let mut dir = nix::dir::Dir::openat(
-            &self.dir,
-            ".",
-            OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .step(step)?;
-        let mut names = Vec::new();
-        for entry in dir.iter() {
-            let name = entry.step(step)?.file_name().to_owned();
-            if name.to_bytes() != b"." && name.to_bytes() != b".." {
-                names.push(name);
-            }
-        }
+        let mut names = self.names().step(step)?;
+        // the record at last: until then it tells what there is
+        names.sort_by_key(|name| name.to_bytes() == RECORD.as_bytes());
         for name in &names {
             match unlinkat(&self.dir, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
                 Err(Errno::EISDIR) => {
-                    std::fs::remove_dir_all(self.path.join(OsStr::from_bytes(name.to_bytes())))
-                        .step(step)?;
+                    let path = self.path.join(OsStr::from_bytes(name.to_bytes()));
+                    match std::fs::remove_dir_all(path) {
+                        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                        other => other.step(step)?,
+                    }
                 }
                 Err(e) => return Err(Error::from(e).step(step())),
             }
@@ -300,6 +347,7 @@ impl Entry {
             Err(e) => return Err(Error::from(e).step(step())),
         }
         drop(lock.0);
+        crate::logging::debug(|| format!("removed {}", self.path.display()));
         Ok(())
     }
 }

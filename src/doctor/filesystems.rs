@@ -176,7 +176,11 @@ pub(super) fn state_root(host: &Host) -> Finding {
     match attempt {
         Ok(kind) => Finding::ok(format!("{} ({kind})", path.display())),
         Err(e) => Finding::because(&format!("no container can be kept in {}", path.display()), &e)
-            .hint("give a directory that this user may write to: --root DIR"),
+            .hint(match e.raw_errno() {
+                Some(Errno::ENOTDIR) => "give a directory, or one that can be made: --root DIR",
+                Some(Errno::ENOENT) => "give a directory of a file system for files: --root DIR",
+                _ => "give a directory that this user may write to: --root DIR",
+            }),
     }
 }
 

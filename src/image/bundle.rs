@@ -11,8 +11,9 @@ use oci_spec::runtime::{
     LinuxResources, Mount, MountBuilder, Process, Root, Spec, User,
 };
 
+use super::bind::Bind;
 use super::user;
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result};
 use crate::spec::defaults::default_spec;
 
 /// The network of a container from an image.
@@ -38,8 +39,8 @@ pub struct RuntimeOverrides {
     pub user: Option<String>,
     /// Host name.
     pub hostname: Option<String>,
-    /// `SRC:DST[:OPTS]` each.
-    pub binds: Vec<String>,
+    /// Paths of the host, volumes among them, and where they go.
+    pub binds: Vec<Bind>,
     /// Network.
     pub network: Network,
     /// Memory limit in bytes.
@@ -207,7 +208,7 @@ fn capabilities() -> LinuxCapabilities {
 }
 
 fn extra_mounts(config: &Config, overrides: &RuntimeOverrides) -> Result<Vec<Mount>> {
-    let binds = overrides.binds.iter().map(|text| bind(text).step(|| format!("bind {text:?}")));
+    let binds = overrides.binds.iter().map(bind);
     let binds = binds.collect::<Result<Vec<_>>>()?;
     let taken = |path: &Path| binds.iter().any(|m| m.destination() == path);
     let mut mounts = Vec::new();
@@ -232,15 +233,8 @@ fn extra_mounts(config: &Config, overrides: &RuntimeOverrides) -> Result<Vec<Mou
     Ok(mounts)
 }
 
-fn bind(text: &str) -> Result<Mount> {
-    let mut parts = text.splitn(3, ':');
-    let (source, destination) = (parts.next().unwrap_or_default(), parts.next());
-    let destination = Path::new(destination.unwrap_or_default());
-    if source.is_empty() || !destination.is_absolute() {
-        return Err(Error::invalid("not of the form SRC:DST[:OPTS] with an absolute DST"));
-    }
-    let mut options: Vec<&str> = parts.next().unwrap_or_default().split(',').collect();
-    options.retain(|o| !o.is_empty());
+fn bind(bind: &Bind) -> Result<Mount> {
+    let mut options: Vec<&str> = bind.options.iter().map(String::as_str).collect();
     if !options.iter().any(|o| matches!(*o, "bind" | "rbind")) {
         options.insert(0, "rbind");
     }
@@ -248,7 +242,7 @@ fn bind(text: &str) -> Result<Mount> {
     if !options.iter().any(|o| propagation.contains(&o.trim_start_matches('r'))) {
         options.push("rprivate");
     }
-    mount(destination, "bind", &std::path::absolute(source)?, &options)
+    mount(&bind.destination, "bind", &bind.source, &options)
 }
 
 fn mount(destination: &Path, typ: &str, source: &Path, options: &[&str]) -> Result<Mount> {
@@ -356,8 +350,6 @@ mod tests {
         assert!(spec("{}", &none).unwrap_err().to_string().contains("no program"));
         let user = RuntimeOverrides { user: Some("who".into()), ..none.clone() };
         assert!(wrong(user).contains("no such user"));
-        let binds = RuntimeOverrides { binds: vec!["/a:b".into()], ..none.clone() };
-        assert!(wrong(binds).contains("SRC:DST"));
         let cpus = RuntimeOverrides { cpus: Some(-1.0), ..none };
         assert!(wrong(cpus).contains("cpus"));
     }

@@ -137,6 +137,11 @@ pub(crate) fn media_type(bytes: &[u8], what: &str) -> Result<Option<String>> {
     shape(bytes, what).map(|shape| shape.media_type)
 }
 
+/// Whether a document has an index's list, whatever it says that it is.
+pub(crate) fn has_manifests(bytes: &[u8], what: &str) -> Result<bool> {
+    Ok(shape(bytes, what)?.manifests.is_some())
+}
+
 fn shape(bytes: &[u8], what: &str) -> Result<Shape> {
     let shape: Shape = json(bytes, what)?;
     if shape.schema_version == 2 {

@@ -8,16 +8,20 @@
 //! Nothing but `import` and `store` knows the store's directories.
 
 mod attributes;
+pub mod bind;
 mod blob;
 pub mod bundle;
 mod copy;
 pub mod digest;
 mod disk;
 mod docker;
+mod downloads;
 mod entry;
 mod export;
 mod extract;
 mod form;
+#[doc(hidden)]
+pub mod fuzz;
 mod import;
 mod layout;
 pub mod limits;
@@ -28,7 +32,8 @@ mod parents;
 mod pipeline;
 mod progress;
 mod record;
-mod reference;
+pub mod reference;
+pub mod remote;
 pub mod remove;
 pub mod select;
 mod spool;

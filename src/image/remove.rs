@@ -22,9 +22,10 @@ use crate::sys::lock::Sharing;
 /// What nothing needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Garbage {
-    /// `layer`, `blob` or `import` (what one that died has left).
+    /// `layer`, `blob`, `import` (what one that died has left) or `download`
+    /// (what nobody came back for).
     pub kind: &'static str,
-    /// The digest's hexadecimal, or a name in the staging directory.
+    /// The digest's hexadecimal, or a name in a directory of the store.
     pub name: String,
     /// Bytes on disk.
     pub bytes: u64,
@@ -75,8 +76,12 @@ pub struct Usage {
     pub blobs: Share,
     /// Directories of containers from images.
     pub containers: Share,
+    /// Volumes with names; those without are in their containers' directories.
+    pub volumes: Share,
     /// What imports that died have left.
     pub unfinished: Share,
+    /// What downloads have brought that are under way or broke off.
+    pub downloads: Share,
     /// Image by image.
     pub images: Vec<ImageUsage>,
 }
@@ -85,7 +90,7 @@ impl Store {
     /// Removes images, and the layers that nothing else uses.
     ///
     /// It is all or nothing: a name that isn't there or a layer in use refuses
-    /// the whole call. Imports under way are waited for.
+    /// the whole call. Imports and downloads under way are waited for.
     ///
     /// # Errors
     /// NotFound for a name, State for a layer in use.
@@ -143,22 +148,56 @@ impl Store {
         if !dry {
             staging::clean(self)?;
         }
-        let images = self.list()?;
-        let held = self.live_references()?.into_iter().flat_map(|r| r.layers);
-        let kept = used_layers(&images).into_iter().chain(held).collect();
-        garbage.extend(self.sweep(&kept, &images, dry)?);
+        garbage.extend(self.forgotten(dry)?);
+        garbage.extend(self.unneeded(dry)?);
         Ok(garbage)
     }
 
-    /// What imports have left that did not end, seen under the exclusive lock.
+    /// Layers and documents that nothing needs.
+    fn unneeded(&self, dry: bool) -> Result<Vec<Garbage>> {
+        let images = self.list()?;
+        let held = self.live_references()?.into_iter().flat_map(|r| r.layers);
+        let kept = used_layers(&images).into_iter().chain(held).collect();
+        self.sweep(&kept, &images, dry)
+    }
+
+    /// Removes downloads that nobody came back for. With `dry` it only tells.
+    pub(crate) fn forgotten(&self, dry: bool) -> Result<Vec<Garbage>> {
+        let mut garbage = Vec::new();
+        for (path, _lock) in self.stale_downloads()? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into();
+            garbage.push(Garbage { kind: "download", name, bytes: disk::usage(&path)? });
+            if !dry {
+                fs::remove_dir_all(&path).step(|| format!("remove {}", path.display()))?;
+            }
+        }
+        Ok(garbage)
+    }
+
+    /// What imports have left that did not end.
     fn unfinished(&self) -> Result<Vec<Garbage>> {
         let parent = self.path().join("staging");
         let mut all = Vec::new();
         for (name, _) in tree::names(open_dir(&parent)?.as_fd())? {
-            let bytes = disk::usage(&parent.join(tree::name_path(&name)))?;
+            let path = parent.join(tree::name_path(&name));
+            if staging::is_alive(&path)? {
+                continue;
+            }
+            let bytes = disk::usage(&path)?;
             all.push(Garbage { kind: "import", name: name.to_string_lossy().into(), bytes });
         }
         Ok(all)
+    }
+
+    /// What could go, without waiting for imports and downloads under way: they may
+    /// be about to need some of it.
+    fn reclaimable(&self) -> Result<BTreeSet<String>> {
+        if self.path().join("lock").symlink_metadata().is_err() {
+            return Ok(BTreeSet::new());
+        }
+        let _lock = self.lock(Sharing::Shared)?;
+        let all = [self.unfinished()?, self.forgotten(true)?, self.unneeded(true)?];
+        Ok(all.into_iter().flatten().map(|garbage| garbage.name).collect())
     }
 
     /// What the store takes of the disk.
@@ -166,7 +205,7 @@ impl Store {
     /// # Errors
     /// System for what can't be read.
     pub fn usage(&self) -> Result<Usage> {
-        let unused: BTreeSet<_> = self.collect(true)?.into_iter().map(|g| g.name).collect();
+        let unused = self.reclaimable()?;
         let images = self.list()?;
         let mut usage = Usage::default();
         let mut layers = BTreeMap::new();
@@ -178,13 +217,16 @@ impl Store {
         for (digest, path) in digest_entries(&self.path().join("blobs"))? {
             usage.blobs.add(disk::usage(&path)?, unused.contains(digest.hex()));
         }
-        for name in read_names(&self.path().join("staging"))? {
-            let path = self.path().join("staging").join(&name);
-            usage.unfinished.add(disk::usage(&path)?, unused.contains(&name));
-        }
-        for name in read_names(&self.path().join("containers"))? {
-            let path = self.path().join("containers").join(name);
-            usage.containers.add(disk::usage(&path)?, false);
+        for (dir, share) in [
+            ("staging", &mut usage.unfinished),
+            ("downloads", &mut usage.downloads),
+            ("containers", &mut usage.containers),
+            ("volumes", &mut usage.volumes),
+        ] {
+            for name in read_names(&self.path().join(dir))? {
+                let path = self.path().join(dir).join(&name);
+                share.add(disk::usage(&path)?, unused.contains(&name));
+            }
         }
         for image in &images {
             let own = used_layers(std::slice::from_ref(image));

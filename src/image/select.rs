@@ -263,24 +263,30 @@ fn document(
     }
 }
 
-/// The offer that suits best. A descriptor may leave the platform to the
-/// config, so the config has the last word.
-fn best(layout: &Layout, offers: Offers, wanted: &Platform, limits: &Limits) -> Result<Choice> {
-    let mut seen = Vec::new();
+/// The offers that may suit, the best first; and the platforms of the others.
+pub(crate) fn rank(offers: Vec<Descriptor>, wanted: &Platform) -> (Vec<Descriptor>, Vec<String>) {
+    let mut others = Vec::new();
     let mut ranked = Vec::new();
-    for offer in offers.manifests {
+    for offer in offers {
         match Platform::of_descriptor(&offer) {
             None => ranked.push((0, offer)),
             Some(platform) => match wanted.suits(&platform) {
                 Some(rank) => ranked.push((rank, offer)),
-                None => seen.push(platform.to_string()),
+                None => others.push(platform.to_string()),
             },
         }
     }
     // stable: among equals the first one counts
     ranked.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+    (ranked.into_iter().map(|(_, offer)| offer).collect(), others)
+}
+
+/// The offer that suits best. A descriptor may leave the platform to the
+/// config, so the config has the last word.
+fn best(layout: &Layout, offers: Offers, wanted: &Platform, limits: &Limits) -> Result<Choice> {
+    let (ranked, mut seen) = rank(offers.manifests, wanted);
     let mut artifact = None;
-    for (_, offer) in &ranked {
+    for offer in &ranked {
         let choice = match load(layout, offer, limits) {
             // a signature or the like, beside images for all platforms
             Err(e) if e.kind() == ErrorKind::Unsupported && offer.platform().is_none() => {

@@ -87,6 +87,14 @@ fn gate(parent: &Path) -> Result<FileLock> {
     FileLock::wait(dir, Sharing::Exclusive).step(|| "lock the staging directories")
 }
 
+/// Whether an import is at work in a staging directory, or has just removed it.
+pub(crate) fn is_alive(path: &Path) -> Result<bool> {
+    match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        other => Ok(FileLock::try_now(other?, Sharing::Exclusive)?.is_none()),
+    }
+}
+
 /// Removes what imports that died have left.
 pub(crate) fn clean(store: &Store) -> Result<()> {
     let parent = store.path().join("staging");

@@ -8,6 +8,9 @@
 //! STORE/refs/HEX.json            who else uses layers: bundles, containers
 //! STORE/empty/                   the layer of images that have none
 //! STORE/staging/…                imports under way, each directory locked
+//! STORE/downloads/HEX/           what a pull fetches, locked; kept when it broke off
+//! STORE/containers/…             containers from images: their files, their volumes
+//! STORE/volumes/NAME/            see `volume`
 //! ```
 //!
 //! What is under `layers` is whole: it was renamed there after a sync. All
@@ -30,7 +33,7 @@ use super::manifest;
 use super::record::{
     LayerFacts, Reference, read_dir_json, record_file, reference_file, write_json,
 };
-use super::reference::{full, is_of_digest, pinned, same};
+use super::reference::{Reference as Name, Version, is_of_digest, same};
 use super::select::Selector;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::caller::caller;
@@ -38,6 +41,8 @@ use crate::sys::fs::{open_dir, replace_file};
 use crate::sys::lock::{FileLock, Sharing};
 
 pub use super::import::Options as ImportOptions;
+pub(crate) use super::import::make_open_dir;
+pub(crate) use super::record::check_name;
 pub use super::record::{LayerRecord, Record};
 
 /// An image that is ready for use: its layers can't be removed while this
@@ -154,9 +159,11 @@ impl Store {
         if !named.is_empty() {
             return Ok(named);
         }
-        if let Some((name, digest)) = pinned(name) {
-            let path = |name: &str| full(name).rsplit_once(':').map(|(path, _)| path.to_owned());
-            return Ok(pick(&|r| r.digest == digest && path(name) == path(&r.name)));
+        if let Ok(wanted) = Name::parse(name)
+            && let Version::Digest(digest) = &wanted.version
+        {
+            let beside = |name: &str| Name::parse(name).is_ok_and(|name| name.is_beside(&wanted));
+            return Ok(pick(&|r| r.digest == *digest && beside(&r.name)));
         }
         let is_digest = |record: &Record| {
             is_of_digest(name, &record.digest) || is_of_digest(name, &record.config_digest)
@@ -295,7 +302,7 @@ impl Store {
         ] {
             dirs.create(self.path.join(dir)).step(step)?;
         }
-        match import::make_open_dir(&self.path.join("empty")) {
+        match make_open_dir(&self.path.join("empty")) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).step(step),
             _ => {}
         }
@@ -343,6 +350,14 @@ impl Store {
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
         let algorithm = digest.algorithm().name();
         self.path.join("blobs").join(algorithm).join(digest.hex())
+    }
+
+    /// Whether an import can do without the blob of a layer.
+    ///
+    /// # Errors
+    /// System for a store that can't be read.
+    pub fn has_layer(&self, diff_id: &Digest, blob: &Digest, keep_blobs: bool) -> Result<bool> {
+        Ok(self.layer_facts(diff_id)?.is_some() && (!keep_blobs || self.has_blob(blob)?))
     }
 
     /// Whether a blob is kept.

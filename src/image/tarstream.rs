@@ -365,7 +365,6 @@ pub(crate) fn skip_by_reading(source: &mut impl BufRead, mut bytes: u64) -> io::
     Ok(())
 }
 
-#[cfg(test)]
 impl Source for &[u8] {
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
         skip_by_reading(self, bytes)

@@ -35,11 +35,18 @@ pub(super) fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
             _ => e,
         }
     })?;
-    let mut copier = CopyUp { from: from.as_fd(), to, links: Links::new(), times: Vec::new() };
-    copier.tree().map_err(|e| match e.is_errno(Errno::ENOSPC) {
+    copy_tree(from.as_fd(), to).map_err(|e| match e.is_errno(Errno::ENOSPC) {
         true => e.hint("the options size or nr_inodes are too small for what the image has there"),
         false => e,
     })
+}
+
+/// The same from a directory that nothing is mounted below, to any empty one.
+///
+/// # Errors
+/// Whatever can't be read or written.
+pub(crate) fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    CopyUp { from, to, links: Links::new(), times: Vec::new() }.tree()
 }
 
 struct CopyUp<'a> {

@@ -52,16 +52,20 @@ pub(super) struct Setting<'a> {
 /// A hook that was started.
 pub(super) struct HookProcess {
     child: Child,
+    /// What it says before execve; `None` once it has executed the program.
+    preparing: Option<Channel>,
     /// The reading end of its stdout and stderr; `None` at its end.
     pipe: Option<File>,
     words: Vec<u8>,
 }
 
 impl HookProcess {
-    /// Makes a process group of its own and executes the program in it.
+    /// Makes a process that will have a process group of its own and execute the
+    /// program; [`HookProcess::wait`] tells whether it could, since that may take long
+    /// (a program on a file system that hangs).
     ///
     /// # Errors
-    /// The program can't be executed.
+    /// There is no process.
     pub(super) fn start(words: &Words<'_>, setting: Setting<'_>) -> Result<Self> {
         let path = CString::new(words.path.as_os_str().as_bytes())
             .map_err(|_nul| Error::invalid("path: has a NUL byte inside"))?;
@@ -75,16 +79,20 @@ impl HookProcess {
             process::exit_now(1)
         })
         .step(|| "clone3")?;
-        let process = HookProcess { child, pipe: Some(File::from(reader)), words: Vec::new() };
+        let pipe = Some(File::from(reader));
+        Ok(HookProcess { child, preparing: Some(ours), pipe, words: Vec::new() })
+    }
+
+    /// Takes what it has said before execve.
+    ///
+    /// # Errors
+    /// It could not execute the program.
+    fn hear(&mut self) -> Result<()> {
         // the end of the stream: execve has closed the other side
-        match ours.receive() {
-            Ok(None) => Ok(process),
-            Ok(Some((Message::Failed(error), _))) => {
-                wait_for_end(process.child.pidfd.as_fd()).step(|| "wait for its end")?;
-                Err(error)
-            }
-            Ok(Some(_)) => Err(Error::invalid("it spoke out of turn")),
-            Err(e) => Err(e),
+        match self.preparing.take().map_or(Ok(None), |channel| channel.receive())? {
+            None => Ok(()),
+            Some((Message::Failed(error), _)) => Err(error),
+            Some(_) => Err(Error::invalid("it spoke out of turn")),
         }
     }
 
@@ -92,7 +100,8 @@ impl HookProcess {
     /// deadline has passed.
     ///
     /// # Errors
-    /// A signal for this process; the end of `init`.
+    /// The program can't be executed; a signal for this process; the end of `init`. It
+    /// is to be killed then, and with `None` too.
     pub(super) fn wait(
         &mut self,
         deadline: Option<Instant>,
@@ -109,6 +118,9 @@ impl HookProcess {
             let mut fds = vec![PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN)];
             fds.extend(init.map(|init| PollFd::new(init, PollFlags::POLLIN)));
             fds.extend(interrupts.map(|i| PollFd::new(i.as_fd(), PollFlags::POLLIN)));
+            let preparing = self.preparing.as_ref();
+            let hears = preparing.map(|_| fds.len());
+            fds.extend(preparing.map(|ours| PollFd::new(ours.as_fd(), PollFlags::POLLIN)));
             let pipe = self.pipe.as_ref().filter(|_| listens);
             fds.extend(pipe.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
             let ready = match poll(&mut fds, timeout) {
@@ -118,6 +130,11 @@ impl HookProcess {
             let is_ready =
                 |at: usize| fds.get(at).is_some_and(|fd: &PollFd<'_>| fd.any() == Some(true));
             let (has_ended, init_has_ended) = (is_ready(0), init.is_some() && is_ready(1));
+            if hears.is_some_and(is_ready) {
+                // before its end: that would only tell that there was one
+                self.hear()?;
+                continue;
+            }
             if has_ended {
                 self.listen(MAX_REST);
                 return wait_for_end(self.child.pidfd.as_fd())

@@ -18,7 +18,7 @@ pub(crate) mod labels;
 mod mounts;
 pub(crate) mod netdevices;
 mod nodes;
-mod path;
+pub(crate) mod path;
 mod privileges;
 mod program;
 mod protocol;
@@ -30,6 +30,8 @@ mod spawn;
 mod task;
 pub mod userns;
 
+pub(crate) use copyup::copy_tree;
 pub(crate) use interrupts::Interrupts;
 pub(crate) use protocol::{Channel, Started};
+pub(crate) use sources::open_in_child;
 pub use spawn::{Options, SpawnArgs, Spawned, spawn};

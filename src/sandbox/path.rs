@@ -18,14 +18,14 @@ const MAX_LINKS: u32 = 40;
 
 /// What to make where nothing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missing {
+pub(crate) enum Missing {
     Directory,
     File,
 }
 
 /// Opens `path` below `root` (O_PATH, last link followed inside the root), and
 /// makes what is missing of it: directories 0755, a file 0644.
-pub(super) fn ensure(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd> {
+pub(crate) fn ensure(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd> {
     match open_in_root(root, path, OFlag::O_PATH, Mode::empty()) {
         Err(Errno::ENOENT) => make(root, path, missing, MAX_LINKS),
         other => other.step(|| format!("open {}", path.display())),

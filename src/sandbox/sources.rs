@@ -216,7 +216,7 @@ fn open_beside(
 }
 
 /// A descriptor that a child process opens for this one, from where that has gone.
-pub(super) fn open_in_child(
+pub(crate) fn open_in_child(
     how: impl FnOnce() -> SysResult<OwnedFd>,
 ) -> Result<SysResult<OwnedFd>> {
     // the child puts what it opens in the place of this one

@@ -268,6 +268,12 @@ impl Spawned {
         interrupts: Option<&Interrupts>,
         mut run_hooks: impl FnMut(Pid, BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
+        // whoever is not root has no way to what is closed to others
+        if let Some(value) = plan.process.oom_score_adj
+            && caller().is_host_root()
+        {
+            set_oom_score_adj(self.pid(), value)?;
+        }
         loop {
             if let Some(interrupts) = interrupts {
                 interrupts.wait_for(self.channel.as_fd())?;
@@ -303,7 +309,10 @@ impl Spawned {
                     self.channel.send(&Message::Go)?;
                 }
                 Message::Console => self.console = fd,
-                Message::Ready => return self.apply_outside(plan),
+                // what the runtime may do to init and init may not do to itself
+                Message::Ready => {
+                    return super::scheduling::set_outside(&plan.scheduling, self.pid());
+                }
                 Message::Failed(error) => return Err(error),
                 Message::Go | Message::Moved(_) | Message::Executing | Message::Listener => {
                     return Err(Error::new(ErrorKind::System, "init spoke out of turn"));
@@ -329,17 +338,6 @@ impl Spawned {
             })?;
         }
         Ok(())
-    }
-
-    /// What the runtime may do to init and init may not do to itself.
-    fn apply_outside(&self, plan: &Plan) -> Result<()> {
-        // whoever is not root has no way to what is closed to others
-        if let Some(value) = plan.process.oom_score_adj
-            && caller().is_host_root()
-        {
-            set_oom_score_adj(self.pid(), value)?;
-        }
-        super::scheduling::set_outside(&plan.scheduling, self.pid())
     }
 
     /// Lets a ready init go on: it waits for `start`, if it has a listener.

@@ -206,6 +206,11 @@ pub fn xattrs_at(dir: BorrowedFd<'_>, entry: &Path) -> SysResult<Vec<(CString, V
     Ok(found)
 }
 
+/// One extended attribute of `entry` in `dir` (not following a link), if it has it.
+pub fn xattr_at(dir: BorrowedFd<'_>, entry: &Path, name: &CStr) -> SysResult<Option<Vec<u8>>> {
+    xattr_value(&through_proc(dir, entry)?, name)
+}
+
 fn xattr_value(path: &CStr, name: &CStr) -> SysResult<Option<Vec<u8>>> {
     let mut value = vec![0u8; 256];
     loop {

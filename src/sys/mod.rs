@@ -8,6 +8,8 @@
 pub mod bpf;
 pub mod caller;
 pub mod copy;
+#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+pub mod entry;
 pub mod exe;
 pub mod fs;
 pub mod lock;
@@ -16,6 +18,7 @@ pub mod mountinfo;
 pub mod net;
 pub mod netlink;
 pub mod process;
+pub mod program;
 pub mod sched;
 pub mod seccomp;
 pub mod userns;

@@ -423,6 +423,15 @@ pub fn default_signal(signal: i32) -> SysResult<()> {
     Ok(())
 }
 
+/// Has a signal, by number, do nothing.
+pub fn ignore_signal(signal: i32) -> SysResult<()> {
+    // SAFETY: ignoring runs no code of ours.
+    if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(Errno::last());
+    }
+    Ok(())
+}
+
 /// Closes every descriptor from `first` on but those in `keep`, whoever thinks
 /// to own them: for a fresh copy of a process that uses and drops none of the
 /// others (Linux 5.9).

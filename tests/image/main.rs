@@ -24,6 +24,7 @@ mod rootless;
 mod running;
 mod selection;
 mod store;
+mod volumes;
 
 #[path = "../support/mod.rs"]
 mod support;

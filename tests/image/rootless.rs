@@ -247,6 +247,25 @@ fn with_ranges_an_image_has_its_owners() {
 }
 
 #[test]
+fn a_volume_is_the_users() {
+    let Some(busybox) = busybox() else { return };
+    for home in [Some(Home::new()), Home::with_ids()].into_iter().flatten() {
+        let image = home.image(&layers(busybox.clone()));
+        home.run(&["image", "import", image.to_str().unwrap()]);
+        let run = |script: &str| {
+            let words = ["run", "--image", "box", "-v", "vol:/theirs", "c1", "--", "/bin/sh", "-c"];
+            home.ok(&[&words[..], &[script]].concat())
+        };
+        assert_eq!(run("ls /theirs; mkdir -m 0 /theirs/locked; echo x >/theirs/new"), "file\n");
+        assert_eq!(run("cat /theirs/new"), "x\n");
+        home.ok(&["volume", "rm", "vol"]);
+        assert_eq!(home.ok(&["volume", "ls", "--quiet"]), "");
+        home.ok(&["image", "rm", "box"]);
+        home.assert_empty();
+    }
+}
+
+#[test]
 fn a_container_of_an_image_takes_more_processes_of_its_user() {
     let Some(busybox) = busybox() else { return };
     let Some(home) = Home::with_ids() else { return };

@@ -55,37 +55,41 @@ fn an_idle_container_is_marked_so() {
     assert_eq!(crate::file(&container, "cpu.idle"), "1");
 }
 
-/// Time on one processor, in ms, of two containers that both want all of it.
+/// Time on one processor, in microseconds, of two containers that both want all of
+/// it: while both do, from when both have begun to the second one's end.
 fn shared(first: serde_json::Value, second: serde_json::Value) -> (u64, u64) {
     let pinned = |mut cpu: serde_json::Value| {
         cpu["cpus"] = json!("0");
-        limited(json!({"cpu": cpu}), &["each", "wait", "burn 2000"])
+        cpu
     };
-    let containers = [pinned(first), pinned(second)];
+    let burning = |cpu, ms: u32| {
+        limited(json!({"cpu": pinned(cpu)}), &["each", "wait", &format!("burn {ms}")])
+    };
+    // the first one goes on for longer than the second can take
+    let containers = [burning(first, 3_600_000), burning(second, 2000)];
     let mut outputs = [containers[0].started(), containers[1].started()];
-    for container in &containers {
+    for (container, output) in containers.iter().zip(&mut outputs) {
         container.kill("TERM").ok();
+        assert_eq!(output.line(), "GOT SIGTERM");
     }
-    let [first, second] = [0, 1].map(|n| {
-        assert_eq!(outputs[n].line(), "GOT SIGTERM");
-        let used: serde_json::Value = serde_json::from_str(&outputs[n].line()).unwrap();
-        used["cpuMs"].as_u64().unwrap()
-    });
-    (first, second)
+    let used = || [0, 1].map(|n| figure(&containers[n], "cpu.stat", "usage_usec"));
+    let before = used();
+    assert!(outputs[1].line().contains("cpuMs"));
+    let after = used();
+    (after[0] - before[0], after[1] - before[1])
 }
 
 #[test]
 #[ignore = "needs the controllers: integration/test"]
 fn a_processor_is_shared_by_weight() {
-    // weights of 59 and 934; what the second has before the first begins, and
-    // after it has ended, is its own
+    // weights of 59 and 934; what the first has once the second has ended, is its own
     let (light, heavy) = shared(json!({"shares": 512}), json!({"shares": 16384}));
-    assert!(heavy > 2 * light, "{heavy} ms and {light} ms");
+    assert!(heavy > 2 * light, "{heavy} us and {light} us");
 }
 
 #[test]
 #[ignore = "needs the controllers: integration/test"]
 fn an_idle_container_has_what_others_leave() {
     let (idle, other) = shared(json!({"idle": 1}), json!({}));
-    assert!(other > 2 * idle, "{other} ms and {idle} ms");
+    assert!(other > 2 * idle, "{other} us and {idle} us");
 }

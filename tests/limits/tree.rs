@@ -110,3 +110,38 @@ fn a_leftover_that_was_split_takes_the_next_container() {
     container.run().ok();
     container.assert_gone();
 }
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_create_writes_each_file_once_or_twice_at_most() {
+    let resources = json!({
+        "memory": {"limit": 64 * MIB, "swap": 96 * MIB, "reservation": 32 * MIB},
+        "cpu": {"shares": 2048, "quota": 40_000, "period": 50_000, "cpus": "0", "mems": "0"},
+        "pids": {"limit": 17},
+    });
+    let container = limited(resources, &["exit", "0"]);
+    let trace = container.bundle.path().join("trace");
+    let words = ["-f", "-e", "trace=openat", "-o", trace.to_str().unwrap()];
+    // it follows the container to its end
+    container.on_bundle("run", &[]).through("strace".as_ref(), &words).run().ok();
+    let trace = std::fs::read_to_string(trace).unwrap();
+    let written = |name: &str| {
+        let opened = format!("{name}\", O_WRONLY");
+        trace.lines().filter(|line| line.contains(&opened)).count()
+    };
+    for name in [
+        "memory.max",
+        "memory.swap.max",
+        "memory.low",
+        "cpu.weight",
+        "cpu.max",
+        "cpuset.cpus",
+        "cpuset.mems",
+        "pids.max",
+    ] {
+        assert!((1..=2).contains(&written(name)), "{name}: {trace}");
+    }
+    // init is born where it belongs, and the way down is there after the first one
+    assert_eq!(written("cgroup.procs"), 0, "{trace}");
+    assert!(written("cgroup.subtree_control") <= 1, "{trace}");
+}

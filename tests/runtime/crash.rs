@@ -10,8 +10,15 @@ use nix::libc;
 
 use crate::support::{Container, Invocation, Output, args, drop_namespace, pipe, wait_gone};
 
-/// How many moments of a command are tried.
+/// How many moments of a command are tried, unless `TARE_TEST_WALK=all` asks for
+/// each of its system calls.
 const MOMENTS: usize = 40;
+
+/// From one moment to the next.
+fn stride(calls: usize, most: usize) -> usize {
+    let all = std::env::var("TARE_TEST_WALK").is_ok_and(|value| value == "all");
+    if all { 1 } else { (calls / most).max(1) }
+}
 
 /// Who is killed.
 #[derive(Clone, Copy, PartialEq)]
@@ -126,8 +133,7 @@ fn at_each_moment(
     let c = new();
     prepare(&c);
     let calls = kill_at_call(command(&c), Victim::Runtime, usize::MAX).calls;
-    let step = (calls / MOMENTS).max(1);
-    for n in (1..=calls).step_by(step) {
+    for n in (1..=calls).step_by(stride(calls, MOMENTS)) {
         let c = new();
         prepare(&c);
         println!("killing at call {n} of {calls}");
@@ -180,7 +186,7 @@ fn a_killed_exec_leaves_the_container_as_it_was() {
     let pid_file = c.bundle.path().join("pid");
     let exec = || c.exec(&["--pid-file", pid_file.to_str().unwrap()], &["exit", "0"]);
     let calls = kill_at_call(exec(), Victim::Runtime, usize::MAX).calls;
-    for n in (1..=calls).step_by((calls / MOMENTS).max(1)) {
+    for n in (1..=calls).step_by(stride(calls, MOMENTS)) {
         println!("killing at call {n} of {calls}");
         kill_at_call(exec(), Victim::Runtime, n);
         wait_gone("the process of an exec that was killed", || {
@@ -230,12 +236,67 @@ fn a_killed_delete_can_be_tried_again() {
 }
 
 #[test]
+fn a_killed_run_can_be_cleaned_up() {
+    let ends = || Container::new(|c| args(c, &["exit", "0"]));
+    at_each_moment(ends, |_| {}, |c| c.on_bundle("run", &[]));
+    at_each_moment(container, |_| {}, |c| c.on_bundle("run", &["--detach"]));
+}
+
+fn start(c: &Container) {
+    c.on_bundle("create", &[]).run().ok();
+    c.start().ok();
+}
+
+#[test]
+fn a_killed_command_on_a_running_container_can_be_cleaned_up() {
+    at_each_moment(container, start, |c| c.on_id("pause", &[], &[]));
+    at_each_moment(container, start, |c| c.on_id("kill", &[], &["KILL"]));
+    at_each_moment(container, start, |c| c.on_id("kill", &["--all"], &["USR1"]));
+    at_each_moment(container, start, |c| c.exec(&["--detach"], &["sleep-forever"]));
+}
+
+#[test]
+fn a_killed_resume_can_be_cleaned_up() {
+    let pause = |c: &Container| {
+        start(c);
+        c.on_id("pause", &[], &[]).run().ok();
+    };
+    at_each_moment(container, pause, |c| c.on_id("resume", &[], &[]));
+}
+
+#[test]
+fn a_killed_update_can_be_cleaned_up() {
+    let resources = serde_json::json!({
+        "unified": {"cgroup.max.depth": "3"},
+        "devices": [{"allow": true, "access": "rwm"}],
+    });
+    let prepare = |c: &Container| {
+        std::fs::write(c.bundle.path().join("resources"), resources.to_string()).unwrap();
+        start(c);
+    };
+    at_each_moment(container, prepare, |c| {
+        let path = c.bundle.path().join("resources");
+        c.on_id("update", &["--resources", path.to_str().unwrap()], &[])
+    });
+}
+
+#[test]
+fn a_killed_delete_of_a_stopped_container_can_be_tried_again() {
+    let stop = |c: &Container| {
+        start(c);
+        c.kill("KILL").ok();
+        wait_gone("init", || c.status() == "stopped");
+    };
+    at_each_moment(container, stop, |c| c.on_id("delete", &[], &[]));
+}
+
+#[test]
 fn a_create_whose_init_dies_undoes_itself() {
     let c = container();
     let calls = kill_at_call(c.on_bundle("create", &[]), Victim::Init, usize::MAX).calls;
     c.delete_by_force().ok();
     assert!(calls > 10, "the init was not traced");
-    for n in (1..=calls).step_by((calls / MOMENTS).max(1)) {
+    for n in (1..=calls).step_by(stride(calls, MOMENTS)) {
         println!("killing init at call {n} of {calls}");
         let c = container();
         let traced = kill_at_call(c.on_bundle("create", &[]), Victim::Init, n);

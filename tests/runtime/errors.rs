@@ -1,11 +1,8 @@
 //! Bad input: code 1, one line that names the thing, and a host as before.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::support::{Container, Tare, args, temp_dir};
+use crate::support::{Container, args};
 
 #[test]
 fn a_config_that_is_missing_is_named() {
@@ -272,94 +269,4 @@ fn words_that_are_no_command_are_refused() {
         assert_ne!(output.code, 0, "{words:?}");
         assert!(!output.stderr.is_empty(), "{words:?}");
     }
-}
-
-/// A log file, and a runtime that writes it.
-struct Logged {
-    tare: Tare,
-    file: PathBuf,
-    _dir: TempDir,
-}
-
-impl Logged {
-    fn new(options: &[&str]) -> Self {
-        let dir = temp_dir();
-        let file = dir.path().join("log");
-        let tare = Tare::new().with(&["--log", file.to_str().unwrap()]).with(options);
-        Logged { tare, file, _dir: dir }
-    }
-
-    fn json() -> Self {
-        Logged::new(&["--log-format", "json"])
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    fn entries(&self) -> Vec<Value> {
-        let lines = self.lines();
-        lines.iter().map(|l| serde_json::from_str(l).unwrap()).collect()
-    }
-}
-
-#[test]
-fn errors_go_into_the_log_as_json() {
-    let log = Logged::json();
-    for n in 1..=2 {
-        let output = log.tare.command(["state", "nobody"]).run();
-        let output = output.fails_with(&["does not exist"]);
-        let entries = log.entries();
-        // appended: the callers read the last one
-        assert_eq!(entries.len(), n, "{entries:?}");
-        let entry = entries.last().unwrap();
-        assert_eq!(entry["level"], "error");
-        let message = entry["msg"].as_str().unwrap();
-        assert!(output.stderr.contains(message), "{message} / {}", output.stderr);
-        let time = entry["time"].as_str().unwrap();
-        let date = std::process::Command::new("date").args(["--date", time]).output();
-        assert!(date.unwrap().status.success() && time.contains('T'), "{entry}");
-    }
-}
-
-#[test]
-fn errors_with_quotes_stay_json() {
-    let log = Logged::json();
-    let c = Container::under(&log.tare, |config| {
-        config["process"]["args"] = json!(["no\"such\\thing\n"]);
-    });
-    c.on_bundle("create", &[]).run().ends_with_code(1);
-    assert_eq!(log.entries().len(), 1);
-}
-
-#[test]
-fn errors_go_into_the_log_as_text() {
-    let log = Logged::new(&[]);
-    let output = log.tare.command(["state", "nobody"]).run();
-    output.fails_with(&["does not exist"]);
-    let lines = log.lines();
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    assert!(lines[0].contains("does not exist") && lines[0].contains("error"), "{lines:?}");
-}
-
-#[test]
-fn a_success_logs_no_error() {
-    let log = Logged::new(&["--log-format", "json", "--debug"]);
-    let c = Container::under(&log.tare, |c| args(c, &["exit", "0"]));
-    c.run();
-    for entry in log.entries() {
-        assert_ne!(entry["level"], "error", "{entry}");
-    }
-}
-
-#[test]
-fn a_start_that_fails_is_in_the_log_too() {
-    let log = Logged::json();
-    let c = Container::under(&log.tare, |c| c["process"]["args"] = json!(["/script"]));
-    write_program(&c, "script", "#!/no/such/shell\n", 0o755);
-    c.on_bundle("create", &[]).run().ok();
-    c.start().fails_with(&["no such file or directory"]);
-    let entry = log.entries().pop().unwrap();
-    assert!(entry["msg"].as_str().unwrap().contains("no such file or directory"));
 }

@@ -41,13 +41,7 @@ fn size_and_keys_reach_the_process() {
     running.wait().ok();
     let mut terminal = Terminal::new(24, 80);
     let running = terminal.attach(c.exec(&["-t"], &["wait", "3"])).spawn();
-    terminal.output.expect("READY");
-    terminal.type_in("\u{3}");
-    let mut line = terminal.output.line();
-    while line == "GOT SIGWINCH" {
-        line = terminal.output.line();
-    }
-    assert_eq!(line.trim_start_matches("^C"), "GOT SIGINT");
+    terminal.expect_interrupts();
     running.signal(Signal::SIGTERM);
     running.wait().ends_with_code(3);
 }

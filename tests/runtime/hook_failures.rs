@@ -1,6 +1,7 @@
 //! Hooks that fail, hang, talk too much or are not there: what becomes of the
 //! command and of the container.
 
+use nix::libc;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -428,4 +429,56 @@ fn files_for_hooks_that_can_not_be_opened_are_named() {
             .assert_refused(&["annotations.run.oci.hooks.stdout", path.to_str().unwrap()]);
         }
     }
+}
+
+/// Holds every execve of a file, and gives no answer (fanotify(7)).
+fn hold_execve(path: &std::path::Path) -> std::os::fd::OwnedFd {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    let flags = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC;
+    // SAFETY: numbers only; the answer is a descriptor of our own.
+    let group = unsafe {
+        let fd = libc::fanotify_init(flags, libc::O_RDONLY as u32);
+        assert!(fd >= 0, "fanotify_init: {}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd)
+    };
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: an open descriptor, and a string that lives.
+    let marked = unsafe {
+        let (add, events) = (libc::FAN_MARK_ADD, libc::FAN_OPEN_EXEC_PERM);
+        libc::fanotify_mark(group.as_raw_fd(), add, events, libc::AT_FDCWD, path.as_ptr())
+    };
+    assert_eq!(marked, 0, "fanotify_mark: {}", std::io::Error::last_os_error());
+    group
+}
+
+/// A program on a file system that hangs: the hook has not even begun.
+#[test]
+fn a_hook_whose_execve_hangs_ends_by_its_timeout_or_a_signal() {
+    let dir = temp_dir();
+    let program = dir.path().join("hook");
+    // by another process: what is open for writing here can't be executed
+    let copied = std::process::Command::new("cp").arg(probe()).arg(&program).status();
+    assert!(copied.unwrap().success());
+    let group = hold_execve(&program);
+    let with = |timeout: Option<u64>| {
+        Container::new(|config| {
+            args(config, &["wait"]);
+            config["hooks"]["createRuntime"] = json!([{"path": program, "timeout": timeout}]);
+            if timeout.is_none() {
+                config["hooks"]["createRuntime"] = json!([{"path": program}]);
+            }
+        })
+    };
+    let c = with(Some(1));
+    let text = "hooks.createRuntime[0]";
+    let output = c.on_bundle("create", &[]).run();
+    output.fails_with(&[text, "did not end within its timeout of 1 s"]);
+    c.assert_gone();
+    let c = with(None);
+    let running = c.on_bundle("create", &[]).spawn();
+    // the event of a process that was killed is taken back: this one is of the second
+    assert!(crate::support::is_readable(&group, crate::support::timeout()));
+    running.signal(Signal::SIGTERM);
+    running.wait().fails_with(&[text, "interrupted by SIGTERM"]);
+    c.assert_gone();
 }

@@ -254,6 +254,45 @@ fn list_prints_a_table_json_or_names() {
 }
 
 #[test]
+fn list_shows_what_is_broken_and_leaves_out_what_is_no_container() {
+    let tare = Tare::new();
+    let c = Container::under(&tare, |c| args(c, &["wait"]));
+    let _output = c.create();
+    let dir = |name: &str| {
+        let dir = tare.root().join(name);
+        std::fs::create_dir(&dir).unwrap();
+        dir
+    };
+    std::fs::write(dir("damaged").join("state.json"), "{\"id\": ").unwrap();
+    std::fs::write(dir("other").join("config.toml"), "of another program").unwrap();
+    dir("killed");
+    let json = tare.command(["list", "--format", "json"]).run().ok();
+    assert!(json.stderr.contains("damaged: "), "{json:?}");
+    let states = json.json();
+    let status = |id: &str| states.as_array().unwrap().iter().find(|s| s["id"] == id).cloned();
+    assert_eq!(status(&c.id).unwrap(), c.state());
+    for (id, wanted) in [("damaged", "broken"), ("killed", "creating")] {
+        let state = status(id).unwrap();
+        assert_eq!(state["status"], wanted);
+        assert_eq!(state["pid"], 0);
+        assert!(state["created"].as_str().unwrap().ends_with('Z'), "{state}");
+    }
+    assert_eq!(status("other"), None);
+    let table = tare.command(["list"]).run().ok().stdout;
+    assert!(table.lines().any(|line| line.starts_with("damaged ") && line.contains(" broken ")));
+    let mut ids = [c.id.as_str(), "damaged", "killed"];
+    ids.sort_unstable();
+    let quiet = tare.command(["list", "--quiet"]).run().ok().stdout;
+    assert_eq!(quiet.lines().collect::<Vec<_>>(), ids);
+    for id in ["damaged", "killed"] {
+        tare.command(["delete", "--force", id]).run().ok();
+    }
+    std::fs::remove_dir_all(tare.root().join("other")).unwrap();
+    c.delete_by_force().ok();
+    c.assert_gone();
+}
+
+#[test]
 fn list_of_a_root_that_is_not_there_is_empty() {
     let tare = Tare::new();
     let root = tare.root().join("not/yet");
@@ -289,7 +328,7 @@ fn an_id_in_use_is_refused_and_the_first_goes_on() {
 fn of_many_creates_with_one_id_one_wins() {
     let tare = Tare::new();
     let a = Container::under(&tare, |c| args(c, &["wait"]));
-    let creates: Vec<_> = (0..8).map(|_| a.on_bundle("create", &[]).spawn()).collect();
+    let creates: Vec<_> = (0..16).map(|_| a.on_bundle("create", &[]).spawn()).collect();
     let outputs: Vec<_> = creates.into_iter().map(crate::support::Running::wait).collect();
     let won = outputs.iter().filter(|o| o.code == 0).count();
     assert_eq!(won, 1, "{outputs:#?}");
@@ -405,6 +444,30 @@ fn start_fails_when_init_dies_before_its_program() {
     c.kill("KILL").ok();
     let started = starting.wait();
     assert_eq!(started.code, 1, "{started:?}");
+    assert_eq!(c.status(), "stopped");
+    c.delete().ok();
+    c.assert_gone();
+}
+
+/// The kernel calls it a zombie, and it is none.
+#[test]
+fn a_program_whose_first_thread_has_ended_still_runs() {
+    let c = Container::new(|c| args(c, &["leave-first-thread"]));
+    let mut output = c.started();
+    let stat = format!("/proc/{}/stat", c.pid());
+    crate::support::wait_gone("the first thread", || {
+        std::fs::read_to_string(&stat).unwrap().contains(") Z ")
+    });
+    assert_eq!(c.status(), "running");
+    assert_eq!(c.state()["pid"], c.pid());
+    c.start().fails_with(&["the container is running"]);
+    c.delete().fails_with(&["not stopped"]);
+    c.kill("USR1").ok();
+    output.expect("GOT SIGUSR1");
+    let pids = c.on_id("ps", &["--format", "json"], &[]).run().ok().json();
+    assert_eq!(pids, serde_json::json!([c.pid()]));
+    c.kill("TERM").ok();
+    c.ended(&mut output);
     assert_eq!(c.status(), "stopped");
     c.delete().ok();
     c.assert_gone();

@@ -1,5 +1,7 @@
 //! Namespaces: new, shared with the host, joined by a path.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::support::{Container, args, drop_namespace, map_users, namespace_of, namespace_path};
@@ -79,6 +81,26 @@ fn mounts_without_a_namespace_are_below_the_rootfs_and_go_with_the_container() {
     assert!(own_mounts.contains(&format!("{}/proc", rootfs.display())), "{own_mounts:?}");
     drop(output);
     c.delete_by_force().ok();
+    c.assert_gone();
+}
+
+#[test]
+fn a_delete_from_another_mount_namespace_says_what_may_be_left() {
+    let c = Container::new(|config| {
+        drop_namespace(config, "mount");
+        args(config, &["sleep-forever"]);
+    });
+    c.on_bundle("create", &[]).run().ok();
+    let rootfs = c.bundle.rootfs();
+    let is_mounted = || mount_points().iter().any(|point| *point == *rootfs.to_str().unwrap());
+    assert!(is_mounted());
+    let delete = c.on_id("delete", &["--force"], &[]);
+    let output = delete.through(Path::new("unshare"), &["--mount"]).run().ok();
+    let text = format!("the mount at {} may be left", rootfs.display());
+    assert!(output.stderr.contains(&text), "{output:#?}");
+    assert_eq!(output.stderr.lines().count(), 1, "{output:#?}");
+    assert!(is_mounted());
+    nix::mount::umount2(&rootfs, nix::mount::MntFlags::MNT_DETACH).unwrap();
     c.assert_gone();
 }
 

@@ -137,3 +137,21 @@ fn on_a_narrow_terminal_lines_are_cut() {
     stats.signal(nix::sys::signal::Signal::SIGTERM);
     stats.wait().ok();
 }
+
+#[test]
+fn state_and_list_read_one_file_of_a_cgroup() {
+    let c = waiting(&Tare::new());
+    let _output = c.started();
+    let trace = c.bundle.path().join("trace");
+    let words = ["-e", "trace=openat", "-o", trace.to_str().unwrap()];
+    let cgroup = c.cgroup();
+    for command in [&["state", &c.id][..], &["list"]] {
+        c.tare.command(command).through("strace".as_ref(), &words).run().ok();
+        let trace = std::fs::read_to_string(&trace).unwrap();
+        let of_cgroup = |line: &&str| line.contains(cgroup.to_str().unwrap());
+        let opened: Vec<&str> = trace.lines().filter(of_cgroup).collect();
+        // to tell a container that is paused, by whomever
+        assert_eq!(opened.len(), 1, "{command:?}: {opened:#?}");
+        assert!(opened[0].contains("/cgroup.freeze\""), "{command:?}: {opened:#?}");
+    }
+}

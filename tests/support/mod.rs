@@ -78,6 +78,12 @@ pub fn faults() -> &'static Path {
     FAULTS.get_or_init(|| helper("tare-faults", "tests/faults/src"))
 }
 
+/// The program that `image pull` runs, as [`probe`].
+pub fn pull_program() -> &'static Path {
+    static PULL: OnceLock<PathBuf> = OnceLock::new();
+    PULL.get_or_init(|| helper("tare-pull", "pull/src"))
+}
+
 fn helper(package: &str, source: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_tare")).with_file_name(package);
     // one lock for all test binaries: two builds of the same file at once

@@ -49,6 +49,19 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
+    /// A probe that waits here gets SIGINT for Ctrl-C.
+    #[track_caller]
+    pub fn expect_interrupts(&mut self) {
+        self.output.expect("READY");
+        self.type_in("\u{3}");
+        let mut line = self.output.line();
+        // the echo of the key, and perhaps the size that was set meanwhile
+        while line == "GOT SIGWINCH" {
+            line = self.output.line();
+        }
+        assert_eq!(line.trim_start_matches("^C"), "GOT SIGINT");
+    }
+
     /// As a terminal's window does; the kernel sends SIGWINCH to the
     /// foreground process group.
     pub fn resize(&self, rows: u16, columns: u16) {

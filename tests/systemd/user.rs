@@ -80,6 +80,12 @@ fn a_users_container_is_in_a_scope_of_the_users_manager() {
     assert_eq!(users_systemctl(&["show", &unit(&c), "--value", "-p", "TasksMax"]), "3");
     users_systemctl(&["daemon-reload"]);
     assert_eq!(read("pids.max"), "3");
+    // from a session that nothing is delegated to, and so no cgroup of the kernel's
+    // that this user could be born into: systemd moves the process
+    let report = c.exec_report(&[]);
+    assert!(report["cgroup"].as_array().unwrap().contains(&json!("0::/")), "{}", report["cgroup"]);
+    let denied = c.exec(&[], &["fork-until-denied", "9"]).run().ok();
+    assert_eq!(denied.json(), json!({"made": 1, "denied": "EAGAIN"}));
     c.kill("TERM").ok();
     assert_eq!(output.rest(), "GOT SIGTERM\n");
     // nothing in its environment tells delete where the bus is: the record does

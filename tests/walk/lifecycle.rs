@@ -135,7 +135,10 @@ fn take_state(step: &Step, tare: &Tare, id: &str, wanted: &Value) -> Verdict {
         return Verdict::Told;
     }
     assert_eq!(followed.output.json(), *wanted, "{:#?}", followed.output);
-    Verdict::Unharmed
+    match followed.failed() {
+        Some(_) => Verdict::Unharmed,
+        None => Verdict::NotReached,
+    }
 }
 
 #[test]

@@ -204,7 +204,7 @@ impl Cgroup {
 
     /// The text of a file; `None` without its controller.
     fn text(&self, file: &str) -> Result<Option<String>> {
-        match tree::read(self.dir(), file) {
+        match tree::read_figures(self.dir(), file) {
             Ok(text) => Ok(Some(text)),
             // no such file; removed; pressure is not counted, or the cgroup is a
             // threaded one

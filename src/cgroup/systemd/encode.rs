@@ -87,6 +87,11 @@ impl Encoder {
         self.bytes.push(0);
     }
 
+    /// An array of bytes.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.array(1, |out| out.bytes.extend(bytes));
+    }
+
     fn signature(&mut self, text: &str) {
         self.bytes.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
         self.bytes.extend(text.as_bytes());

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::address;
-use super::bus::{Connection, Refusal};
+use super::bus::{Answer, Connection, Refusal};
 use super::encode::{Call, Encoder};
 use super::value::Property;
 use crate::error::{Error, ErrorKind, Result};
@@ -13,9 +13,12 @@ use crate::error::{Error, ErrorKind, Result};
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
 
 /// A unit of this name is there already.
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+/// No unit has been started under this number, or it is gone.
+const NO_SUCH_INVOCATION: &str = "org.freedesktop.systemd1.NoUnitForInvocationID";
 /// None is.
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
@@ -57,18 +60,47 @@ impl Manager {
     /// # Errors
     /// It does not answer: systemd is not on this bus.
     pub(super) fn property(&mut self, name: &str) -> Result<String> {
-        let mut body = Encoder::default();
-        body.str(MANAGER);
-        body.str(name);
-        let body = body.finish();
-        let call = Call {
-            interface: "org.freedesktop.DBus.Properties",
-            ..manager_call("Get", "ss", &body)
-        };
         let step = |e: Error| e.step(format!("ask systemd for its {name}"));
-        let answer = self.bus.call(&call)?.map_err(|refusal| step(refusal.error()))?;
+        let answer = self.property_of(PATH, MANAGER, name)?.map_err(|e| step(e.error()))?;
         let text = answer.body().variant_string();
         text.map_err(|why| step(Error::new(ErrorKind::System, why)))
+    }
+
+    fn property_of(&mut self, path: &str, interface: &str, name: &str) -> Result<Answer> {
+        let mut body = Encoder::default();
+        body.str(interface);
+        body.str(name);
+        let body = body.finish();
+        let properties = "org.freedesktop.DBus.Properties";
+        let call = manager_call("Get", "ss", &body);
+        self.bus.call(&Call { path, interface: properties, ..call })
+    }
+
+    /// The number of this start of a unit, which no other start of it has.
+    ///
+    /// # Errors
+    /// systemd does not tell.
+    pub(super) fn invocation(&mut self, unit: &str) -> Result<Vec<u8>> {
+        let step = |e: Error| e.step(format!("ask systemd for the InvocationID of {unit}"));
+        let path = unit_path(unit);
+        let answer = self.property_of(&path, UNIT, "InvocationID")?;
+        let answer = answer.map_err(|refusal| step(refusal.error()))?;
+        let bytes = answer.body().variant_bytes();
+        bytes.map_err(|why| step(Error::new(ErrorKind::System, why)))
+    }
+
+    /// Whether a unit is still there that was started under this number.
+    ///
+    /// # Errors
+    /// systemd's own words.
+    pub(super) fn has_invocation(&mut self, number: &[u8]) -> Result<bool> {
+        let mut body = Encoder::default();
+        body.bytes(number);
+        match self.bus.call(&manager_call("GetUnitByInvocationID", "ay", &body.finish()))? {
+            Ok(_path) => Ok(true),
+            Err(refusal) if refusal.name == NO_SUCH_INVOCATION => Ok(false),
+            Err(refusal) => Err(refusal.error()),
+        }
     }
 
     /// Makes a transient unit and starts it; `optional` are properties that an
@@ -154,6 +186,20 @@ impl Manager {
         self.reset_failed(unit)
     }
 
+    /// Moves a process of this user into the cgroup of a unit that is delegated to
+    /// him, or into `sub` below it (`/inner`).
+    ///
+    /// # Errors
+    /// systemd's own words.
+    pub(super) fn attach(&mut self, unit: &str, sub: &str, pid: u32) -> Result<()> {
+        let mut body = Encoder::default();
+        body.str(unit);
+        body.str(sub);
+        body.array(4, |out| out.u32(pid));
+        let call = self.bus.call(&manager_call("AttachProcessesToUnit", "ssau", &body.finish()))?;
+        call.map(drop).map_err(Refusal::error)
+    }
+
     /// Waits for the end of a job.
     ///
     /// # Errors
@@ -203,6 +249,18 @@ impl Manager {
     }
 }
 
+/// The object of a unit: what is no letter or digit of its name stands as `_2e`.
+fn unit_path(unit: &str) -> String {
+    let mut path = format!("{PATH}/unit/");
+    for (at, byte) in unit.bytes().enumerate() {
+        match byte.is_ascii_alphabetic() || at > 0 && byte.is_ascii_digit() {
+            true => path.push(char::from(byte)),
+            false => path.push_str(&format!("_{byte:02x}")),
+        }
+    }
+    path
+}
+
 fn manager_call<'a>(member: &'a str, signature: &'a str, body: &'a [u8]) -> Call<'a> {
     Call { destination: SYSTEMD, path: PATH, interface: MANAGER, member, signature, body }
 }
@@ -232,4 +290,21 @@ fn drop_named(optional: &mut Vec<Property>, refusal: &Refusal) -> bool {
     let property = optional.remove(at);
     crate::logging::debug(|| format!("systemd: without {}: {}", property.name, refusal.text));
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unit_path;
+
+    #[test]
+    fn units_have_their_objects() {
+        for (unit, name) in [
+            ("tare-box1.scope", "tare_2dbox1_2escope"),
+            ("1.scope", "_31_2escope"),
+            ("a\\x2db_é.scope", "a_5cx2db_5f_c3_a9_2escope"),
+        ] {
+            let path = unit_path(unit);
+            assert_eq!(path, format!("/org/freedesktop/systemd1/unit/{name}"));
+        }
+    }
 }

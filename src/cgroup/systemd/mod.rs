@@ -64,6 +64,10 @@ pub struct Scope {
     /// The address of the bus on which its manager is: the environment of a later
     /// command may not tell.
     pub bus: String,
+    /// The number of its start (InvocationID), which no later unit of that name has;
+    /// empty where systemd has not told it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invocation: Vec<u8>,
 }
 
 /// What a scope is made from.
@@ -196,7 +200,8 @@ impl Placement {
         let mut path = self.scope_path();
         path.extend(&self.plan.subgroup);
         let unit = self.plan.names.unit.clone();
-        let scope = Scope { unit, bus: self.manager.address().to_owned() };
+        let bus = self.manager.address().to_owned();
+        let scope = Scope { unit, bus, invocation: Vec::new() };
         CgroupRecord { path, scope: Some(scope), ..CgroupRecord::default() }
     }
 
@@ -234,14 +239,18 @@ impl Placement {
             )
             .hint("are systemd's process ids and cgroups other ones than these here?"));
         }
-        let record = self.record();
+        let mut record = self.record();
+        if let Some(scope) = &mut record.scope {
+            scope.invocation = self.manager.invocation(unit)?;
+        }
         let mut path = self.path.clone();
         if let Some(name) = &self.plan.subgroup {
             self.make_subgroup(&record, pid)
                 .step(|| format!("annotations[{SUBGROUP:?}]: {name}"))?;
             path.push(name);
         }
-        let cgroup = Cgroup::open(record)?;
+        let mut cgroup = Cgroup::open(record)?;
+        cgroup.identify(false)?;
         tree::enable_controllers(&self.hierarchy, &path, &cgroup, settings)?;
         cgroup.apply(settings)?;
         Ok(cgroup)
@@ -271,8 +280,9 @@ impl Placement {
 
 impl Scope {
     /// Stops the unit, whose processes have ended, and sees to it that none is
-    /// left. A unit that is gone is no error, and neither is a manager that is: a
-    /// user's manager takes its units with it.
+    /// left. A unit that is gone is no error, be there a later one of its name or
+    /// not, and neither is a manager that is: a user's manager takes its units with
+    /// it.
     ///
     /// # Errors
     /// systemd does not, or not in time.
@@ -284,7 +294,25 @@ impl Scope {
                 return Ok(());
             }
         };
-        manager.stop(&self.unit).step(|| format!("stop the unit {}", self.unit))
+        let step = || format!("stop the unit {}", self.unit);
+        if !self.invocation.is_empty() && !manager.has_invocation(&self.invocation).step(step)? {
+            return Ok(());
+        }
+        manager.stop(&self.unit).step(step)
+    }
+
+    /// Has systemd move a process of this user into the scope's cgroup at `path`: for
+    /// a caller from outside of what is delegated to him.
+    ///
+    /// # Errors
+    /// No systemd; its own words.
+    pub fn attach(&self, path: &Path, pid: Pid) -> Result<()> {
+        let step = || format!("have systemd move the process into the unit {}", self.unit);
+        let below = path.file_name().filter(|name| *name != self.unit.as_str());
+        let sub = below.map(|name| format!("/{}", name.display())).unwrap_or_default();
+        let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
+        let mut manager = Manager::at(&self.bus, PATIENCE).step(step)?;
+        manager.attach(&self.unit, &sub, pid).step(step)
     }
 
     /// Tells systemd of limits that have changed, so that it keeps to them; the

@@ -162,6 +162,17 @@ impl Decoder<'_> {
         }
     }
 
+    /// A variant that holds bytes.
+    pub(super) fn variant_bytes(&mut self) -> Result<Vec<u8>, &'static str> {
+        match self.short_string()?.as_str() {
+            "ay" => {
+                let length = self.u32()?;
+                self.take(usize::try_from(length).unwrap_or(usize::MAX)).map(<[u8]>::to_vec)
+            }
+            _ => Err("a property is of another type"),
+        }
+    }
+
     /// A variant that holds a string.
     pub(super) fn variant_string(&mut self) -> Result<String, &'static str> {
         match self.short_string()?.as_str() {
@@ -205,6 +216,15 @@ mod tests {
     }
 
     #[test]
+    fn bytes_in_a_variant_are_read() {
+        let body = b"\x02ay\0\x03\0\0\0\x01\xff\x02";
+        let read = |bytes| Decoder { big_endian: false, bytes, at: 0 }.variant_bytes();
+        assert_eq!(read(body).unwrap(), [1, 255, 2]);
+        assert_eq!(read(&body[..10]).unwrap_err(), CUT);
+        assert!(read(b"\x01s\0\0\0\0\0\0").is_err());
+    }
+
+    #[test]
     fn what_is_malformed_is_an_error() {
         assert!(length(b"HTTP/1.1 200 OK\r").is_err());
         assert!(length(b"l\x02\0\x01\xff\xff\xff\xff\0\0\0\0\0\0\0\0").is_err());
@@ -219,6 +239,7 @@ mod tests {
             if let Ok(message) = Message::decode(&bytes) {
                 let _string = message.body().string();
                 let _variant = message.body().variant_string();
+                let _bytes = message.body().variant_bytes();
             }
             let mut whole = b"l\x02\0\x01\0\0\0\0\x01\0\0\0".to_vec();
             whole.extend(bytes);

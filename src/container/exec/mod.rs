@@ -60,16 +60,12 @@ pub struct ExecArgs<'a> {
 /// The container has ended, or is paused; bad input, which is refused before
 /// there is a process; the step of the process' set-up that failed.
 pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
-    let mut record = entry.load()?.ok_or_else(not_created)?;
-    // read again: whoever had the lock may have changed or removed it
-    let _lock = match record.own_pid_namespace {
-        true => None,
-        false => {
-            let lock = entry.share()?;
-            record = entry.load()?.ok_or_else(not_created)?;
-            Some(lock)
-        }
-    };
+    // its maker has the lock until the container is complete: before that, init may
+    // still have the host's root
+    let lock = entry.share()?;
+    let record = entry.load()?.ok_or_else(not_created)?;
+    // in there, nobody outlives init: a delete needs not wait for us
+    let _lock = (!record.own_pid_namespace).then_some(lock);
     let init = record.init.ok_or_else(not_created)?;
     let pidfd = init.open()?.ok_or_else(stopped)?;
     let kept = match Kept::load(entry.dir()) {
@@ -104,7 +100,7 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
     let spawn =
         SpawnArgs { plan: &plan, options, target, cgroup: None, waits: waits(args, &kept, &plan) };
     let spawned = spawn_into(args, spawn, cgroup.as_ref(), init)
-        .and_then(|spawned| serve(args, &plan, (&record, &kept), agent, spawned));
+        .and_then(|born| serve(args, &plan, (&record, &kept), agent, born));
     spawned.map_err(|e| match init.is_alive() {
         // whatever it was in the middle of
         Ok(false) => stopped(),
@@ -180,27 +176,37 @@ fn own_cgroup(record: &Record) -> Result<Option<Cgroup>> {
     }
 }
 
+/// A process, and the cgroup of a scope that systemd has to move it into.
+type Born<'a> = (Spawned, Option<&'a Cgroup>);
+
 /// Makes the process in the container's cgroup or, where that hands controllers
-/// down and so takes no process, in the one that init has found for itself.
-fn spawn_into(
+/// down and so takes no process, in the one that init has found for itself. Where
+/// the kernel takes none from this caller, systemd may for a scope of his: then it
+/// is made beside the caller, and waits.
+fn spawn_into<'a>(
     args: &ExecArgs<'_>,
     spawn: SpawnArgs<'_>,
-    cgroup: Option<&Cgroup>,
+    cgroup: Option<&'a Cgroup>,
     init: InitProcess,
-) -> Result<Spawned> {
+) -> Result<Born<'a>> {
     let Some(cgroup) = cgroup else {
         if args.cgroup.is_some() {
             return Err(Error::invalid("--cgroup: the container has no cgroup of its own"));
         }
-        return spawn_exec(spawn);
+        return Ok((spawn_exec(spawn)?, None));
     };
-    let at = |dir: BorrowedFd<'_>| spawn_exec(SpawnArgs { cgroup: Some(dir), ..spawn });
+    let at = |dir: BorrowedFd<'_>| {
+        spawn_exec(SpawnArgs { cgroup: Some(dir), ..spawn }).map(|spawned| (spawned, None))
+    };
     if let Some(path) = &args.cgroup {
         let sub = open_sub(cgroup, path).step(|| format!("--cgroup {}", path.display()))?;
         return at(sub.as_ref().map_or(cgroup.dir(), AsFd::as_fd));
     }
     match at(cgroup.dir()) {
         Err(e) if e.is_errno(Errno::EBUSY) => at(cgroup_of(init)?.dir()),
+        Err(e) if e.is_errno(Errno::EACCES) && cgroup.record().scope.is_some() => {
+            Ok((spawn_exec(SpawnArgs { waits: true, ..spawn })?, Some(cgroup)))
+        }
         other => other,
     }
 }
@@ -226,7 +232,7 @@ fn open_sub(cgroup: &Cgroup, path: &Path) -> Result<Option<OwnedFd>> {
 fn cgroup_of(init: InitProcess) -> Result<Cgroup> {
     let hierarchy = Hierarchy::discover()?;
     let path = hierarchy.mount_point().join(hierarchy.cgroup_of(init.pid)?);
-    Cgroup::open(CgroupRecord { path, made_parents: 0, scope: None })
+    Cgroup::open(CgroupRecord { path, ..CgroupRecord::default() })
 }
 
 /// What the runtime has to do for the process, up to its execve.
@@ -235,11 +241,14 @@ fn serve(
     plan: &ExecPlan,
     (record, kept): (&Record, &Kept),
     agent: Option<Agent>,
-    mut spawned: Spawned,
+    (mut spawned, awaited): Born<'_>,
 ) -> Result<Spawned> {
     let pid = spawned.pid().as_raw();
     let pass_on = agent.map(|agent| move |fd| agent.pass_on(record, "running", pid, &fd));
     let finish = |spawned: &Spawned, console: Option<BorrowedFd<'_>>| {
+        if let Some((scope, cgroup)) = awaited.and_then(|c| Some((c.record().scope.as_ref()?, c))) {
+            scope.attach(cgroup.path(), spawned.pid())?;
+        }
         rdt::enter(&kept.rdt_groups, spawned.pid())?;
         if let (Some(path), Some(master)) = (args.console_socket, console) {
             terminal::send_master(path, master)?;

@@ -7,6 +7,9 @@ use oci_spec::runtime::Arch;
 /// Added to the number of a call by programs of the x32 ABI of x86_64.
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
+/// More calls than any architecture has.
+pub(super) const MOST_CALLS: usize = 512;
+
 /// Calls of ARM that are in no table: they are the kernel's private ones.
 const ARM_PRIVATE: [(&str, u32); 6] = [
     ("breakpoint", 0x0f_0001),

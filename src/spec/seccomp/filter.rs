@@ -51,16 +51,20 @@ pub(super) fn compile(profile: &Profile<'_>) -> Vec<Insn> {
     out.asm.finish()
 }
 
-/// What the profile says of one call, by name.
-pub(super) fn decide(default: u32, rules: &[Rule], words: Words) -> Decision {
+/// What the rules of one call say, in their order.
+pub(super) fn decide<'a>(
+    default: u32,
+    rules: impl Iterator<Item = &'a Rule> + Clone,
+    words: Words,
+) -> Decision {
     // a rule without conditions is for all calls, wherever it stands
-    if let Some(rule) = rules.iter().find(|rule| rule.conditions.is_empty()) {
+    if let Some(rule) = rules.clone().find(|rule| rule.conditions.is_empty()) {
         return Decision::Answer(rule.action);
     }
-    if rules.iter().all(|rule| rule.action == default) {
+    if rules.clone().all(|rule| rule.action == default) {
         return Decision::Answer(default);
     }
-    Decision::Test(words, rules.to_vec())
+    Decision::Test(words, rules.cloned().collect())
 }
 
 /// Numbers of calls, in ranges: each goes up to the start of the next one.
@@ -122,33 +126,39 @@ impl Ranges {
 
 /// What becomes of each call with a rule, by number, and the newest call that
 /// the profile names.
-type Calls = (BTreeMap<u32, Decision>, Option<u32>);
+type Calls = (Vec<(u32, Decision)>, Option<u32>);
 
 fn calls(profile: &Profile<'_>, one: Arch) -> Option<Calls> {
-    let mut rules: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
+    let mut decided = Vec::with_capacity(arch::MOST_CALLS);
     let mut newest = None;
-    let mut shared = Vec::new();
+    let words = arch::words(one);
     let has_table = arch::each_call(one, &mut |number, name| {
-        if name == "socketcall" || name == "ipc" {
-            shared.push((number, name));
-        }
-        let Some(of_this) = profile.rules_of(name) else { return };
-        if arch::is_in_sequence(one, number) {
+        let own = profile.rules_of(name);
+        if own.is_some() && arch::is_in_sequence(one, number) {
             newest = newest.max(Some(number));
         }
-        rules.entry(number).or_default().extend(of_this);
-    });
-    for (number, shared) in shared {
-        for (name, which) in arch::multiplexed(shared) {
-            let of_this = profile.rules_of(name).into_iter().flatten();
-            for rule in of_this.filter_map(|rule| rule.through(*which, profile.default)) {
-                rules.entry(number).or_default().push(rule);
+        let through = arch::multiplexed(name);
+        let decision = match own {
+            own if !through.is_empty() => {
+                let is_named = own.is_some();
+                let mut rules: Vec<Rule> = own.into_iter().flatten().cloned().collect();
+                rules.extend(through.iter().flat_map(|(name, which)| {
+                    let of_this = profile.rules_of(name).into_iter().flatten();
+                    of_this.filter_map(|rule| rule.through(*which, profile.default))
+                }));
+                if !is_named && rules.is_empty() {
+                    return;
+                }
+                decide(profile.default, rules.iter(), words)
             }
-        }
-    }
-    let words = arch::words(one);
-    let decided = rules.into_iter().map(|(n, rules)| (n, decide(profile.default, &rules, words)));
-    has_table.then(|| (decided.collect(), newest))
+            Some(rules) => decide(profile.default, rules, words),
+            None => return,
+        };
+        decided.push((number, decision));
+    });
+    // most tables are in order, and cost nothing here
+    decided.sort_by_key(|(number, _)| *number);
+    has_table.then_some((decided, newest))
 }
 
 /// Writes the search and the tests.

@@ -119,8 +119,8 @@ fn listener(given: &LinuxSeccomp, profile: &Profile<'_>) -> Result<Option<Listen
         )));
     }
     // the listener leaves the container by sendmsg, after the filter is loaded
-    let sendmsg = profile.rules_of("sendmsg").into_iter().flatten().collect::<Vec<_>>();
-    match filter::decide(profile.default, &sendmsg, arch::words(arch::native())) {
+    let sendmsg = profile.rules_of("sendmsg").into_iter().flatten();
+    match filter::decide(profile.default, sendmsg, arch::words(arch::native())) {
         Decision::Answer(value) if profile::LETS_PASS.contains(&value) => {}
         _ => {
             return Err(Error::invalid(

@@ -10,6 +10,7 @@
 #![no_main]
 
 mod actions;
+mod counting;
 mod mounts;
 mod net;
 mod process;
@@ -49,7 +50,11 @@ const USAGE: &str = "probe WORD [ARGS]
   fail TEXT                  print TEXT on stderr and end with code 1
   ready-fifo PATH            write READY into a fifo, then wait for a signal
   wait [CODE]                print READY and each signal; SIGTERM ends with CODE
+  leave-first-thread         end the first thread; another one waits as with wait
   sleep-forever              nothing, ever; every signal has its default action
+  count [tcp|lock PATH]      READY, then COUNT N for each SIGUSR1, by way of a connection,
+                             or with a lock held
+  lock PATH                  take a lock: ok, or the name of the errno
   children N [setsid]        fork N children that wait, print their ids, wait
   abandon N                  fork N children that hold stdout open, then exit 0
   spawn-orphans N            make N orphans that exit, say whether all are reaped
@@ -89,7 +94,8 @@ fn run(words: &[&str]) -> c_int {
     let done = actions::run(word, rest)
         .or_else(|| usage::run(word, rest))
         .or_else(|| spy::run(word, rest))
-        .or_else(|| waiting::run(word, rest));
+        .or_else(|| waiting::run(word, rest))
+        .or_else(|| counting::run(word, rest));
     match done {
         Some(code) => code,
         None => {

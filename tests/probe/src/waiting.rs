@@ -15,6 +15,7 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
         "wait" => wait(number(0).unwrap_or(0)),
         "ready-fifo" => ready_fifo(args.first()?),
         "sleep-forever" => sleep_forever(),
+        "leave-first-thread" => leave_first_thread(),
         "kill-self" => kill_self(args.first()?),
         "children" => children(number(0)?, args.get(1) == Some(&"setsid")),
         "abandon" => abandon(number(0)?),
@@ -27,14 +28,14 @@ pub(crate) fn run(word: &str, args: &[&str]) -> Option<c_int> {
 }
 
 /// Blocks every signal, so that none is lost between READY and the wait.
-fn block_all() -> libc::sigset_t {
+pub(crate) fn block_all() -> libc::sigset_t {
     let set = all_signals();
     // SAFETY: the set is initialised.
     unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
     set
 }
 
-fn next_signal(set: &libc::sigset_t) -> c_int {
+pub(crate) fn next_signal(set: &libc::sigset_t) -> c_int {
     let mut signal = 0;
     // SAFETY: the set is initialised, and `signal` is a place to write to.
     unsafe { libc::sigwait(set, &raw mut signal) };
@@ -78,6 +79,15 @@ fn sleep_forever() -> ! {
         // SAFETY: no arguments.
         unsafe { libc::pause() };
     }
+}
+
+/// Goes on in a second thread, and ends the first one alone.
+fn leave_first_thread() -> ! {
+    block_all();
+    std::thread::spawn(|| exit(wait(0)));
+    // SAFETY: a number; nothing of this thread is used by the other one.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    sleep_forever()
 }
 
 fn kill_self(name: &str) -> c_int {

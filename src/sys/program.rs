@@ -1,0 +1,58 @@
+//! The program's beginning and end, in place of the standard library's.
+//!
+//! That one also makes a stack for a handler of stack overflows, for which it
+//! reads /proc/self/maps: some twenty system calls in each start of a program
+//! that makes five hundred.
+
+use std::io::Write;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use super::SysResult;
+use super::process::ignore_signal;
+
+/// Makes `main` of a function that gives the exit code.
+#[macro_export]
+macro_rules! program {
+    ($body:path) => {
+        // SAFETY: the C library's start looks for this name, and for a function
+        // of this shape behind it.
+        #[unsafe(no_mangle)]
+        extern "C" fn main(_count: i32, _words: *const *const u8) -> i32 {
+            $crate::sys::program::run($body)
+        }
+    };
+}
+
+/// Runs the program: see [`program!`](crate::program).
+pub fn run(body: impl FnOnce() -> u8) -> i32 {
+    // whoever writes into a closed pipe is told so
+    let prepared = open_missing().and_then(|()| ignore_signal(libc::SIGPIPE));
+    let code = match prepared {
+        Ok(()) => body(),
+        Err(_no_way_to_tell) => 1,
+    };
+    // what could not be written has been said, or could not be
+    std::io::stdout().flush().unwrap_or_default();
+    i32::from(code)
+}
+
+/// Puts /dev/null where the caller has closed stdin, stdout or stderr: else the
+/// next file that is opened would be taken for it.
+fn open_missing() -> SysResult<()> {
+    let mut streams = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    super::uninterrupted(|| {
+        // SAFETY: the three structures live through the call.
+        match unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) } {
+            -1 => Err(Errno::last()),
+            _ => Ok(()),
+        }
+    })?;
+    for _missing in streams.iter().filter(|stream| stream.revents & libc::POLLNVAL != 0) {
+        // the lowest number that is free, and kept for ever
+        std::mem::forget(open("/dev/null", OFlag::O_RDWR, Mode::empty())?);
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! What a container has from outside of it, and finds again there.
+
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+
+use crate::Counter;
+use crate::support::{add_mount, namespace_of, namespace_path, temp_dir};
+
+#[test]
+#[ignore = "needs CRIU: integration/test"]
+fn bind_mounts_come_from_the_host_again() {
+    let data = temp_dir();
+    std::fs::create_dir(data.path().join("below")).unwrap();
+    std::fs::write(data.path().join("file"), "before").unwrap();
+    let mut c = Counter::new(&["count"], |config| {
+        let source = data.path().to_str().unwrap();
+        add_mount(
+            config,
+            json!({"destination": "/data", "type": "bind", "source": source, "options": ["rbind", "ro"]}),
+        );
+        add_mount(
+            config,
+            json!({"destination": "/etc/one", "type": "bind", "source": data.path().join("file"),
+                "options": ["bind"]}),
+        );
+    });
+    c.checkpoint(&[]).ok();
+    std::fs::write(data.path().join("file"), "after").unwrap();
+    // a fresh root file system has no places for mounts
+    std::fs::remove_dir(c.bundle.rootfs().join("data")).unwrap();
+    std::fs::remove_dir_all(c.bundle.rootfs().join("etc")).unwrap();
+    c.restore(&[]);
+    c.counts();
+    assert_eq!(c.exec(&[], &["read", "/data/file"]).run().ok().stdout, "after\n");
+    assert_eq!(c.exec(&[], &["read", "/etc/one"]).run().ok().stdout, "after\n");
+    assert_eq!(c.exec(&[], &["create", "/data/new", "x"]).run().stdout, "EROFS\n");
+    assert_eq!(c.exec(&[], &["append", "/etc/one", "x"]).run().ok().stdout, "ok\n");
+}
+
+/// A process with namespaces of its own.
+struct Holder(Child);
+
+impl Holder {
+    fn new(flags: &[&str]) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(flags).args(["sh", "-c", "echo there; exec cat"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = [0; 6];
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+        Holder(child)
+    }
+
+    fn path(&self, kind: &str) -> String {
+        format!("/proc/{}/ns/{kind}", self.0.id())
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs CRIU: integration/test"]
+fn namespaces_are_joined_again() {
+    let holder = Holder::new(&["--net", "--uts", "--ipc"]);
+    let mut c = Counter::new(&["count"], |config| {
+        for (kind, name) in [("network", "net"), ("uts", "uts"), ("ipc", "ipc")] {
+            namespace_path(config, kind, &holder.path(name));
+        }
+        config.as_object_mut().unwrap().remove("hostname");
+    });
+    c.there_and_back(&[]);
+    for kind in ["net", "uts", "ipc"] {
+        assert_eq!(namespace_of(c.pid(), kind), namespace_of(holder.0.id(), kind), "{kind}");
+    }
+}

@@ -1,0 +1,219 @@
+//! Volumes: what outlives a container, what goes with it, what can't be removed.
+
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::layout::{HOST, Layout, Scene, dir, file, layer};
+use crate::support::{Invocation, Output, Tare, pipe, probe, unique_id};
+
+/// An image of the probe that has things at /data, and wants a volume at /own.
+struct Box {
+    scene: Scene,
+    tare: Tare,
+    ids: Vec<String>,
+}
+
+impl Box {
+    fn new() -> Self {
+        let scene = Scene::new();
+        let mut program = file("probe", "").mode(0o755);
+        program.data = std::fs::read(probe()).unwrap();
+        let entries = [
+            dir("./"),
+            program,
+            dir("data").owner(7, 8).mode(0o1770),
+            file("data/note", "from the image")
+                .owner(5, 6)
+                .mode(0o640)
+                .pax("SCHILY.xattr.user.colour", b"red"),
+            dir("data/below"),
+            dir("own").owner(3, 4).mode(0o750),
+            file("own/note", "own"),
+        ];
+        let mut layout = Layout::new(&scene.path("oci"));
+        let config = json!({"Entrypoint": ["/probe"], "Volumes": {"/own": {}}});
+        let image = layout.image(&[layer(&entries, "gzip")], HOST, config);
+        scene.import(&layout.tag(image, "box").finish());
+        Box { scene, tare: Tare::new(), ids: (0..3).map(|_| unique_id()).collect() }
+    }
+
+    fn command(&self, n: usize, flags: &[&str], args: &[&str]) -> Invocation {
+        let mut words = vec!["run", "--image", "box"];
+        words.extend(flags);
+        words.extend([self.ids[n].as_str(), "--"]);
+        words.extend(args);
+        self.stored().command(words)
+    }
+
+    fn stored(&self) -> Tare {
+        self.tare.with(&["--store", self.scene.path("store").to_str().unwrap()])
+    }
+
+    fn run(&self, flags: &[&str], args: &[&str]) -> Output {
+        self.command(0, flags, args).run()
+    }
+
+    fn delete(&self, n: usize) {
+        self.stored().command(["delete", "--force", &self.ids[n]]).run().ok();
+    }
+
+    fn data(&self, volume: &str) -> PathBuf {
+        self.scene.path("store/volumes").join(volume).join("data")
+    }
+}
+
+impl Drop for Box {
+    fn drop(&mut self) {
+        for n in 0..self.ids.len() {
+            self.delete(n);
+        }
+    }
+}
+
+fn stat(line: &str) -> (u64, u64, u64) {
+    let found: Value = serde_json::from_str(line).unwrap();
+    let number = |name: &str| found[name].as_u64().unwrap();
+    (number("mode"), number("uid"), number("gid"))
+}
+
+#[test]
+fn a_volume_begins_with_the_images_content_and_outlives_the_container() {
+    let host = Box::new();
+    let words = ["each", "stat /data", "stat /data/note", "create /data/new x", "list /data"];
+    let output = host.run(&["-v", "vol:/data"], &words).ok();
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(stat(lines[0]), (0o1770, 7, 8));
+    assert_eq!(stat(lines[1]), (0o640, 5, 6));
+    assert_eq!(lines[2..], ["ok", r#"["below","new","note"]"#]);
+    let attribute = std::process::Command::new("python3")
+        .args(["-c", "import os,sys; print(os.getxattr(sys.argv[1], 'user.colour').decode())"])
+        .arg(host.data("vol").join("note"))
+        .output();
+    if let Ok(output) = attribute {
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "red\n");
+    }
+    // what was changed stays, and what the image has does not come again
+    let words = ["each", "read /data/new", "list /elsewhere"];
+    let output = host.run(&["-v", "vol:/data", "-v", "vol:/elsewhere"], &words).ok();
+    assert_eq!(output.stdout, "x\n[\"below\",\"new\",\"note\"]\n");
+    let words = ["each", "read /elsewhere/new", "list /data"];
+    let output = host.run(&["-v", "vol:/elsewhere"], &words).ok();
+    assert_eq!(output.stdout, "x\n[\"below\",\"note\"]\n");
+    host.scene.ok(&["volume", "rm", "vol"]);
+    assert!(!host.data("vol").parent().unwrap().exists());
+}
+
+#[test]
+fn options_and_paths() {
+    let host = Box::new();
+    let words = ["each", "list /data", "create /data/x y"];
+    let output = host.run(&["-v", "vol:/data:ro"], &words);
+    assert_eq!(output.stdout, "[\"below\",\"note\"]\nEROFS\n");
+    let output = host.run(&["-v", "empty:/data:nocopy"], &["each", "list /data"]).ok();
+    assert_eq!(output.stdout, "[]\n");
+    let shared = host.scene.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let volume = format!("{}:/data", shared.display());
+    let output = host.run(&["-v", &volume], &["each", "create /data/x y", "list /data"]).ok();
+    assert_eq!(output.stdout, "ok\n[\"x\"]\n", "a path of the host is as it is");
+    // one below another, in whatever order they are given
+    let flags = ["-v", "inner:/data/below", "-v", "outer:/data"];
+    host.run(&flags, &["each", "create /data/below/deep x"]).ok();
+    assert!(host.data("inner").join("deep").exists());
+    for (bad, text) in [
+        ("a b:/data", "no volume's name"),
+        ("dir/sub:/data", "begins with / or ./"),
+        ("vol:data", "absolute DST"),
+        ("/srv:/data:nocopy", "nocopy"),
+    ] {
+        host.run(&["-v", bad], &[]).fails_with(&[text]);
+    }
+    host.run(&["-v", "a:/data", "-v", "b:/data/"], &[]).fails_with(&["given twice"]);
+    assert!(!host.scene.ok(&["volume", "ls", "--quiet"]).contains("a\n"));
+}
+
+#[test]
+fn volumes_of_the_images_config_go_with_the_container() {
+    let host = Box::new();
+    let words = ["each", "stat /own", "read /own/note", "create /own/new x", "list /fresh"];
+    let output = host.run(&["-v", "/fresh"], &words).ok();
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert_eq!(stat(lines[0]), (0o750, 3, 4));
+    assert_eq!(lines[1..], ["own", "ok", "[]"]);
+    let output = host.run(&[], &["each", "list /own"]).ok();
+    assert_eq!(output.stdout, "[\"note\"]\n");
+    // a name for it makes it last
+    host.run(&["-v", "mine:/own"], &["each", "create /own/new x"]).ok();
+    let output = host.run(&["-v", "mine:/own"], &["each", "list /own"]).ok();
+    assert_eq!(output.stdout, "[\"new\",\"note\"]\n");
+    assert_eq!(host.scene.ok(&["volume", "ls", "--quiet"]), "mine\n");
+    let left = std::fs::read_dir(host.scene.path("store/containers")).unwrap().count();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_volume_in_use_stays_whoever_is_killed() {
+    let host = Box::new();
+    let (mut output, writer) = pipe();
+    let running = host.command(0, &["-v", "vol:/data"], &["wait"]).stdout(writer).spawn();
+    while output.line() != "READY" {}
+    let (mut output, writer) = pipe();
+    host.command(1, &["--detach", "-v", "vol:/data"], &["wait"]).stdout(writer).run().ok();
+    while output.line() != "READY" {}
+    let refused = host.scene.fails(&["volume", "rm", "vol"]);
+    assert!(refused.contains("in use by container"), "{refused}");
+    running.signal(Signal::SIGKILL);
+    running.wait().ends_with_code(137);
+    host.delete(1);
+    let refused = host.scene.fails(&["volume", "rm", "vol"]);
+    assert!(refused.contains(&host.ids[0]), "{refused}");
+    let found: Value = serde_json::from_str(&host.scene.ok(&["volume", "inspect", "vol"])).unwrap();
+    assert_eq!(found[0]["usedBy"], json!([format!("container {}", host.ids[0])]));
+    host.delete(0);
+    host.scene.ok(&["volume", "rm", "vol"]);
+    let refused = host.scene.fails(&["volume", "rm", "vol"]);
+    assert!(refused.contains("does not exist"), "{refused}");
+}
+
+#[test]
+fn create_list_inspect_remove() {
+    let scene = Scene::new();
+    assert_eq!(scene.ok(&["volume", "ls", "--quiet"]), "");
+    assert_eq!(scene.ok(&["volume", "create", "b", "a"]), "b\na\n");
+    scene.ok(&["volume", "create", "a"]);
+    let data = scene.path("store/volumes/a/data");
+    std::fs::write(data.join("file"), "x").unwrap();
+    let found: Value = serde_json::from_str(&scene.ok(&["volume", "ls", "--json"])).unwrap();
+    assert_eq!(found[0]["name"], "a");
+    assert_eq!(found[0]["mountpoint"], data.to_str().unwrap());
+    assert!(scene.ok(&["volume", "ls"]).starts_with("NAME"));
+    // all or none
+    let refused = scene.fails(&["volume", "rm", "a", "none"]);
+    assert!(refused.contains("volume none does not exist"), "{refused}");
+    assert_eq!(std::fs::read_to_string(data.join("file")).unwrap(), "x");
+    for bad in ["../a", ".", "a/b", "", "a b"] {
+        let refused = scene.fails(&["volume", "rm", bad]);
+        assert!(refused.contains("no volume's name"), "{refused}");
+    }
+    scene.ok(&["volume", "rm", "a", "b"]);
+    let left = std::fs::read_dir(scene.path("store/volumes")).unwrap().count();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_fill_that_fails_leaves_the_volume_as_it_was() {
+    let host = Box::new();
+    // from an id on that the program can't be run under, nothing has happened yet
+    host.run(&["-v", "vol:/data", "--user", "nobody-here"], &[]).fails_with(&["nobody-here"]);
+    host.scene.ok(&["volume", "rm", "vol"]);
+    // the rest of a fill that was killed is no content
+    host.scene.ok(&["volume", "create", "vol"]);
+    let fresh = host.scene.path("store/volumes/vol/fresh");
+    std::fs::create_dir(&fresh).unwrap();
+    std::fs::write(fresh.join("half"), "x").unwrap();
+    let output = host.run(&["-v", "vol:/data"], &["each", "list /data"]).ok();
+    assert_eq!(output.stdout, "[\"below\",\"note\"]\n");
+    assert!(!fresh.exists());
+}

@@ -1,0 +1,173 @@
+//! Commands at the same time: each ends in a result that is one of a few, and
+//! nothing is left.
+
+use serde_json::json;
+
+use crate::support::{Container, Output, Running, Tare, args};
+
+fn sleeping(tare: &Tare) -> Container {
+    Container::under(tare, |c| args(c, &["sleep-forever"]))
+}
+
+/// Started, without anyone who listens to it.
+fn started(tare: &Tare) -> Container {
+    let c = sleeping(tare);
+    c.on_bundle("create", &[]).run().ok();
+    c.start().ok();
+    c
+}
+
+/// It has worked, or said one of these in one line.
+#[track_caller]
+fn assert_one_of(output: &Output, texts: &[&str]) {
+    if output.code != 0 {
+        assert_eq!(output.stderr.lines().count(), 1, "{output:#?}");
+        assert!(texts.iter().any(|text| output.stderr.contains(text)), "{output:#?}");
+    }
+}
+
+#[test]
+fn sixty_four_creates_side_by_side() {
+    let tare = Tare::new();
+    let all: Vec<Container> = (0..64).map(|_| sleeping(&tare)).collect();
+    let creates: Vec<Running> = all.iter().map(|c| c.on_bundle("create", &[]).spawn()).collect();
+    creates.into_iter().for_each(|create| drop(create.wait().ok()));
+    let listed = tare.command(["list", "--format", "json"]).run().ok().json();
+    let states = listed.as_array().unwrap();
+    assert_eq!(states.len(), 64);
+    assert!(states.iter().all(|state| state["status"] == "created"), "{listed:#}");
+    let deletes: Vec<Running> = all.iter().map(|c| c.on_id("delete", &[], &[]).spawn()).collect();
+    deletes.into_iter().for_each(|delete| drop(delete.wait().ok()));
+    all.iter().for_each(Container::assert_gone);
+}
+
+#[test]
+fn a_state_during_a_create_is_one_of_its_life() {
+    let tare = Tare::new();
+    for _ in 0..8 {
+        let c = sleeping(&tare);
+        let create = c.on_bundle("create", &[]).spawn();
+        loop {
+            let output = c.on_id("state", &[], &[]).run();
+            if output.code != 0 {
+                // between the two the id is taken, and nothing known of it yet
+                assert_one_of(&output, &["does not exist", "it is being created"]);
+                continue;
+            }
+            match output.json()["status"].as_str().unwrap() {
+                "creating" => {}
+                "created" => break,
+                other => panic!("{other}"),
+            }
+        }
+        create.wait().ok();
+        c.delete().ok();
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn commands_on_a_container_that_is_being_created() {
+    let c = Container::new(|config| {
+        args(config, &["sleep-forever"]);
+        // holds the create
+        config["hooks"]["createRuntime"] = json!([{
+            "path": crate::support::probe(),
+            "args": ["probe", "sleep-forever"],
+        }]);
+    });
+    let create = c.on_bundle("create", &[]).spawn();
+    crate::support::wait_gone("the time before the record", || {
+        let state = c.on_id("state", &[], &[]).run();
+        state.code == 0 && state.json()["pid"] == 0 && state.json()["status"] == "creating"
+    });
+    c.kill("KILL").fails_with(&["container not running"]);
+    c.exec(&[], &["exit", "0"]).run().ends_with_code(255);
+    c.on_id("ps", &["--format", "json"], &[]).run();
+    let listed = c.tare.command(["list", "--format", "json"]).run().ok().json();
+    assert_eq!(listed[0]["status"], "creating", "{listed}");
+    c.on_bundle("create", &[]).run().fails_with(&["exists already"]);
+    c.delete_by_force().ok();
+    create.wait().ends_with_code(1);
+    c.assert_gone();
+}
+
+#[test]
+fn of_two_deletes_one_removes_it() {
+    let tare = Tare::new();
+    for _ in 0..8 {
+        let c = sleeping(&tare);
+        c.on_bundle("create", &[]).run().ok();
+        let deletes = [(); 2].map(|()| c.on_id("delete", &[], &[]).spawn());
+        let outputs = deletes.map(Running::wait);
+        assert_eq!(outputs.iter().filter(|o| o.code == 0).count(), 1, "{outputs:#?}");
+        outputs.iter().for_each(|output| assert_one_of(output, &["does not exist"]));
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn commands_beside_a_delete() {
+    const GONE: [&str; 3] =
+        ["does not exist", "container not running", "was killed before its program ran"];
+    let tare = Tare::new();
+    for words in [&["exec", "--detach"][..], &["pause"], &["update", "--pids-limit=-1"], &["ps"]] {
+        for _ in 0..4 {
+            let c = started(&tare);
+            let rest: &[&str] = match words[0] {
+                "exec" => &["/probe", "exit", "0"],
+                _ => &[],
+            };
+            let other = c.on_id(words[0], &words[1..], rest).spawn();
+            let delete = c.on_id("delete", &["--force"], &[]).spawn();
+            delete.wait().ok();
+            let output = other.wait();
+            // what the host can't limit is not the container's affair
+            assert_one_of(&output, &[&GONE[..], &["pids"]].concat());
+            c.assert_gone();
+        }
+    }
+}
+
+#[test]
+fn a_kill_during_a_start() {
+    let tare = Tare::new();
+    for _ in 0..8 {
+        let c = sleeping(&tare);
+        c.on_bundle("create", &[]).run().ok();
+        let start = c.on_id("start", &[], &[]).spawn();
+        let kill = c.on_id("kill", &[], &["KILL"]).spawn();
+        assert_one_of(&kill.wait(), &["container not running"]);
+        assert_one_of(&start.wait(), &["init has died", "is stopped", "init has ended", "died"]);
+        crate::support::wait_gone("the init", || c.status() == "stopped");
+        c.delete().ok();
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn a_list_while_containers_come_and_go() {
+    let tare = Tare::new();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..6 {
+                        let c = sleeping(&tare);
+                        c.on_bundle("create", &[]).run().ok();
+                        c.delete().ok();
+                    }
+                })
+            })
+            .collect();
+        while !workers.iter().all(|worker| worker.is_finished()) {
+            let output = tare.command(["list", "--format", "json"]).run().ok();
+            assert_eq!(output.stderr, "");
+            for state in output.json().as_array().unwrap() {
+                let status = state["status"].as_str().unwrap();
+                assert!(["creating", "created", "stopped"].contains(&status), "{state}");
+            }
+        }
+    });
+    assert_eq!(tare.command(["list", "--quiet"]).run().ok().stdout, "");
+}
