@@ -31,7 +31,7 @@ use crate::sandbox::hooks;
 use crate::sandbox::idmap::IdMaps;
 use crate::sandbox::netdevices::{self, Moved};
 use crate::sandbox::{Interrupts, Options, SpawnArgs, Spawned, spawn};
-use crate::spec::{Plan, ResolveArgs};
+use crate::spec::{Plan, RdtPlan, ResolveArgs};
 use crate::sys::caller::caller;
 
 /// How long leftovers of a failed create may take to die.
@@ -224,12 +224,7 @@ fn steps(
     record.cgroup = place.record();
     record.cgroup_was_there = is_there(&place.top())?;
     undo.cgroup_was_there = record.cgroup_was_there;
-    let resctrl = plan.rdt.as_ref().map(|rdt| Ok::<_, Error>((rdt, rdt::mount_point()?)));
-    let resctrl = resctrl.transpose()?;
-    if let Some((rdt, root)) = &resctrl {
-        record.rdt_groups = rdt::lasting(root, rdt, args.id);
-        record.rdt_group = Some(rdt::group_path(root, rdt, args.id));
-    }
+    let resctrl = foresee_rdt(args.id, plan, &mut record)?;
     // before anything else exists: whatever is killed from here on, `delete
     // --force` knows what there may be
     undo.entry.save(&record)?;
@@ -269,12 +264,11 @@ fn steps(
     let scope = place.enclose(plan, spawned.pid(), &mut record.cgroup, &mut undo.cgroup);
     let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
     group.map_or(Ok(()), |group| group.enter(spawned.pid()))?;
-    // a hook that asks for the state is told that the container
-    // is being created; without one nobody can tell
+    // a hook that asks for the state is told that the container is being created;
+    // without one nobody can tell
     let is_seen = plan.hooks.in_create();
     if !is_seen {
-        record.init = Some(InitProcess::of(spawned.pid())?);
-        undo.entry.save(&record)?;
+        save_with_init(&mut record, spawned.pid(), undo.entry)?;
     }
     undo.devices =
         netdevices::move_in(plan, spawned.pid()).map_err(|e| spawned.reason(plan, id_maps, e))?;
@@ -290,13 +284,30 @@ fn steps(
     serve(spawned, plan, id_maps, &record)?;
     send_descriptors(args, plan, spawned)?;
     if is_seen {
-        record.init = Some(InitProcess::of(spawned.pid())?);
-        undo.entry.save(&record)?;
+        save_with_init(&mut record, spawned.pid(), undo.entry)?;
     }
     if let Some(path) = args.pid_file {
         write_pid_file(path, spawned.pid())?;
     }
     Ok(record)
+}
+
+/// The mount of resctrl, and in the record what there may be in it.
+fn foresee_rdt<'a>(
+    id: &ContainerId,
+    plan: &'a Plan,
+    record: &mut Record,
+) -> Result<Option<(&'a RdtPlan, PathBuf)>> {
+    let Some(rdt) = &plan.rdt else { return Ok(None) };
+    let root = rdt::mount_point()?;
+    record.rdt_groups = rdt::lasting(&root, rdt, id);
+    record.rdt_group = Some(rdt::group_path(&root, rdt, id));
+    Ok(Some((rdt, root)))
+}
+
+fn save_with_init(record: &mut Record, init: Pid, entry: &Entry) -> Result<()> {
+    record.init = Some(InitProcess::of(init)?);
+    entry.save(record)
 }
 
 /// Without a mount namespace, the root is mounted in the caller's own.

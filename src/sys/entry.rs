@@ -62,38 +62,41 @@ unsafe extern "C" fn go_on_from_a_read_only_mount(stack: *const usize) {
     if !enters {
         return;
     }
-    let at_cwd = libc::AT_FDCWD as usize;
-    let cloexec = libc::O_CLOEXEC as usize;
+    let at_cwd = libc::AT_FDCWD as i64;
+    let (path, cloexec) = (libc::O_PATH as i64, libc::O_CLOEXEC as i64);
+    let tree_flags = libc::OPEN_TREE_CLONE.cast_signed() as i64 | cloexec;
+    let empty = libc::AT_EMPTY_PATH as i64;
     let mut about = core::mem::MaybeUninit::<[u64; STATFS_WORDS]>::uninit();
     let read_only = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
-    // SAFETY: five calls of the kernel, each with pointers to constants, to the
+    let size = size_of::<MountAttr>() as i64;
+    // SAFETY: six calls of the kernel, each with pointers to constants, to the
     // locals above and to the process' own arguments; a failed one is seen by its
     // negative result, and ends the attempt.
     unsafe {
-        let own = call(libc::SYS_open, [SELF as usize, libc::O_PATH as usize | cloexec, 0, 0, 0]);
+        let own = call(libc::SYS_open, [address(SELF), path | cloexec, 0, 0, 0]);
         if own < 0 {
             return;
         }
-        let known = call(libc::SYS_fstatfs, [own as usize, about.as_mut_ptr() as usize, 0, 0, 0]);
-        call(libc::SYS_close, [own as usize, 0, 0, 0, 0]);
+        let known = call(libc::SYS_fstatfs, [own, address(about.as_mut_ptr()), 0, 0, 0]);
+        call(libc::SYS_close, [own, 0, 0, 0, 0]);
         if known < 0 || about.as_ptr().cast::<u64>().add(F_FLAGS).read() & libc::ST_RDONLY != 0 {
             return;
         }
-        let flags = libc::OPEN_TREE_CLONE as usize | libc::OPEN_TREE_CLOEXEC as usize;
-        let tree = call(libc::SYS_open_tree, [at_cwd, SELF as usize, flags, 0, 0]);
+        let tree = call(libc::SYS_open_tree, [at_cwd, address(SELF), tree_flags, 0, 0]);
         if tree < 0 {
             return;
         }
-        let (tree, empty) = (tree as usize, libc::AT_EMPTY_PATH as usize);
-        let attributes = &raw const read_only as usize;
-        let size = size_of::<MountAttr>();
-        let set = [tree, NOTHING as usize, empty, attributes, size];
+        let set = [tree, address(NOTHING), empty, address(&raw const read_only), size];
         if call(libc::SYS_mount_setattr, set) == 0 {
-            let again = [tree, NOTHING as usize, argv as usize, envp as usize, empty];
+            let again = [tree, address(NOTHING), address(argv), address(envp), empty];
             call(libc::SYS_execveat, again);
         }
         call(libc::SYS_close, [tree, 0, 0, 0, 0]);
     }
+}
+
+fn address<T>(of: *const T) -> i64 {
+    of.addr() as i64
 }
 
 /// # Safety
@@ -114,14 +117,14 @@ unsafe fn is_entering(word: *const u8) -> bool {
 ///
 /// # Safety
 /// As the call itself.
-unsafe fn call(number: libc::c_long, args: [usize; 5]) -> isize {
+unsafe fn call(number: libc::c_long, args: [i64; 5]) -> i64 {
     let [a, b, c, d, e] = args;
-    let result: isize;
+    let result;
     // SAFETY: the kernel's convention for calls on x86_64; the rest is the caller's.
     unsafe {
         asm!(
             "syscall",
-            inlateout("rax") number as isize => result,
+            inlateout("rax") number => result,
             in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e,
             lateout("rcx") _, lateout("r11") _,
             options(nostack),
