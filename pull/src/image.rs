@@ -8,7 +8,7 @@ use tare::error::{Error, ErrorKind, Result, Step};
 use tare::image::digest::{Digest, Hasher};
 use tare::image::limits::{Limits, size};
 use tare::image::reference::{Reference, Version};
-use tare::image::remote::{self, Document, Part};
+use tare::image::remote::{self, Document, Offer, Part};
 use tare::image::select::Platform;
 use tare::image::store::Store;
 
@@ -81,24 +81,26 @@ impl Search<'_> {
         let what = format!("manifest {digest}");
         match remote::document(&bytes, &what, &self.wanted, &self.limits)? {
             Document::Manifest(config, layers) => self.whole(digest, bytes, config, layers),
-            Document::Index(parts, others) => self.best(&parts, others, depth),
+            Document::Index(offers, others) => self.best(&offers, others, depth),
         }
     }
 
     /// The first of an index' manifests that is for the platform: one without a
-    /// platform leaves that to its config.
-    fn best(&self, parts: &[Part], others: Vec<String>, depth: usize) -> Result<Found> {
+    /// platform leaves that to its config, or is no image.
+    fn best(&self, offers: &[Offer], others: Vec<String>, depth: usize) -> Result<Found> {
         let Some(depth) = depth.checked_sub(1) else {
             return Err(Error::invalid("indexes are nested too deep"));
         };
         let mut last = remote::other_platforms(&self.wanted, others);
-        for part in parts.iter().take(CANDIDATES) {
+        for Offer { part, names_platform } in offers.iter().take(CANDIDATES) {
             let most = self.limits.json.min(part.size);
             let (bytes, _) = self.registry.document(&part.digest.to_string(), most)?;
             check_size(&bytes, part)?;
             verify(&bytes, &part.digest)?;
             match self.image(part.digest.clone(), bytes, depth) {
                 Err(e) if e.kind() == ErrorKind::NotFound => last = e,
+                // a signature or the like, beside images for all platforms
+                Err(e) if e.kind() == ErrorKind::Unsupported && !names_platform => last = e,
                 other => return other,
             }
         }

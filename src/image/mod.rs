@@ -2,10 +2,10 @@
 //! there to a root file system and a runtime's config.
 //!
 //! The way of an import: `layout` opens a directory or an archive, `select` (for
-//! `docker save`'s archives with `docker`)
-//! chooses images and verifies their documents, `import` unpacks the layers
-//! that the `store` lacks, each through a `pipeline` that ends in `extract`.
-//! Nothing but `import` and `store` knows the store's directories.
+//! `docker save`'s archives with `docker`) chooses images and verifies their
+//! documents, `import` unpacks the layers that the `store` lacks, each through a
+//! `pipeline` that ends in `extract`. A program that downloads asks `remote` what a
+//! document names. Which image a name means is up to `reference`, for all.
 
 mod attributes;
 pub mod bind;
