@@ -26,7 +26,9 @@ macro_rules! program {
     };
 }
 
-/// Runs the program: see [`program!`](crate::program).
+pub use crate::program as main_is;
+
+/// Runs the program: see [`main_is!`].
 pub fn run(body: impl FnOnce() -> u8) -> i32 {
     // whoever writes into a closed pipe is told so
     let prepared = open_missing().and_then(|()| ignore_signal(libc::SIGPIPE));
