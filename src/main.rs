@@ -4,7 +4,7 @@
 use tare::error::one_line;
 use tare::{cli, commands};
 
-tare::program!(run);
+tare::sys::program::main_is!(run);
 
 fn run() -> u8 {
     // engines ask for it at every start of theirs: the command line need not be

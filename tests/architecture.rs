@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// Which parts of the library a part may use. `error`, `json` and `logging` are
 /// for all, and a part may use itself.
 const USES: [(&str, &[&str]); 14] = [
-    ("main", &["cli", "commands"]),
+    ("main", &["cli", "commands", "sys"]),
     ("commands", &["cli", "container", "doctor", "image", "sandbox", "spec", "sys", "volume"]),
     ("cli", &[]),
     ("container", &["sandbox", "cgroup", "spec", "sys"]),

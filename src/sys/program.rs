@@ -15,7 +15,7 @@ use super::process::ignore_signal;
 
 /// Makes `main` of a function that gives the exit code.
 #[macro_export]
-macro_rules! program {
+macro_rules! main_is {
     ($body:path) => {
         // SAFETY: the C library's start looks for this name, and for a function
         // of this shape behind it.
@@ -26,7 +26,9 @@ macro_rules! program {
     };
 }
 
-/// Runs the program: see [`program!`](crate::program).
+pub use main_is;
+
+/// Runs the program: see [`main_is!`].
 pub fn run(body: impl FnOnce() -> u8) -> i32 {
     // whoever writes into a closed pipe is told so
     let prepared = open_missing().and_then(|()| ignore_signal(libc::SIGPIPE));

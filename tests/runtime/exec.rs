@@ -202,7 +202,8 @@ fn the_reason_is_in_the_log_as_well() {
     let words = ["exec", &c.id, "/no/such"];
     refused(c.tare.with(&options).command(words).run(), &["no such file"]);
     let text = std::fs::read_to_string(&log).unwrap();
-    let line: Value = serde_json::from_str(text.trim()).unwrap();
+    // the last: before it is what led there
+    let line: Value = serde_json::from_str(text.trim().lines().last().unwrap()).unwrap();
     assert_eq!(line["level"], "error");
     assert!(line["msg"].as_str().unwrap().contains("/no/such"), "{line}");
 }

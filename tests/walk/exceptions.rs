@@ -30,6 +30,9 @@ pub fn is_left_out(call: &Call) -> bool {
         "getrandom" => true,
         // these have no way to fail; Rust and the C library do not look
         "getpid" | "gettid" | "getppid" | "geteuid" | "getuid" | "umask" => true,
+        // one's own capabilities are always told; without an answer, tare takes its
+        // caller for an ordinary user, whose containers differ
+        "capget" => call.process == "runtime",
         // what is said is said to nobody then
         "write" => args[0] == 2,
         _ => false,

@@ -60,9 +60,12 @@ pub struct ExecArgs<'a> {
 /// The container has ended, or is paused; bad input, which is refused before
 /// there is a process; the step of the process' set-up that failed.
 pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
+    let is_made = |record: &Record| record.init.is_some();
+    entry.load_settled()?.filter(is_made).ok_or_else(not_created)?;
     // its maker has the lock until the container is complete: before that, init may
     // still have the host's root
     let lock = entry.share()?;
+    // read again: whoever had the lock may have changed or removed it
     let record = entry.load()?.ok_or_else(not_created)?;
     // in there, nobody outlives init: a delete needs not wait for us
     let _lock = (!record.own_pid_namespace).then_some(lock);
