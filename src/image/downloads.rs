@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,7 +38,11 @@ impl Store {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 other => other.step(|| format!("open {}", path.display()))?,
             };
-            stale.extend(FileLock::try_now(dir, Sharing::Exclusive)?.map(|lock| (path, lock)));
+            let opened = dir.metadata()?.ino();
+            let lock = FileLock::try_now(dir, Sharing::Exclusive)?;
+            // whoever had it may have removed it, and another one be there
+            let is_same = path.symlink_metadata().is_ok_and(|there| there.ino() == opened);
+            stale.extend(lock.filter(|_| is_same).map(|lock| (path, lock)));
         }
         Ok(stale)
     }
