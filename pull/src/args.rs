@@ -22,6 +22,13 @@ pub(crate) struct Args {
     /// Leave out the layers that are in this store of tare's
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+    /// Leave a layer out only if the store has its blob as well
+    #[arg(long)]
+    pub(crate) keep_blobs: bool,
+    /// Refuse an index, a manifest or a config of more than this: bytes, or with a suffix
+    /// k, m, g [default: 20m]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_document_size: Option<String>,
     /// Layers to download at a time
     #[arg(long, value_name = "N", default_value_t = 4,
           value_parser = clap::value_parser!(u8).range(1..=32))]

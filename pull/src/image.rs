@@ -1,15 +1,14 @@
 //! The way of a pull: name, manifest, config, layers side by side, index.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 
-use tare::error::{Error, ErrorKind, Result};
+use tare::error::{Error, ErrorKind, Result, Step};
 use tare::image::digest::{Digest, Hasher};
-use tare::image::limits::Limits;
+use tare::image::limits::{Limits, size};
 use tare::image::reference::{Reference, Version};
-use tare::image::remote::{self, Document, Part};
+use tare::image::remote::{self, Document, Offer, Part};
 use tare::image::select::Platform;
 use tare::image::store::Store;
 
@@ -48,10 +47,13 @@ pub(crate) fn pull(args: &Args) -> Result<()> {
     let wanted = args.platform.as_deref().map(Platform::parse).transpose()?;
     let wanted = wanted.unwrap_or_else(Platform::host);
     let registry = Registry::new(args, &reference)?;
-    let search = Search { registry: &registry, wanted, limits: Limits::default() };
+    let most = args.max_document_size.as_deref().map(size).transpose();
+    let default = Limits::default();
+    let json = most.step(|| "--max-document-size")?.unwrap_or(default.json);
+    let search = Search { registry: &registry, wanted, limits: Limits { json, ..default } };
     let found = search.named(&reference)?;
     let layout = Layout::new(&args.dir)?;
-    let missing = missing(&found, &layout, args.store.as_deref())?;
+    let missing = missing(&found, &layout, args)?;
     let room = missing.iter().fold(0u64, |sum, part| sum.saturating_add(part.size));
     layout.check_room(room)?;
     download(&registry, &layout, &missing, args)?;
@@ -79,24 +81,26 @@ impl Search<'_> {
         let what = format!("manifest {digest}");
         match remote::document(&bytes, &what, &self.wanted, &self.limits)? {
             Document::Manifest(config, layers) => self.whole(digest, bytes, config, layers),
-            Document::Index(parts, others) => self.best(&parts, others, depth),
+            Document::Index(offers, others) => self.best(&offers, others, depth),
         }
     }
 
     /// The first of an index' manifests that is for the platform: one without a
-    /// platform leaves that to its config.
-    fn best(&self, parts: &[Part], others: Vec<String>, depth: usize) -> Result<Found> {
+    /// platform leaves that to its config, or is no image.
+    fn best(&self, offers: &[Offer], others: Vec<String>, depth: usize) -> Result<Found> {
         let Some(depth) = depth.checked_sub(1) else {
             return Err(Error::invalid("indexes are nested too deep"));
         };
         let mut last = remote::other_platforms(&self.wanted, others);
-        for part in parts.iter().take(CANDIDATES) {
+        for Offer { part, names_platform } in offers.iter().take(CANDIDATES) {
             let most = self.limits.json.min(part.size);
             let (bytes, _) = self.registry.document(&part.digest.to_string(), most)?;
             check_size(&bytes, part)?;
             verify(&bytes, &part.digest)?;
             match self.image(part.digest.clone(), bytes, depth) {
                 Err(e) if e.kind() == ErrorKind::NotFound => last = e,
+                // a signature or the like, beside images for all platforms
+                Err(e) if e.kind() == ErrorKind::Unsupported && !names_platform => last = e,
                 other => return other,
             }
         }
@@ -143,14 +147,16 @@ fn verify(bytes: &[u8], digest: &Digest) -> Result<()> {
 
 /// Layers that are neither in the layout nor in the store, each once, the largest
 /// first: it decides when all is done.
-fn missing(found: &Found, layout: &Layout, store: Option<&Path>) -> Result<Vec<Part>> {
-    let store = store.map(|path| Store::open(Some(path))).transpose()?;
+fn missing(found: &Found, layout: &Layout, args: &Args) -> Result<Vec<Part>> {
+    let store = args.store.as_deref().map(|path| Store::open(Some(path))).transpose()?;
     let mut seen = BTreeSet::new();
     let mut all = Vec::new();
     for (diff_id, part) in found.diff_ids.iter().zip(&found.layers) {
-        let is_stored = |store: &Store| store.layer_dir(diff_id).symlink_metadata().is_ok();
-        let is_there = layout.blob(&part.digest).symlink_metadata().is_ok();
-        if seen.insert(&part.digest) && !is_there && !store.as_ref().is_some_and(is_stored) {
+        if !seen.insert(&part.digest) || layout.blob(&part.digest).symlink_metadata().is_ok() {
+            continue;
+        }
+        let is_stored = |store: &Store| store.has_layer(diff_id, &part.digest, args.keep_blobs);
+        if !store.as_ref().map(is_stored).transpose()?.unwrap_or(false) {
             all.push(part.clone());
         }
     }

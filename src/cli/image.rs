@@ -17,6 +17,12 @@ pub enum ImageCommand {
     Inspect(ImageInspectArgs),
     /// Remove images and the layers that no other image uses
     Rm(ImageRmArgs),
+    /// Write images into one OCI archive
+    Export(ImageExportArgs),
+    /// Remove what no image and no container uses
+    Gc(ImageGcArgs),
+    /// Print what images take of the disk
+    Df(ImageDfArgs),
 }
 
 /// Which image of a layout that holds several.
@@ -35,19 +41,70 @@ pub struct ImageSelector {
 /// `image import`.
 #[derive(Debug, Args)]
 pub struct ImageImportArgs {
-    /// An OCI layout directory, or a tar archive of one
+    /// An OCI layout directory, a tar archive of one or of docker save (plain, gzip
+    /// or zstd); - is standard input
     #[arg(value_name = "PATH")]
     pub path: PathBuf,
     /// Name in the store [default: the image's tag, or the file's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// Refuse a layer that unpacks to more than this: bytes, or with a suffix k,
-    /// m, g [default: 100 times its compressed size, at least 1g]
-    #[arg(long, value_name = "SIZE", env = "TARE_MAX_LAYER_SIZE")]
-    pub max_layer_size: Option<String>,
+    /// Keep the layers' blobs as well: image export needs them
+    #[arg(long, env = "TARE_KEEP_BLOBS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub keep_blobs: bool,
+    /// Bounds
+    #[command(flatten)]
+    pub bounds: ImageBounds,
     /// Which image of several
     #[command(flatten)]
     pub select: ImageSelector,
+}
+
+/// Bounds of an import.
+#[derive(Debug, Args)]
+pub struct ImageBounds {
+    /// Refuse a layer that unpacks to more than this: bytes, or with a suffix k,
+    /// m, g [default: --max-ratio times its compressed size, at least 1g]
+    #[arg(long, value_name = "SIZE", env = "TARE_MAX_LAYER_SIZE")]
+    pub max_layer_size: Option<String>,
+    /// Refuse a layer that unpacks to more than this many times its size [100]
+    #[arg(long, value_name = "N")]
+    pub max_ratio: Option<u64>,
+    /// Refuse a layer with more entries [4194304]
+    #[arg(long, value_name = "N")]
+    pub max_entries: Option<u64>,
+    /// Refuse an entry whose names and attributes take more than this [1m]
+    #[arg(long, value_name = "SIZE")]
+    pub max_entry_meta: Option<String>,
+    /// Refuse an index, a manifest or a config of more than this [20m]
+    #[arg(long, value_name = "SIZE")]
+    pub max_document_size: Option<String>,
+}
+
+/// `image export`.
+#[derive(Debug, Args)]
+pub struct ImageExportArgs {
+    /// Names in the store
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+    /// Archive to make; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// `image gc`.
+#[derive(Debug, Args)]
+pub struct ImageGcArgs {
+    /// Tell what would be removed, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `image df`.
+#[derive(Debug, Args)]
+pub struct ImageDfArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `image pull`.
@@ -79,9 +136,12 @@ pub struct ImagePullArgs {
     /// Take credentials from this file [default: the usual places, see docs/registry.md]
     #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE")]
     pub auth_file: Option<PathBuf>,
-    /// Refuse a layer that unpacks to more than this (as image import)
-    #[arg(long, value_name = "SIZE", env = "TARE_MAX_LAYER_SIZE")]
-    pub max_layer_size: Option<String>,
+    /// Keep the layers' blobs as well: image export needs them
+    #[arg(long, env = "TARE_KEEP_BLOBS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub keep_blobs: bool,
+    /// Bounds
+    #[command(flatten)]
+    pub bounds: ImageBounds,
     /// No progress bars
     #[arg(short, long)]
     pub quiet: bool,

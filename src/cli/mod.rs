@@ -21,8 +21,9 @@ pub use doctor::DoctorArgs;
 pub use exec::ExecArgs;
 pub use figures::{EventsArgs, StatsArgs, StatsFormat};
 pub use image::{
-    ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImagePullArgs, ImageRmArgs,
-    ImageSelector, RootfsMode, UmountArgs, UnpackArgs,
+    ImageBounds, ImageCommand, ImageDfArgs, ImageExportArgs, ImageGcArgs, ImageImportArgs,
+    ImageInspectArgs, ImageLsArgs, ImagePullArgs, ImageRmArgs, ImageSelector, RootfsMode,
+    UmountArgs, UnpackArgs,
 };
 pub use lazy::Lazy;
 pub use lifecycle::{
@@ -128,7 +129,7 @@ pub enum Command {
     Features,
     /// Write a config.json to start from
     Spec(Lazy<SpecArgs>),
-    /// Import, pull, list, inspect and remove images
+    /// Import, pull, export, list, inspect and remove images
     #[command(subcommand)]
     Image(ImageCommand),
     /// Make, list, inspect and remove volumes

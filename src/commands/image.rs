@@ -1,13 +1,19 @@
-//! `image import`, `pull`, `ls`, `inspect`, `rm`.
+//! `image import`, `pull`, `ls`, `inspect`, `rm`, `export`, `gc`, `df`.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::Path;
 
+use indicatif::HumanBytes;
 use serde_json::json;
 
+use super::table::lines;
+
 use crate::cli::{
-    GlobalArgs, ImageCommand, ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageSelector,
+    GlobalArgs, ImageBounds, ImageCommand, ImageDfArgs, ImageExportArgs, ImageGcArgs,
+    ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageSelector,
 };
-use crate::error::{Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::limits::{Limits, size};
 use crate::image::select::{Platform, Selector};
 use crate::image::store::{ImportOptions, Record, Store};
@@ -15,7 +21,8 @@ use crate::image::store::{ImportOptions, Record, Store};
 /// Runs one of the subcommands.
 pub(super) fn run(global: &GlobalArgs, command: ImageCommand) -> anyhow::Result<i32> {
     let store = Store::open(global.store.as_deref())?;
-    if matches!(command, ImageCommand::Import(_) | ImageCommand::Rm(_)) {
+    // a pull does so when all has come
+    if !matches!(command, ImageCommand::Ls(_) | ImageCommand::Inspect(_) | ImageCommand::Pull(_)) {
         super::become_root_of_files()?;
     }
     match command {
@@ -24,6 +31,9 @@ pub(super) fn run(global: &GlobalArgs, command: ImageCommand) -> anyhow::Result<
         ImageCommand::Ls(args) => ls(&store, &args)?,
         ImageCommand::Inspect(args) => inspect(&store, &args)?,
         ImageCommand::Rm(args) => store.remove(&args.names)?,
+        ImageCommand::Export(args) => export(&store, &args)?,
+        ImageCommand::Gc(args) => gc(&store, &args)?,
+        ImageCommand::Df(args) => df(&store, &args)?,
     }
     Ok(0)
 }
@@ -37,16 +47,105 @@ pub(super) fn selector(words: &ImageSelector) -> Result<Selector> {
 }
 
 fn import(store: &Store, args: ImageImportArgs) -> anyhow::Result<()> {
-    let layer = args.max_layer_size.as_deref().map(size).transpose();
-    let layer = layer.step(|| "--max-layer-size")?;
     let options = ImportOptions {
         name: args.name,
         selector: selector(&args.select)?,
-        limits: Limits { layer, ..Limits::default() },
+        limits: limits(&args.bounds)?,
+        keep_blobs: args.keep_blobs,
     };
     for record in store.import(&args.path, &options)? {
         writeln!(std::io::stdout(), "{} {}", record.name, record.digest)
             .step(|| super::PRINTING)?;
+    }
+    Ok(())
+}
+
+/// The words of the bounds, checked.
+pub(super) fn limits(words: &ImageBounds) -> Result<Limits> {
+    let bytes = |option: &str, text: &Option<String>| {
+        text.as_deref().map(size).transpose().step(|| option.to_owned())
+    };
+    let default = Limits::default();
+    Ok(Limits {
+        layer: bytes("--max-layer-size", &words.max_layer_size)?,
+        ratio: words.max_ratio.unwrap_or(default.ratio),
+        entries: words.max_entries.unwrap_or(default.entries),
+        entry_meta: bytes("--max-entry-meta", &words.max_entry_meta)?.unwrap_or(default.entry_meta),
+        json: bytes("--max-document-size", &words.max_document_size)?.unwrap_or(default.json),
+        ..default
+    })
+}
+
+/// The archive appears under its name when it is whole.
+fn export(store: &Store, args: &ImageExportArgs) -> anyhow::Result<()> {
+    let step = || format!("export to {}", args.output.display());
+    if args.output == Path::new("-") {
+        let stdout = std::io::stdout();
+        if stdout.is_terminal() {
+            return Err(Error::invalid("standard output is a terminal").step(step()).into());
+        }
+        store.export(&args.names, &mut BufWriter::with_capacity(1 << 18, stdout)).step(step)?;
+        return Ok(());
+    }
+    let name =
+        args.output.file_name().ok_or_else(|| Error::invalid("no file name").step(step()))?;
+    if args.output.symlink_metadata().is_ok() {
+        return Err(Error::new(ErrorKind::Exists, "the file is there already").step(step()).into());
+    }
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = args.output.with_file_name(temporary);
+    let file = File::create_new(&temporary).step(step)?;
+    let mut writer = BufWriter::with_capacity(1 << 18, &file);
+    let written = store.export(&args.names, &mut writer);
+    drop(writer);
+    let done = written
+        .and_then(|()| Ok(file.sync_all()?))
+        .and_then(|()| Ok(std::fs::rename(&temporary, &args.output)?));
+    Ok(done.map_err(|e| e.step(step()).undone(std::fs::remove_file(&temporary)))?)
+}
+
+fn gc(store: &Store, args: &ImageGcArgs) -> anyhow::Result<()> {
+    let garbage = store.collect(args.dry_run)?;
+    let mut out = std::io::stdout().lock();
+    for one in &garbage {
+        writeln!(out, "{} {} {}", one.kind, one.name, HumanBytes(one.bytes))
+            .step(|| super::PRINTING)?;
+    }
+    let bytes: u64 = garbage.iter().map(|one| one.bytes).sum();
+    let done = if args.dry_run { "to be freed" } else { "freed" };
+    writeln!(out, "{done}: {}", HumanBytes(bytes)).step(|| super::PRINTING)?;
+    Ok(())
+}
+
+fn df(store: &Store, args: &ImageDfArgs) -> anyhow::Result<()> {
+    let usage = store.usage()?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&usage)?).step(|| super::PRINTING)?;
+        return Ok(());
+    }
+    let bytes = |n: u64| HumanBytes(n).to_string();
+    let mut images = vec![["IMAGE", "SIZE", "SHARED"].map(str::to_owned)];
+    images.extend(usage.images.iter().map(|i| [i.name.clone(), bytes(i.bytes), bytes(i.shared)]));
+    let mut kinds = vec![["KIND", "COUNT", "SIZE", "RECLAIMABLE"].map(str::to_owned)];
+    let shares = [
+        ("layers", usage.layers),
+        ("blobs", usage.blobs),
+        ("containers", usage.containers),
+        ("volumes", usage.volumes),
+        ("unfinished", usage.unfinished),
+        ("downloads", usage.downloads),
+    ];
+    kinds.extend(shares.map(|(kind, share)| {
+        [kind.into(), share.count.to_string(), bytes(share.bytes), bytes(share.reclaimable)]
+    }));
+    let mut all = lines(&images);
+    all.push(String::new());
+    all.extend(lines(&kinds));
+    for line in all {
+        writeln!(out, "{line}").step(|| super::PRINTING)?;
     }
     Ok(())
 }
@@ -76,20 +175,12 @@ fn table(out: &mut impl Write, records: &[Record]) -> anyhow::Result<()> {
             record.digest.short().to_owned(),
             record.platform.clone(),
             record.layers.len().to_string(),
-            indicatif::HumanBytes(record.size()).to_string(),
+            HumanBytes(record.size()).to_string(),
             created.get(..10).unwrap_or(created).to_owned(),
         ]
     }));
-    let mut widths = [0; 6];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.len().max(*width);
-        }
-    }
-    for row in &rows {
-        let cells = row.iter().zip(widths);
-        let line: Vec<_> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", line.join("  ").trim_end()).step(|| super::PRINTING)?;
+    for line in lines(&rows) {
+        writeln!(out, "{line}").step(|| super::PRINTING)?;
     }
     Ok(())
 }

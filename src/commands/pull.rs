@@ -6,36 +6,32 @@ use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
 
 use crate::cli::ImagePullArgs;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::digest::Digest;
-use crate::image::limits::{Limits, size};
+use crate::image::limits::Limits;
 use crate::image::reference::Reference;
 use crate::image::select::{Platform, Selector};
-use crate::image::store::{ImportOptions, Store};
+use crate::image::store::{ImportOptions, Store, check_name};
 use crate::sys::lock::{FileLock, Sharing};
 
 const PROGRAM: &str = "tare-pull";
-/// How long what a download that broke off has left is kept for the next try.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The answer is the exit code.
 pub(super) fn run(store: &Store, args: &ImagePullArgs) -> Result<i32> {
     let reference = Reference::parse(&args.name)?;
     // all that can be wrong is looked at before anything is fetched
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
-    let layer = args.max_layer_size.as_deref().map(size).transpose();
-    let layer = layer.step(|| "--max-layer-size")?;
+    let limits = super::image::limits(&args.bounds)?;
+    let name = args.store_name.clone().unwrap_or_else(|| reference.to_string());
+    check_name(&name)?;
     let program = find_program()?;
     // layers that need not be fetched must not go meanwhile
     let _lock = store.prepare()?;
-    let name = args.store_name.clone().unwrap_or_else(|| reference.to_string());
     let key = format!("{reference} {}", args.platform.as_deref().unwrap_or_default());
-    let downloads = store.path().join("downloads");
-    let download = Download::open(&downloads, Digest::of(key.as_bytes()).hex())?;
-    let status = download.fetch(&program, store, args)?;
+    let download = Download::open(&store.downloads(), Digest::of(key.as_bytes()).hex())?;
+    let status = download.fetch(&program, store, args, &limits)?;
     if !status.success() {
         // it has said why; what is there is kept for the next try
         download.remove_if_empty()?;
@@ -46,12 +42,13 @@ pub(super) fn run(store: &Store, args: &ImagePullArgs) -> Result<i32> {
     let options = ImportOptions {
         name: Some(name),
         selector: Selector { reference: None, platform },
-        limits: Limits { layer, ..Limits::default() },
+        limits,
+        keep_blobs: args.keep_blobs,
     };
     let imported = store.import(&download.dir, &options);
     // what is broken would be found broken again
     download.remove()?;
-    remove_stale(&downloads)?;
+    store.forgotten(false)?;
     for record in imported? {
         writeln!(io::stdout(), "{} {}", record.name, record.digest).step(|| super::PRINTING)?;
     }
@@ -94,7 +91,13 @@ impl Download {
         }
     }
 
-    fn fetch(&self, program: &Path, store: &Store, args: &ImagePullArgs) -> Result<ExitStatus> {
+    fn fetch(
+        &self,
+        program: &Path,
+        store: &Store,
+        args: &ImagePullArgs,
+        limits: &Limits,
+    ) -> Result<ExitStatus> {
         let mut command = Command::new(program);
         command.arg(&args.name).arg(&self.dir).arg("--store").arg(store.path());
         let options = [
@@ -109,8 +112,10 @@ impl Download {
             ("--plain-http", args.plain_http),
             ("--insecure", args.insecure),
             ("--quiet", args.quiet),
+            ("--keep-blobs", args.keep_blobs),
         ];
         command.args(flags.iter().filter(|(_, given)| *given).map(|(flag, _)| flag));
+        command.arg(format!("--max-document-size={}", limits.json));
         command.args(args.jobs.map(|jobs| format!("--jobs={jobs}")));
         command.status().step(|| format!("run {}", program.display()))
     }
@@ -126,21 +131,4 @@ impl Download {
     fn remove(&self) -> Result<()> {
         fs::remove_dir_all(&self.dir).step(|| format!("remove {}", self.dir.display()))
     }
-}
-
-/// Removes downloads that nobody came back for.
-fn remove_stale(downloads: &Path) -> Result<()> {
-    for entry in fs::read_dir(downloads)? {
-        let entry = entry?;
-        let age = entry.metadata().and_then(|found| found.modified()).ok();
-        if age.and_then(|time| time.elapsed().ok()).is_none_or(|age| age < KEPT) {
-            continue;
-        }
-        let path = entry.path();
-        let lock = FileLock::try_now(File::open(&path)?, Sharing::Exclusive)?;
-        if lock.is_some() {
-            fs::remove_dir_all(&path).step(|| format!("remove {}", path.display()))?;
-        }
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! One blob as a verified stream: its size and digest are checked at its end.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::os::unix::fs::FileExt;
 
 use super::digest::{Digest, Hasher};
@@ -20,6 +20,15 @@ pub(crate) struct Blob {
 }
 
 impl Blob {
+    /// The digest that the data has, by reading it.
+    pub(crate) fn hash(&self) -> Result<Digest> {
+        let mut reader = BlobReader::new(self);
+        while !reader.fill_buf()?.is_empty() {
+            reader.start = reader.end;
+        }
+        Ok(reader.hasher.finish())
+    }
+
     /// The whole blob in memory, verified.
     pub(crate) fn read(&self, most: u64) -> Result<Vec<u8>> {
         if self.size > most {
@@ -31,7 +40,7 @@ impl Blob {
         let mut all = Vec::new();
         let mut reader = BlobReader::new(self);
         reader.read_to_end(&mut all)?;
-        reader.verify()?;
+        reader.verify(&|_| ())?;
         Ok(all)
     }
 }
@@ -44,6 +53,7 @@ pub(crate) struct BlobReader<'a> {
     start: usize,
     end: usize,
     read: u64,
+    copy: Option<&'a File>,
 }
 
 impl<'a> BlobReader<'a> {
@@ -55,7 +65,13 @@ impl<'a> BlobReader<'a> {
             start: 0,
             end: 0,
             read: 0,
+            copy: None,
         }
+    }
+
+    /// Writes what is read to a file as well.
+    pub(crate) fn copy_to(&mut self, file: Option<&'a File>) {
+        self.copy = file;
     }
 
     /// How far the stream is.
@@ -64,9 +80,10 @@ impl<'a> BlobReader<'a> {
     }
 
     /// Reads to the end, and holds size and digest against the descriptor.
-    pub(crate) fn verify(mut self) -> Result<()> {
+    pub(crate) fn verify(mut self, progress: &dyn Fn(u64)) -> Result<()> {
         while !self.fill_buf()?.is_empty() {
             self.start = self.end;
+            progress(self.read);
         }
         let found = self.hasher.finish();
         if found == self.blob.digest {
@@ -94,7 +111,11 @@ impl BufRead for BlobReader<'_> {
             let n = want;
             self.read += n as u64;
             (self.start, self.end) = (0, n);
-            self.hasher.update(self.buffer.get(..n).unwrap_or_default());
+            let read = self.buffer.get(..n).unwrap_or_default();
+            self.hasher.update(read);
+            if let Some(mut copy) = self.copy {
+                copy.write_all(read)?;
+            }
         }
         Ok(self.buffer.get(self.start..self.end).unwrap_or_default())
     }

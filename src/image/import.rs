@@ -6,9 +6,8 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::unistd::syncfs;
 
+use super::blob::BlobReader;
 use super::digest::Digest;
 use super::extract::Extracted;
 use super::layout::Layout;
@@ -26,11 +26,10 @@ use super::pipeline::{self, Job};
 use super::progress::Progress;
 use super::record::{LayerFacts, LayerRecord, Record, check_name};
 use super::select::{Choice, Selector, choose};
+use super::staging::{self, Staging};
 use super::store::Store;
-use super::tree;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::fs::open_dir;
-use crate::sys::lock::{FileLock, Sharing};
 
 /// What to import, and how.
 #[derive(Debug, Clone, Default)]
@@ -41,12 +40,18 @@ pub struct Options {
     pub selector: Selector,
     /// Bounds.
     pub limits: Limits,
+    /// Keep the layers' blobs beside their files: `export` needs them.
+    pub keep_blobs: bool,
 }
 
-/// A layer that the store lacks.
+/// A layer of which the store lacks something.
 struct Missing<'a> {
     diff_id: &'a Digest,
     layer: &'a Layer,
+    /// Its files.
+    unpack: bool,
+    /// Its blob, if blobs are kept.
+    keep: bool,
 }
 
 /// Imports what is at `path`; the records are in the layout's order.
@@ -56,18 +61,19 @@ pub(crate) fn import(store: &Store, path: &Path, options: &Options) -> Result<Ve
 }
 
 fn import_steps(store: &Store, path: &Path, options: &Options) -> Result<Vec<Record>> {
-    let layout = Layout::open(path, &options.limits)?;
+    let spool = || store.prepare().and_then(|lock| staging::nameless(store, lock));
+    let layout = Layout::open(path, &options.limits, &spool)?;
     let choices = choose(&layout, &options.selector, &options.limits)?;
     let names = names(&layout, &choices, options)?;
     let _lock = store.prepare()?;
-    clean_staging(store)?;
-    let missing = missing(store, &choices)?;
+    staging::clean(store)?;
+    let missing = missing(store, &choices, options.keep_blobs)?;
     if !missing.is_empty() {
         let staging = Staging::new(store)?;
         let done = unpack_all(&layout, &missing, &staging, &options.limits);
         let done = done.and_then(|done| {
             parents::adopt(store, &staging, &choices, &done)?;
-            commit(store, &staging, &done)
+            commit(store, &staging, &done, &missing)
         });
         let cleaned = staging.remove();
         // the first error is the one to tell
@@ -95,14 +101,17 @@ fn names(layout: &Layout, choices: &[Choice], options: &Options) -> Result<Vec<S
     choices.iter().map(name).collect()
 }
 
-/// Layers to unpack, each once, the largest first: it decides when all is done.
-fn missing<'a>(store: &Store, choices: &'a [Choice]) -> Result<Vec<Missing<'a>>> {
-    let mut seen = BTreeSet::new();
+/// Layers to unpack and blobs to keep, each once, the largest first: it decides
+/// when all is done.
+fn missing<'a>(store: &Store, choices: &'a [Choice], keep: bool) -> Result<Vec<Missing<'a>>> {
+    let (mut layers, mut blobs) = (BTreeSet::new(), BTreeSet::new());
     let mut all = Vec::new();
     for choice in choices {
         for (diff_id, layer) in choice.diff_ids.iter().zip(&choice.manifest.layers) {
-            if seen.insert(diff_id) && store.layer_facts(diff_id)?.is_none() {
-                all.push(Missing { diff_id, layer });
+            let unpack = layers.insert(diff_id) && store.layer_facts(diff_id)?.is_none();
+            let keep = keep && blobs.insert(&layer.digest) && !store.has_blob(&layer.digest)?;
+            if unpack || keep {
+                all.push(Missing { diff_id, layer, unpack, keep });
             }
         }
     }
@@ -131,9 +140,10 @@ fn unpack_all(
             bar.finish();
             let Ok(mut all) = done.lock() else { return };
             match (one, all.as_mut()) {
-                (Ok(facts), Ok(all)) => {
+                (Ok(Some(facts)), Ok(all)) => {
                     all.insert(missing.diff_id.clone(), facts);
                 }
+                (Ok(None), Ok(_)) => {}
                 (Err(e), Ok(_)) => {
                     *all = Err(e.step(format!("layer {}", missing.layer.digest)));
                     return;
@@ -161,13 +171,23 @@ fn unpack_one(
     staging: &Staging,
     limits: &Limits,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<Extracted> {
+) -> Result<Option<Extracted>> {
+    let blob = layout.layer(missing.layer)?;
+    let keep = missing.keep.then(|| File::create_new(staging.blob(&blob.digest)));
+    let keep = keep.transpose().step(|| "keep the blob")?;
+    if !missing.unpack {
+        let mut reader = BlobReader::new(&blob);
+        reader.copy_to(keep.as_ref());
+        reader.verify(progress)?;
+        return Ok(None);
+    }
     let dir = staging.layer(missing.diff_id);
     DirBuilder::new().mode(0o700).create(&dir)?;
     let diff = dir.join("diff");
     make_open_dir(&diff)?;
     let job = Job {
-        blob: layout.blob(&missing.layer.digest, missing.layer.size)?,
+        blob,
+        keep: keep.as_ref(),
         compression: missing.layer.compression,
         diff_id: missing.diff_id,
         limits,
@@ -185,7 +205,7 @@ fn unpack_one(
     let bytes = serde_json::to_vec(&record).map_err(|e| Error::invalid(e.to_string()))?;
     let file = File::create_new(dir.join("layer.json"))?;
     io::Write::write_all(&mut &file, &bytes)?;
-    Ok(facts)
+    Ok(Some(facts))
 }
 
 /// Makes a directory that containers see as `/`: 0755 whatever the caller's
@@ -196,17 +216,18 @@ pub(crate) fn make_open_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the layers count: on disk first, then under their names.
-fn commit(store: &Store, staging: &Staging, done: &Done) -> Result<()> {
-    let dir = open_dir(&staging.path)?;
+fn commit(store: &Store, staging: &Staging, done: &Done, missing: &[Missing<'_>]) -> Result<()> {
+    let dir = open_dir(staging.path())?;
     // one sync of the file system costs less than one of each file
     syncfs(&dir).step(|| "sync the layers")?;
-    for diff_id in done.keys() {
-        let target = store.layer_path(diff_id);
-        let from = staging.layer(diff_id);
+    let layers = done.keys().map(|id| (id, staging.layer(id), store.layer_path(id)));
+    let kept = missing.iter().filter(|missing| missing.keep).map(|missing| &missing.layer.digest);
+    let blobs = kept.map(|digest| (digest, staging.blob(digest), store.blob_path(digest)));
+    for (digest, from, target) in layers.chain(blobs) {
         match renameat2(AT_FDCWD, &from, AT_FDCWD, &target, RenameFlags::RENAME_NOREPLACE) {
             // another import was first: both are the same, and ours goes
             Ok(()) | Err(Errno::EEXIST) => {}
-            Err(e) => return Err(e).step(|| format!("rename layer {diff_id}")),
+            Err(e) => return Err(e).step(|| format!("rename {digest}")),
         }
     }
     Ok(())
@@ -228,7 +249,7 @@ fn record(store: &Store, choice: &Choice, name: String) -> Result<Record> {
             entries: facts.files,
         });
     }
-    if let Ok(there) = store.find_exactly(&name)
+    if let Ok(Some(there)) = store.named(&name)
         && there.digest == choice.digest
         && there.config_digest == choice.config_digest
         && there.layers == layers
@@ -250,88 +271,4 @@ fn record(store: &Store, choice: &Choice, name: String) -> Result<Record> {
     };
     store.write_record(&record)?;
     Ok(record)
-}
-
-/// A directory of one import, locked as long as its process lives.
-#[derive(Debug)]
-pub(crate) struct Staging {
-    path: PathBuf,
-    _lock: FileLock,
-}
-
-static STAGINGS: AtomicU64 = AtomicU64::new(0);
-
-impl Staging {
-    pub(crate) fn new(store: &Store) -> Result<Self> {
-        let parent = store.path().join("staging");
-        // between its making and its locking a directory looks stale
-        let _gate = gate(&parent)?;
-        let count = STAGINGS.fetch_add(1, Ordering::Relaxed);
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH);
-        let nanos = nanos.map_or(0, |t| t.subsec_nanos());
-        let path = parent.join(format!("{}-{count}-{nanos:08x}", std::process::id()));
-        DirBuilder::new().mode(0o700).create(&path).step(|| format!("make {}", path.display()))?;
-        let lock = File::open(&path).step(|| "open the staging directory").and_then(|dir| {
-            FileLock::wait(dir, Sharing::Exclusive).step(|| "lock the staging directory")
-        });
-        match lock {
-            Ok(lock) => Ok(Staging { path, _lock: lock }),
-            Err(e) => Err(match fs::remove_dir(&path) {
-                Ok(()) => e,
-                Err(left) => e.hint(format!("and its undoing failed: {left}")),
-            }),
-        }
-    }
-
-    /// Where a layer is being made.
-    pub(crate) fn layer(&self, diff_id: &Digest) -> PathBuf {
-        let algorithm = diff_id.algorithm().name();
-        self.path.join(format!("{algorithm}-{}", diff_id.hex()))
-    }
-
-    /// Moves a directory in here, to be removed.
-    pub(crate) fn take(&self, path: &Path, name: &str) -> Result<()> {
-        fs::rename(path, self.path.join(name)).step(|| format!("remove {}", path.display()))
-    }
-
-    /// Removes all that is left in it, and itself.
-    pub(crate) fn remove(self) -> Result<()> {
-        remove_dir(&self.path).step(|| "clean up")
-    }
-}
-
-fn remove_dir(path: &Path) -> Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(());
-    };
-    tree::remove(open_dir(parent)?.as_fd(), Path::new(name))
-}
-
-/// Held while a staging directory is made or judged.
-fn gate(parent: &Path) -> Result<FileLock> {
-    let dir = File::open(parent).step(|| format!("open {}", parent.display()))?;
-    FileLock::wait(dir, Sharing::Exclusive).step(|| "lock the staging directories")
-}
-
-/// Removes what imports that died have left.
-fn clean_staging(store: &Store) -> Result<()> {
-    let parent = store.path().join("staging");
-    let mut stale = Vec::new();
-    {
-        let _gate = gate(&parent)?;
-        for (name, _) in tree::names(open_dir(&parent)?.as_fd())? {
-            let path = parent.join(tree::name_path(&name));
-            let dir = match File::open(&path) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                other => other?,
-            };
-            if let Some(lock) = FileLock::try_now(dir, Sharing::Exclusive)? {
-                stale.push((path, lock));
-            }
-        }
-    }
-    for (path, _lock) in &stale {
-        remove_dir(path).step(|| "clean up after an import that died")?;
-    }
-    Ok(())
 }

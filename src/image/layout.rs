@@ -1,17 +1,19 @@
-//! An OCI layout, as a directory or as a tar archive of one.
+//! An OCI layout or what `docker save` writes, as a directory or as a tar
+//! archive of one.
 //!
 //! The archive is never unpacked: its headers are read once, and blobs are read
-//! at their offsets, in whatever order they lie.
+//! at their offsets, in whatever order they lie. For that a stream, or an archive
+//! that is compressed as a whole, goes into a file without a name first.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 use serde::Deserialize;
 
@@ -20,8 +22,9 @@ use super::digest::Digest;
 use super::entry::{Kind, bad};
 use super::extract::data_error;
 use super::limits::Limits;
-use super::manifest;
-use super::names::clean;
+use super::manifest::{self, Compression, Layer};
+use super::names::{clean, parent_and_name};
+use super::spool::spool;
 use super::tarstream::{Source, TarStream};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::fs::open_beneath;
@@ -31,6 +34,8 @@ use crate::sys::fs::open_beneath;
 pub(crate) struct Layout {
     path: PathBuf,
     form: Form,
+    /// Whether it is `docker save`'s, with a manifest.json and no index.
+    is_docker: bool,
 }
 
 #[derive(Debug)]
@@ -50,41 +55,52 @@ struct Marker {
 }
 
 impl Layout {
-    /// Opens the layout at `path` and checks its marker file.
-    pub(crate) fn open(path: &Path, limits: &Limits) -> Result<Self> {
-        // a fifo must not block us
-        let file =
-            File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| {
-                match e.kind() {
-                    io::ErrorKind::NotFound => {
-                        Error::new(ErrorKind::NotFound, crate::error::phrase::DOES_NOT_EXIST)
-                    }
-                    _ => e.into(),
-                }
-            })?;
+    /// Opens the layout at `path`, or at `-` what comes by standard input, and
+    /// checks its marker file. `temporary` makes a file for what has to be
+    /// inflated or put aside first.
+    pub(crate) fn open(
+        path: &Path,
+        limits: &Limits,
+        temporary: &dyn Fn() -> Result<File>,
+    ) -> Result<Self> {
+        let file = open_source(path)?;
         let meta = file.metadata()?;
         let form = if meta.is_dir() {
             Form::Dir(file.into())
-        } else if meta.is_file() {
-            let members = members(&file, meta.len(), limits).step(|| "read the archive")?;
-            Form::Archive { file, members }
         } else {
-            return Err(Error::invalid("neither a directory nor a regular file"));
+            let file = seekable(file, &meta, limits, temporary)?;
+            let len = file.metadata()?.len();
+            let members = members(&file, len, limits).step(|| "read the archive")?;
+            Form::Archive { file, members }
         };
-        let path = path.to_owned();
-        let layout = Layout { path, form };
-        layout.check_marker(limits)?;
+        let mut layout = Layout { path: path.to_owned(), form, is_docker: false };
+        layout.is_docker = layout.check_marker(limits)?;
         Ok(layout)
+    }
+
+    /// Whether its images are in a manifest.json of `docker save`.
+    pub(crate) fn is_docker(&self) -> bool {
+        self.is_docker
     }
 
     /// The file name, for an image without a tag: `box` of `box.tar`.
     pub(crate) fn stem(&self) -> Option<&str> {
-        self.path.file_stem()?.to_str()
+        let stem = self.path.file_stem()?.to_str().filter(|stem| *stem != "-")?;
+        // box of box.tar.gz
+        Some(stem.strip_suffix(".tar").unwrap_or(stem))
     }
 
-    fn check_marker(&self, limits: &Limits) -> Result<()> {
+    /// The answer is whether it is one of `docker save`.
+    fn check_marker(&self, limits: &Limits) -> Result<bool> {
         let bytes = match self.document("oci-layout", limits) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
+                if self.has("manifest.json")? {
+                    return Ok(true);
+                }
+                if self.has("repositories")? {
+                    return Err(Error::unsupported("saved by a Docker before 1.10")
+                        .hint("docker load and docker save of a newer one convert it"));
+                }
                 return Err(Error::invalid("not an OCI layout: it has no oci-layout file")
                     .hint("skopeo copy SOURCE oci-archive:FILE makes one of other formats"));
             }
@@ -92,10 +108,18 @@ impl Layout {
         };
         let marker: Marker = manifest::json(&bytes, "oci-layout")?;
         if marker.image_layout_version.starts_with("1.") {
-            Ok(())
+            Ok(false)
         } else {
             let version = marker.image_layout_version;
             Err(Error::unsupported(format!("oci-layout: version {version:?}, not 1.x")))
+        }
+    }
+
+    fn has(&self, name: &str) -> Result<bool> {
+        match self.member(name) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
         }
     }
 
@@ -126,6 +150,32 @@ impl Layout {
         Ok(Blob { file, offset, size, digest: digest.clone() })
     }
 
+    /// A layer's blob.
+    pub(crate) fn layer(&self, layer: &Layer) -> Result<Blob> {
+        match &layer.member {
+            None => self.blob(&layer.digest, layer.size),
+            Some(name) => {
+                let (file, offset, size) = self.member(name)?;
+                Ok(Blob { file, offset, size, digest: layer.digest.clone() })
+            }
+        }
+    }
+
+    /// A file that is not named by its digest, and how it is compressed. Its
+    /// digest is `plain`, or found by reading it if it is compressed.
+    pub(crate) fn described(&self, name: &str, plain: &Digest) -> Result<(Blob, Compression)> {
+        let (file, offset, size) = self.member(name)?;
+        let mut start = [0; 4];
+        let want = usize::try_from(size.min(4)).unwrap_or(0);
+        file.read_exact_at(start.get_mut(..want).unwrap_or_default(), offset)?;
+        let compression = Compression::by_magic(&start);
+        let mut blob = Blob { file, offset, size, digest: plain.clone() };
+        if compression != Compression::None {
+            blob.digest = blob.hash()?;
+        }
+        Ok((blob, compression))
+    }
+
     fn member(&self, name: &str) -> Result<(File, u64, u64)> {
         let missing = || Error::new(ErrorKind::NotFound, format!("no {name}"));
         match &self.form {
@@ -150,32 +200,108 @@ impl Layout {
     }
 }
 
+fn open_source(path: &Path) -> Result<File> {
+    if path == Path::new("-") {
+        let stdin = io::stdin().as_fd().try_clone_to_owned().step(|| "standard input")?;
+        if nix::unistd::isatty(&stdin).unwrap_or(false) {
+            return Err(Error::invalid("standard input is a terminal"));
+        }
+        return Ok(stdin.into());
+    }
+    // a fifo must not block us
+    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|e| {
+        match e.kind() {
+            io::ErrorKind::NotFound => {
+                Error::new(ErrorKind::NotFound, crate::error::phrase::DOES_NOT_EXIST)
+            }
+            _ => e.into(),
+        }
+    })
+}
+
+/// The archive in a file that can be read at any place.
+fn seekable(
+    file: File,
+    meta: &Metadata,
+    limits: &Limits,
+    temporary: &dyn Fn() -> Result<File>,
+) -> Result<File> {
+    let kind = meta.file_type();
+    if kind.is_file() {
+        let mut start = [0; 6];
+        let n = file.read_at(&mut start, 0)?;
+        if start.get(..n).is_some_and(|start| Compression::by_magic(start) == Compression::None) {
+            return Ok(file);
+        }
+        // standard input may have been read in part
+        io::Seek::rewind(&mut &file)?;
+    } else if kind.is_fifo() || kind.is_socket() {
+        // whoever writes is waited for from here on
+        let flags = fcntl(&file, FcntlArg::F_GETFL)?;
+        let flags = OFlag::from_bits_retain(flags).difference(OFlag::O_NONBLOCK);
+        fcntl(&file, FcntlArg::F_SETFL(flags))?;
+    } else {
+        return Err(Error::invalid("neither a directory nor a file nor a pipe"));
+    }
+    let to = temporary()?;
+    spool(file, &to, limits).step(|| "read the archive")?;
+    Ok(to)
+}
+
+type Members = HashMap<Vec<u8>, (u64, u64)>;
+
 /// Where each regular file of an archive lies.
-fn members(file: &File, len: u64, limits: &Limits) -> Result<HashMap<Vec<u8>, (u64, u64)>> {
+fn members(file: &File, len: u64, limits: &Limits) -> Result<Members> {
     let mut reader = HeaderReader::new(file, len);
     check_magic(&mut reader)?;
     let mut stream = TarStream::new(&mut reader, limits);
-    let mut members = HashMap::new();
+    let (mut members, mut links) = (Members::new(), Vec::new());
     while let Some(entry) = stream.next().map_err(data_error)? {
-        // other kinds are of no use here; a later member of a name wins, as it
-        // does when tar unpacks
-        if entry.kind == Kind::File && entry.sparse.is_none() {
-            let at = (stream.position(), entry.size);
-            members.insert(clean(&entry.path, limits.path)?, at);
+        let path = clean(&entry.path, limits.path)?;
+        match entry.kind {
+            // a later member of a name wins, as it does when tar unpacks
+            Kind::File if entry.sparse.is_none() => {
+                members.insert(path, (stream.position(), entry.size));
+            }
+            Kind::Symlink => {
+                let (parent, _) = parent_and_name(&path);
+                links.push((inside(parent, &entry.link), path));
+            }
+            Kind::HardLink => links.push((inside(b"", &entry.link), path)),
+            _ => {}
+        }
+    }
+    // old docker save writes a layer that two images have as a link
+    for (target, path) in links {
+        if let Some(at) = target.and_then(|target| members.get(&target).copied()) {
+            members.entry(path).or_insert(at);
         }
     }
     Ok(members)
 }
 
-fn check_magic(reader: &mut HeaderReader<'_>) -> Result<()> {
-    let start = reader.fill_buf()?;
-    let packed = start.starts_with(&[0x1f, 0x8b]) || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
-    if packed {
-        return Err(Error::unsupported(
-            "it is compressed as a whole (unpack it first: gunzip, unzstd)",
-        ));
+/// Where a link in `parent` leads, if that is inside of the archive.
+fn inside(parent: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in [parent, target].iter().flat_map(|path| path.split(|b| *b == b'/')) {
+        match part {
+            b"" | b"." => {}
+            b".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
     }
-    Ok(())
+    Some(parts.join(&b'/'))
+}
+
+fn check_magic(reader: &mut HeaderReader<'_>) -> Result<()> {
+    let packed: [(&[u8], &str); 2] = [(b"\xfd7zXZ\0", "xz"), (b"BZh", "bzip2")];
+    let start = reader.fill_buf()?;
+    match packed.iter().find(|(magic, _)| start.starts_with(magic)) {
+        Some((_, how)) => Err(Error::unsupported(format!(
+            "it is compressed by {how} (unpack it first: {how} -dc FILE | tare image import -)"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Reads headers here and there without reading what lies between.
@@ -227,5 +353,3 @@ impl Source for &mut HeaderReader<'_> {
         Ok(())
     }
 }
-
-use std::os::unix::fs::OpenOptionsExt;

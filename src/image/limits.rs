@@ -20,6 +20,9 @@ pub struct Limits {
     /// Bytes that one layer may unpack to; `None` derives it from the
     /// compressed size by [`Limits::layer_bytes`].
     pub layer: Option<u64>,
+    /// How many times its compressed size a layer may unpack to; 1 GiB is always
+    /// allowed.
+    pub ratio: u64,
 }
 
 impl Default for Limits {
@@ -33,6 +36,7 @@ impl Default for Limits {
             xattr: 64 << 10,
             entry_meta: 1 << 20,
             layer: None,
+            ratio: 100,
         }
     }
 }
@@ -43,7 +47,7 @@ impl Limits {
     /// Deflate can't do better than 1 : 1032; real layers stay under 1 : 20. A
     /// small layer full of zeros is harmless, hence the floor.
     pub fn layer_bytes(&self, compressed: u64) -> u64 {
-        self.layer.unwrap_or_else(|| compressed.saturating_mul(100).max(1 << 30))
+        self.layer.unwrap_or_else(|| compressed.saturating_mul(self.ratio).max(1 << 30))
     }
 }
 

@@ -29,6 +29,24 @@ impl fmt::Display for Compression {
 }
 
 impl Compression {
+    /// By the first bytes; zstd may begin with a frame to skip.
+    pub(crate) fn by_magic(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Compression::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+            _ => Compression::None,
+        }
+    }
+
+    /// The OCI media type of a layer.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Compression::None => "application/vnd.oci.image.layer.v1.tar",
+            Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+
     /// By a layer's media type: the OCI ones, the Docker ones, and the old
     /// "nondistributable" ones, whose data may be there.
     pub(crate) fn of(media_type: &str) -> Result<Self> {
@@ -70,6 +88,13 @@ pub(crate) fn is_manifest(media_type: &str) -> bool {
     )
 }
 
+/// The media type of manifests that are made here.
+pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// That of an index.
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// That of a configuration.
+pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
 fn is_config(media_type: &str) -> bool {
     matches!(
         media_type,
@@ -107,6 +132,11 @@ pub(crate) fn index(bytes: &[u8], what: &str) -> Result<ImageIndex> {
     json(bytes, what)
 }
 
+/// The media type that a document names.
+pub(crate) fn media_type(bytes: &[u8], what: &str) -> Result<Option<String>> {
+    shape(bytes, what).map(|shape| shape.media_type)
+}
+
 /// Whether a document has an index's list, whatever it says that it is.
 pub(crate) fn has_manifests(bytes: &[u8], what: &str) -> Result<bool> {
     Ok(shape(bytes, what)?.manifests.is_some())
@@ -123,7 +153,7 @@ fn shape(bytes: &[u8], what: &str) -> Result<Shape> {
 }
 
 /// A manifest and its layers, held against the configuration.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Manifest {
     pub(crate) config: Descriptor,
     pub(crate) layers: Vec<Layer>,
@@ -136,6 +166,8 @@ pub(crate) struct Layer {
     pub(crate) size: u64,
     pub(crate) media_type: String,
     pub(crate) compression: Compression,
+    /// Its file in the layout, where that is not named by the digest.
+    pub(crate) member: Option<String>,
 }
 
 /// A manifest, refused if it could be taken for an index.
@@ -165,6 +197,7 @@ pub(crate) fn manifest(bytes: &[u8], what: &str, limits: &Limits) -> Result<Mani
             size: layer.size(),
             compression: Compression::of(media_type)?,
             media_type: media_type.to_owned(),
+            member: None,
         })
     });
     let layers = layers.collect::<Result<_>>().map_err(|e| e.step(what))?;

@@ -1,10 +1,11 @@
 //! Images: from an OCI layout to layers on disk that overlayfs reads, and from
 //! there to a root file system and a runtime's config.
 //!
-//! The way of an import: `layout` opens a directory or an archive, `select`
-//! chooses images and verifies their documents, `import` unpacks the layers
-//! that the `store` lacks, each through a `pipeline` that ends in `extract`.
-//! Nothing but `import` and `store` knows the store's directories.
+//! The way of an import: `layout` opens a directory or an archive, `select` (for
+//! `docker save`'s archives with `docker`) chooses images and verifies their
+//! documents, `import` unpacks the layers that the `store` lacks, each through a
+//! `pipeline` that ends in `extract`. A program that downloads asks `remote` what a
+//! document names. Which image a name means is up to `reference`, for all.
 
 mod attributes;
 pub mod bind;
@@ -12,7 +13,11 @@ mod blob;
 pub mod bundle;
 mod copy;
 pub mod digest;
+mod disk;
+mod docker;
+mod downloads;
 mod entry;
+mod export;
 mod extract;
 mod form;
 #[doc(hidden)]
@@ -29,8 +34,10 @@ mod progress;
 mod record;
 pub mod reference;
 pub mod remote;
-mod remove;
+pub mod remove;
 pub mod select;
+mod spool;
+mod staging;
 pub mod store;
 mod tarstream;
 mod tree;

@@ -1,6 +1,7 @@
 //! One layer through a pipeline of threads: read, hash and inflate; hash the
 //! inflated stream; extract. Buffers are few and go round.
 
+use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ const CHUNKS: usize = 8;
 /// A layer to unpack.
 pub(crate) struct Job<'a> {
     pub(crate) blob: Blob,
+    /// Gets a copy of the blob.
+    pub(crate) keep: Option<&'a File>,
     pub(crate) compression: Compression,
     pub(crate) diff_id: &'a Digest,
     pub(crate) limits: &'a Limits,
@@ -102,6 +105,7 @@ fn produce(
     to_hash: &SyncSender<Message>,
 ) -> Result<()> {
     let mut reader = BlobReader::new(&job.blob);
+    reader.copy_to(job.keep);
     let inflated = check_magic(&mut reader, job.compression).and_then(|()| match job.compression {
         Compression::None => pump(&mut reader, job, to_extract, to_hash, |r, b| {
             let n = r.read(b)?;
@@ -125,7 +129,7 @@ fn produce(
             })
         }
     });
-    reader.verify()?;
+    reader.verify(job.progress)?;
     inflated.map_err(|e| match e.raw_os_error() {
         None => data_error(e),
         Some(_) => e.into(),
@@ -180,16 +184,7 @@ fn pump<D>(
 
 /// A media type that does not fit the data is named as such.
 fn check_magic(reader: &mut BlobReader<'_>, compression: Compression) -> io::Result<()> {
-    let start = reader.fill_buf()?;
-    let found = if start.starts_with(&[0x1f, 0x8b]) {
-        Compression::Gzip
-    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
-        || matches!(start, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
-    {
-        Compression::Zstd
-    } else {
-        Compression::None
-    };
+    let found = Compression::by_magic(reader.fill_buf()?);
     if found == compression {
         Ok(())
     } else {

@@ -23,7 +23,7 @@ impl Progress {
     pub(crate) fn layer(&self, layer: &Layer) -> Bar {
         Bar(self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(layer.size));
-            let form = "{prefix} {bar:40} {bytes:>11} of {total_bytes:<11}";
+            let form = "{prefix} {bar:40} {bytes:>11} of {total_bytes:<11} {bytes_per_sec:>13}";
             if let Ok(style) = ProgressStyle::with_template(form) {
                 bar.set_style(style);
             }

@@ -1,4 +1,4 @@
-//! Names of images in registries, as people write them.
+//! Names of images as people write them: short, in full, by digest.
 
 use std::fmt;
 
@@ -85,6 +85,11 @@ impl Reference {
         Ok(Reference { registry, repository, version })
     }
 
+    /// Whether both name images of one repository.
+    pub(crate) fn is_beside(&self, other: &Reference) -> bool {
+        self.registry == other.registry && self.repository == other.repository
+    }
+
     /// The host part of the registry, without brackets and port.
     pub fn host(&self) -> &str {
         let host = match self.registry.rsplit_once(':') {
@@ -93,6 +98,30 @@ impl Reference {
         };
         host.trim_start_matches('[').trim_end_matches(']')
     }
+}
+
+/// The whole name behind a short one: `alpine` is
+/// `docker.io/library/alpine:latest`. What a registry could not have stays as it is.
+fn full(name: &str) -> String {
+    Reference::parse(name).map_or_else(|_| name.to_owned(), |whole| whole.to_string())
+}
+
+/// Whether two names mean the same image. A name without a registry also means
+/// what was built here, which podman and buildah call `localhost/NAME`.
+pub(crate) fn same(wanted: &str, name: &str) -> bool {
+    let local = |name: &str| name.strip_prefix("localhost/").map(full);
+    let wanted = full(wanted);
+    wanted == full(name) || local(name).is_some_and(|local| local == wanted)
+}
+
+/// Whether `text` is a digest, or the beginning of one: six digits at least.
+pub(crate) fn is_of_digest(text: &str, digest: &Digest) -> bool {
+    let hex = match text.split_once(':') {
+        Some((algorithm, hex)) if algorithm == digest.algorithm().name() => hex,
+        Some(_) => return false,
+        None => text,
+    };
+    hex.len() >= 6 && digest.hex().starts_with(hex)
 }
 
 /// What is before the first slash is a registry if it can't be part of a path.
@@ -183,6 +212,29 @@ mod tests {
         assert_eq!(whole(&format!("q.io/a:tag@sha256:{HEX}")), digest);
         assert_eq!(Reference::parse("[::1]:5000/x").unwrap().host(), "::1");
         assert_eq!(Reference::parse("a.b/x").unwrap().host(), "a.b");
+    }
+
+    #[test]
+    fn what_means_the_same() {
+        assert!(same("box", "localhost/box:latest"));
+        assert!(same("index.docker.io/library/box", "box:latest"));
+        assert!(same("Box+1", "Box+1"), "a name that no registry has");
+        assert!(!same("box:1", "localhost/box:2"));
+        assert!(!same("box", "other.example/box:latest"));
+        assert!(!same("localhost/box", "box"));
+        let name = |text: &str| Reference::parse(text).unwrap();
+        assert!(name("box:1").is_beside(&name(&format!("docker.io/library/box@sha256:{HEX}"))));
+        assert!(!name("box:1").is_beside(&name("q.io/library/box:1")));
+    }
+
+    #[test]
+    fn digests_may_be_cut() {
+        let digest = Digest::of(b"");
+        assert!(is_of_digest("e3b0c4", &digest));
+        assert!(is_of_digest("sha256:e3b0c44298", &digest));
+        for not in ["e3b0c", "sha512:e3b0c4", "e3b0c5", "box", ""] {
+            assert!(!is_of_digest(not, &digest), "{not}");
+        }
     }
 
     #[test]

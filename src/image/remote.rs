@@ -18,12 +18,21 @@ pub struct Part {
     pub size: u64,
 }
 
+/// A manifest or an index that an index names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Where it is.
+    pub part: Part,
+    /// Whether the index says for which platform it is: an artifact has none.
+    pub names_platform: bool,
+}
+
 /// What is at the end of an image's name.
 #[derive(Debug)]
 pub enum Document {
     /// Manifests for this platform, the one that suits best first; and what else
     /// the index has, in words.
-    Index(Vec<Part>, Vec<String>),
+    Index(Vec<Offer>, Vec<String>),
     /// An image: its config, its layers from the bottom up.
     Manifest(Part, Vec<Part>),
 }
@@ -37,12 +46,15 @@ pub fn document(bytes: &[u8], what: &str, wanted: &Platform, limits: &Limits) ->
         let index = manifest::index(bytes, what)?;
         let useful = |d: &&Descriptor| {
             let media_type = d.media_type().as_ref();
-            manifest::is_manifest(media_type) || manifest::is_index(media_type)
+            let is_known = manifest::is_manifest(media_type) || manifest::is_index(media_type);
+            is_known && d.artifact_type().is_none()
         };
         let offers = index.manifests().iter().filter(useful).cloned().collect();
         let (ranked, others) = select::rank(offers, wanted);
-        let parts = ranked.iter().map(part).collect::<Result<_>>();
-        return Ok(Document::Index(parts.map_err(|e| e.step(what))?, others));
+        let offer =
+            |d: &Descriptor| Ok(Offer { part: part(d)?, names_platform: d.platform().is_some() });
+        let offers = ranked.iter().map(offer).collect::<Result<_>>();
+        return Ok(Document::Index(offers.map_err(|e| e.step(what))?, others));
     }
     let manifest = manifest::manifest(bytes, what, limits)?;
     let layers = manifest.layers.into_iter();

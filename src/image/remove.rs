@@ -1,33 +1,103 @@
-//! Removal from the store, and what stands in its way.
+//! Removal from the store, what stands in its way, and what the store takes of
+//! the disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
-use super::import::Staging;
+use super::disk;
 use super::record::{Record, Reference, read_dir_json, record_file};
+use super::staging::{self, Staging};
 use super::store::Store;
 use super::tree;
+use serde::Serialize;
+
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::fs::open_dir;
 use crate::sys::lock::Sharing;
+
+/// What nothing needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Garbage {
+    /// `layer`, `blob`, `import` (what one that died has left) or `download`
+    /// (what nobody came back for).
+    pub kind: &'static str,
+    /// The digest's hexadecimal, or a name in a directory of the store.
+    pub name: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+impl Garbage {
+    fn at(kind: &'static str, digest: &Digest, path: &Path) -> Result<Self> {
+        Ok(Garbage { kind, name: digest.hex().to_owned(), bytes: disk::usage(path)? })
+    }
+}
+
+/// What one kind of things takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// How many there are.
+    pub count: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Bytes of those that [`Store::collect`] would remove.
+    pub reclaimable: u64,
+}
+
+impl Share {
+    fn add(&mut self, bytes: u64, unused: bool) {
+        self.count += 1;
+        self.bytes += bytes;
+        self.reclaimable += if unused { bytes } else { 0 };
+    }
+}
+
+/// What the layers of one image take.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ImageUsage {
+    /// Its name.
+    pub name: String,
+    /// Bytes on disk of its layers, each once.
+    pub bytes: u64,
+    /// Of these, bytes of layers that other images have too.
+    pub shared: u64,
+}
+
+/// What a store takes of the disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Layers as files.
+    pub layers: Share,
+    /// Manifests, configs, and layers' blobs where these are kept.
+    pub blobs: Share,
+    /// Directories of containers from images.
+    pub containers: Share,
+    /// Volumes with names; those without are in their containers' directories.
+    pub volumes: Share,
+    /// What imports that died have left.
+    pub unfinished: Share,
+    /// What downloads have brought that are under way or broke off.
+    pub downloads: Share,
+    /// Image by image.
+    pub images: Vec<ImageUsage>,
+}
 
 impl Store {
     /// Removes images, and the layers that nothing else uses.
     ///
     /// It is all or nothing: a name that isn't there or a layer in use refuses
-    /// the whole call. Imports under way are waited for.
+    /// the whole call. Imports and downloads under way are waited for.
     ///
     /// # Errors
     /// NotFound for a name, State for a layer in use.
     pub fn remove(&self, names: &[String]) -> Result<()> {
-        // by short names as well
-        let names = names.iter().map(|name| Ok(self.find(name)?.name));
-        let names = names.collect::<Result<Vec<_>>>()?;
+        self.names_of(names)?;
         let _lock = self.lock(Sharing::Exclusive)?;
+        let names = self.names_of(names)?;
         let (going, staying): (Vec<_>, Vec<_>) =
             self.list()?.into_iter().partition(|r| names.contains(&r.name));
         let kept = used_layers(&staying);
@@ -41,7 +111,136 @@ impl Store {
             fs::remove_file(self.path().join("images").join(file))?;
         }
         let held = references.into_iter().flat_map(|r| r.layers);
-        self.sweep(&kept.into_iter().chain(held).collect(), &staying)
+        self.sweep(&kept.into_iter().chain(held).collect(), &staying, false).map(drop)
+    }
+
+    /// The names in full. One that means several images is refused even if these
+    /// are the same: only one of the names is to go.
+    fn names_of(&self, names: &[String]) -> Result<BTreeSet<String>> {
+        let mut all = BTreeSet::new();
+        for name in names {
+            let found = self.matching(name)?;
+            match found.as_slice() {
+                [one] => drop(all.insert(one.name.clone())),
+                [] => drop(self.find(name)?),
+                several => {
+                    let names: Vec<_> = several.iter().map(|r| r.name.as_str()).collect();
+                    let names = names.join(", ");
+                    return Err(Error::invalid(format!("image {name}: this may be {names}")));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes what no image and no container needs: layers and documents of
+    /// images that got a new version under the same name, and what imports that
+    /// died have left. With `dry` it only tells.
+    ///
+    /// # Errors
+    /// System for what can't be read or removed.
+    pub fn collect(&self, dry: bool) -> Result<Vec<Garbage>> {
+        if self.path().join("lock").symlink_metadata().is_err() {
+            return Ok(Vec::new());
+        }
+        let _lock = self.lock(Sharing::Exclusive)?;
+        let mut garbage = self.unfinished()?;
+        if !dry {
+            staging::clean(self)?;
+        }
+        garbage.extend(self.forgotten(dry)?);
+        garbage.extend(self.unneeded(dry)?);
+        Ok(garbage)
+    }
+
+    /// Layers and documents that nothing needs.
+    fn unneeded(&self, dry: bool) -> Result<Vec<Garbage>> {
+        let images = self.list()?;
+        let held = self.live_references()?.into_iter().flat_map(|r| r.layers);
+        let kept = used_layers(&images).into_iter().chain(held).collect();
+        self.sweep(&kept, &images, dry)
+    }
+
+    /// Removes downloads that nobody came back for. With `dry` it only tells.
+    pub(crate) fn forgotten(&self, dry: bool) -> Result<Vec<Garbage>> {
+        let mut garbage = Vec::new();
+        for (path, _lock) in self.stale_downloads()? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into();
+            garbage.push(Garbage { kind: "download", name, bytes: disk::usage(&path)? });
+            if !dry {
+                fs::remove_dir_all(&path).step(|| format!("remove {}", path.display()))?;
+            }
+        }
+        Ok(garbage)
+    }
+
+    /// What imports have left that did not end.
+    fn unfinished(&self) -> Result<Vec<Garbage>> {
+        let parent = self.path().join("staging");
+        let mut all = Vec::new();
+        for (name, _) in tree::names(open_dir(&parent)?.as_fd())? {
+            let path = parent.join(tree::name_path(&name));
+            if staging::is_alive(&path)? {
+                continue;
+            }
+            let bytes = disk::usage(&path)?;
+            all.push(Garbage { kind: "import", name: name.to_string_lossy().into(), bytes });
+        }
+        Ok(all)
+    }
+
+    /// What could go, without waiting for imports and downloads under way: they may
+    /// be about to need some of it.
+    fn reclaimable(&self) -> Result<BTreeSet<String>> {
+        if self.path().join("lock").symlink_metadata().is_err() {
+            return Ok(BTreeSet::new());
+        }
+        let _lock = self.lock(Sharing::Shared)?;
+        let all = [self.unfinished()?, self.forgotten(true)?, self.unneeded(true)?];
+        Ok(all.into_iter().flatten().map(|garbage| garbage.name).collect())
+    }
+
+    /// What the store takes of the disk.
+    ///
+    /// # Errors
+    /// System for what can't be read.
+    pub fn usage(&self) -> Result<Usage> {
+        let unused = self.reclaimable()?;
+        let images = self.list()?;
+        let mut usage = Usage::default();
+        let mut layers = BTreeMap::new();
+        for (digest, path) in digest_entries(&self.path().join("layers"))? {
+            let bytes = disk::usage(&path)?;
+            usage.layers.add(bytes, unused.contains(digest.hex()));
+            layers.insert(digest, bytes);
+        }
+        for (digest, path) in digest_entries(&self.path().join("blobs"))? {
+            usage.blobs.add(disk::usage(&path)?, unused.contains(digest.hex()));
+        }
+        for (dir, share) in [
+            ("staging", &mut usage.unfinished),
+            ("downloads", &mut usage.downloads),
+            ("containers", &mut usage.containers),
+            ("volumes", &mut usage.volumes),
+        ] {
+            for name in read_names(&self.path().join(dir))? {
+                let path = self.path().join(dir).join(&name);
+                share.add(disk::usage(&path)?, unused.contains(&name));
+            }
+        }
+        for image in &images {
+            let own = used_layers(std::slice::from_ref(image));
+            let others = used_layers(images.iter().filter(|other| other.name != image.name));
+            let sum = |of: &mut dyn Iterator<Item = &Digest>| -> u64 {
+                of.filter_map(|digest| layers.get(digest)).sum()
+            };
+            usage.images.push(ImageUsage {
+                name: image.name.clone(),
+                bytes: sum(&mut own.iter()),
+                shared: sum(&mut own.intersection(&others)),
+            });
+        }
+        Ok(usage)
     }
 
     fn check_unused(&self, doomed: &BTreeSet<Digest>, references: &[Reference]) -> Result<()> {
@@ -73,22 +272,56 @@ impl Store {
 
     /// Removes every layer and document that isn't needed: those of the images
     /// that went, and those of imports that died between two steps.
-    fn sweep(&self, kept: &BTreeSet<Digest>, staying: &[Record]) -> Result<()> {
-        let staging = Staging::new(self)?;
+    fn sweep(
+        &self,
+        kept: &BTreeSet<Digest>,
+        staying: &[Record],
+        dry: bool,
+    ) -> Result<Vec<Garbage>> {
+        let mut garbage = Vec::new();
+        let staging = if dry { None } else { Some(Staging::new(self)?) };
         for (digest, path) in digest_entries(&self.path().join("layers"))? {
             if !kept.contains(&digest) && !self.is_mounted(&digest)? {
-                // out of the way first: a kill must not leave half a layer
-                staging.take(&path, digest.hex())?;
+                garbage.push(Garbage::at("layer", &digest, &path)?);
+                if let Some(staging) = &staging {
+                    // out of the way first: a kill must not leave half a layer
+                    staging.take(&path, digest.hex())?;
+                }
             }
         }
-        let documents: BTreeSet<&Digest> =
-            staying.iter().flat_map(|r| [&r.digest, &r.config_digest]).collect();
+        garbage.extend(self.half_written(dry)?);
+        let blobs = staying.iter().flat_map(|r| {
+            let layers = r.layers.iter().map(|layer| &layer.digest);
+            [&r.digest, &r.config_digest].into_iter().chain(layers)
+        });
+        let blobs: BTreeSet<&Digest> = blobs.collect();
         for (digest, path) in digest_entries(&self.path().join("blobs"))? {
-            if !documents.contains(&digest) {
-                fs::remove_file(path)?;
+            if !blobs.contains(&digest) {
+                garbage.push(Garbage::at("blob", &digest, &path)?);
+                if !dry {
+                    fs::remove_file(path)?;
+                }
             }
         }
-        staging.remove()
+        staging.map_or(Ok(()), Staging::remove)?;
+        Ok(garbage)
+    }
+
+    /// Temporary files of records and documents, whose writers died: living ones
+    /// have the store's lock.
+    fn half_written(&self, dry: bool) -> Result<Vec<Garbage>> {
+        let mut garbage = Vec::new();
+        for dir in ["images", "refs", "blobs/sha256", "blobs/sha512"] {
+            let dir = self.path().join(dir);
+            for name in read_names(&dir)?.into_iter().filter(|name| name.starts_with('.')) {
+                let path = dir.join(&name);
+                garbage.push(Garbage { kind: "import", bytes: disk::usage(&path)?, name });
+                if !dry {
+                    fs::remove_file(&path).step(|| format!("remove {}", path.display()))?;
+                }
+            }
+        }
+        Ok(garbage)
     }
 
     fn is_mounted(&self, layer: &Digest) -> Result<bool> {
@@ -112,8 +345,19 @@ impl Store {
     }
 }
 
-fn used_layers(records: &[Record]) -> BTreeSet<Digest> {
-    let layers = records.iter().flat_map(|r| &r.layers);
+/// The names in a directory, if it is there.
+fn read_names(dir: &Path) -> Result<BTreeSet<String>> {
+    match open_dir(dir) {
+        Err(nix::errno::Errno::ENOENT) => Ok(BTreeSet::new()),
+        other => {
+            let names = tree::names(other?.as_fd())?;
+            Ok(names.into_iter().map(|(name, _)| name.to_string_lossy().into()).collect())
+        }
+    }
+}
+
+fn used_layers<'a>(records: impl IntoIterator<Item = &'a Record>) -> BTreeSet<Digest> {
+    let layers = records.into_iter().flat_map(|r| &r.layers);
     layers.map(|layer| layer.diff_id.clone()).collect()
 }
 

@@ -5,9 +5,11 @@ use std::fmt;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex};
 
 use super::digest::Digest;
+use super::docker;
 use super::layout::Layout;
 use super::limits::Limits;
 use super::manifest::{self, Manifest, is_index, is_manifest};
+use super::reference::same;
 use crate::error::{Error, ErrorKind, Result};
 
 const TAG: &str = "org.opencontainers.image.ref.name";
@@ -136,7 +138,7 @@ impl Platform {
 }
 
 /// An image of a layout, chosen, with its documents verified.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Choice {
     /// The name by its annotation, if it has one.
     pub(crate) tag: Option<String>,
@@ -152,6 +154,9 @@ pub(crate) struct Choice {
 
 /// Chooses the images to take.
 pub(crate) fn choose(layout: &Layout, selector: &Selector, limits: &Limits) -> Result<Vec<Choice>> {
+    if layout.is_docker() {
+        return docker::choose(layout, selector, limits);
+    }
     let bytes = layout.document("index.json", limits).map_err(|e| match e.kind() {
         ErrorKind::NotFound => Error::invalid("not an OCI layout: it has no index.json"),
         _ => e,
@@ -160,7 +165,7 @@ pub(crate) fn choose(layout: &Layout, selector: &Selector, limits: &Limits) -> R
     let wanted = selector.platform.clone().unwrap_or_else(Platform::host);
     let mut choices = Vec::new();
     for (tag, group) in groups(&index, selector)? {
-        let mut offers = Vec::new();
+        let mut offers = Offers::default();
         flatten(layout, &group, limits, DEPTH, &mut offers)?;
         let choice = best(layout, offers, &wanted, limits);
         let choice = choice.map_err(|e| match &tag {
@@ -180,10 +185,11 @@ fn groups<'a>(index: &'a ImageIndex, selector: &Selector) -> Result<Vec<Group<'a
     for descriptor in index.manifests() {
         let note = |key| descriptor.annotations().as_ref()?.get(key).cloned();
         let (tag, full) = (note(TAG), note(FULL_NAME));
-        if let Some(want) = &selector.reference
-            && tag.as_ref() != Some(want)
-            && full.as_ref() != Some(want)
-        {
+        let is_named = |want: &String| {
+            [&tag, &full].into_iter().flatten().any(|name| same(want, name))
+                || descriptor.digest().as_ref() == want
+        };
+        if selector.reference.as_ref().is_some_and(|want| !is_named(want)) {
             continue;
         }
         let name = full.or(tag);
@@ -206,18 +212,28 @@ fn groups<'a>(index: &'a ImageIndex, selector: &Selector) -> Result<Vec<Group<'a
     }
 }
 
+/// What indexes hold.
+#[derive(Default)]
+struct Offers {
+    manifests: Vec<Descriptor>,
+    /// The kinds of what is no image.
+    others: Vec<String>,
+}
+
 /// The manifests below descriptors, indexes opened.
 fn flatten(
     layout: &Layout,
     descriptors: &[&Descriptor],
     limits: &Limits,
     depth: usize,
-    offers: &mut Vec<Descriptor>,
+    offers: &mut Offers,
 ) -> Result<()> {
     for descriptor in descriptors {
         let media_type = descriptor.media_type().as_ref();
-        if is_manifest(media_type) {
-            offers.push((*descriptor).clone());
+        if let Some(kind) = descriptor.artifact_type() {
+            offers.others.push(kind.to_string());
+        } else if is_manifest(media_type) {
+            offers.manifests.push((*descriptor).clone());
         } else if is_index(media_type) {
             if depth == 0 {
                 return Err(Error::invalid("indexes are nested too deep"));
@@ -226,8 +242,9 @@ fn flatten(
             let index = manifest::index(&bytes, &format!("index {digest}"))?;
             let inner: Vec<&Descriptor> = index.manifests().iter().collect();
             flatten(layout, &inner, limits, depth - 1, offers)?;
+        } else {
+            offers.others.push(media_type.to_owned());
         }
-        // anything else is an artifact of another kind
     }
     Ok(())
 }
@@ -266,22 +283,34 @@ pub(crate) fn rank(offers: Vec<Descriptor>, wanted: &Platform) -> (Vec<Descripto
 
 /// The offer that suits best. A descriptor may leave the platform to the
 /// config, so the config has the last word.
-fn best(
-    layout: &Layout,
-    offers: Vec<Descriptor>,
-    wanted: &Platform,
-    limits: &Limits,
-) -> Result<Choice> {
-    let (ranked, mut seen) = rank(offers, wanted);
+fn best(layout: &Layout, offers: Offers, wanted: &Platform, limits: &Limits) -> Result<Choice> {
+    let (ranked, mut seen) = rank(offers.manifests, wanted);
+    let mut artifact = None;
     for offer in &ranked {
-        let choice = load(layout, offer, limits)?;
+        let choice = match load(layout, offer, limits) {
+            // a signature or the like, beside images for all platforms
+            Err(e) if e.kind() == ErrorKind::Unsupported && offer.platform().is_none() => {
+                artifact.get_or_insert(e);
+                continue;
+            }
+            other => other?,
+        };
         if wanted.suits(&choice.platform).is_some() {
             return Ok(choice);
         }
         seen.push(choice.platform.to_string());
     }
     if seen.is_empty() {
-        return Err(Error::invalid("no image manifest with a known media type"));
+        return Err(artifact.unwrap_or_else(|| {
+            Error::unsupported(format!(
+                "no container image, but an artifact ({})",
+                if offers.others.is_empty() {
+                    "an empty index".into()
+                } else {
+                    offers.others.join(", ")
+                }
+            ))
+        }));
     }
     seen.dedup();
     Err(Error::invalid(format!(
@@ -312,7 +341,7 @@ fn load(layout: &Layout, descriptor: &Descriptor, limits: &Limits) -> Result<Cho
 mod tests {
     use super::*;
 
-    fn suits(want: &str, have: &str) -> Option<u32> {
+    pub(crate) fn suits(want: &str, have: &str) -> Option<u32> {
         let parse = |text| Platform::parse(text).unwrap();
         parse(want).suits(&parse(have))
     }

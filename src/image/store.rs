@@ -3,11 +3,14 @@
 //! ```text
 //! STORE/lock                     shared: uses the store; exclusive: removes from it
 //! STORE/images/NAME.json         a Record (NAME percent-encoded)
-//! STORE/blobs/ALGORITHM/HEX      manifests and configs
+//! STORE/blobs/ALGORITHM/HEX      manifests and configs; layers' blobs, if they are kept
 //! STORE/layers/ALGORITHM/HEX/    diff/: the layer; layer.json: its facts
 //! STORE/refs/HEX.json            who else uses layers: bundles, containers
 //! STORE/empty/                   the layer of images that have none
 //! STORE/staging/…                imports under way, each directory locked
+//! STORE/downloads/HEX/           what a pull fetches, locked; kept when it broke off
+//! STORE/containers/…             containers from images: their files, their volumes
+//! STORE/volumes/NAME/            see `volume`
 //! ```
 //!
 //! What is under `layers` is whole: it was renamed there after a sync. All
@@ -30,7 +33,7 @@ use super::manifest;
 use super::record::{
     LayerFacts, Reference, read_dir_json, record_file, reference_file, write_json,
 };
-use super::reference;
+use super::reference::{Reference as Name, Version, is_of_digest, same};
 use super::select::Selector;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::caller::caller;
@@ -39,6 +42,7 @@ use crate::sys::lock::{FileLock, Sharing};
 
 pub use super::import::Options as ImportOptions;
 pub(crate) use super::import::make_open_dir;
+pub(crate) use super::record::check_name;
 pub use super::record::{LayerRecord, Record};
 
 /// An image that is ready for use: its layers can't be removed while this
@@ -54,10 +58,16 @@ pub struct Image {
     /// The layers' directories, from the bottom up, each once.
     pub layers: Vec<PathBuf>,
     record: Record,
+    manifest_type: Option<String>,
     _lock: Arc<FileLock>,
 }
 
 impl Image {
+    /// The media type that its manifest has, if it names one.
+    pub(crate) fn manifest_type(&self) -> Option<&str> {
+        self.manifest_type.as_deref()
+    }
+
     /// All that the store knows of it.
     pub fn record(&self) -> &Record {
         &self.record
@@ -119,33 +129,56 @@ impl Store {
         Ok(records)
     }
 
-    /// The record of one image, by its name or by a short form of it: `debian` is
-    /// docker.io/library/debian:latest if nothing has just that name.
+    /// The record of one image: by its name, a short form of that, its digest,
+    /// its config's, or the beginning of one of them.
     ///
     /// # Errors
-    /// NotFound when there is none of that name.
+    /// NotFound when there is none of that name, Invalid when there are several
+    /// that differ.
     pub fn find(&self, name: &str) -> Result<Record> {
-        match self.find_exactly(name) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                // an image from a registry has its whole name
-                let whole = reference::Reference::parse(name).map(|whole| whole.to_string());
-                let whole = whole.ok().filter(|whole| whole != name);
-                whole.and_then(|whole| self.find_exactly(&whole).ok()).ok_or(e)
-            }
-            other => other,
+        let mut found = self.matching(name)?;
+        let missing =
+            || Error::new(ErrorKind::NotFound, format!("image {name} {}", phrase::DOES_NOT_EXIST));
+        let first = found.pop().ok_or_else(|| missing().hint("see tare image ls"))?;
+        match found.iter().all(|other| other.digest == first.digest) {
+            true => Ok(first),
+            false => Err(ambiguous(name, &first, &found)),
         }
     }
 
-    /// The same by nothing but its name.
-    pub(crate) fn find_exactly(&self, name: &str) -> Result<Record> {
-        let missing =
-            || Error::new(ErrorKind::NotFound, format!("image {name} {}", phrase::DOES_NOT_EXIST));
-        let file = record_file(name).ok_or_else(missing)?;
+    /// All that a name may mean.
+    pub(crate) fn matching(&self, name: &str) -> Result<Vec<Record>> {
+        if let Some(exact) = self.named(name)? {
+            return Ok(vec![exact]);
+        }
+        let all = self.list()?;
+        let pick = |fits: &dyn Fn(&Record) -> bool| -> Vec<Record> {
+            all.iter().filter(|record| fits(record)).cloned().collect()
+        };
+        let named = pick(&|record| same(name, &record.name));
+        if !named.is_empty() {
+            return Ok(named);
+        }
+        if let Ok(wanted) = Name::parse(name)
+            && let Version::Digest(digest) = &wanted.version
+        {
+            let beside = |name: &str| Name::parse(name).is_ok_and(|name| name.is_beside(&wanted));
+            return Ok(pick(&|r| r.digest == *digest && beside(&r.name)));
+        }
+        let is_digest = |record: &Record| {
+            is_of_digest(name, &record.digest) || is_of_digest(name, &record.config_digest)
+        };
+        Ok(pick(&is_digest))
+    }
+
+    /// The record with exactly that name.
+    pub(crate) fn named(&self, name: &str) -> Result<Option<Record>> {
+        let Some(file) = record_file(name) else { return Ok(None) };
         match fs::read(self.path.join("images").join(file)) {
-            Ok(bytes) => manifest::json(&bytes, "image record"),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                Err(missing().hint("see tare image ls"))
-            }
+            Ok(bytes) => manifest::json(&bytes, "image record").map(Some),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            // longer than a file name may be
+            Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => Ok(None),
             Err(e) => Err(Error::from(e).step(format!("image {name}"))),
         }
     }
@@ -198,6 +231,8 @@ impl Store {
         let step = || format!("image {name}");
         let bytes = fs::read(self.blob_path(&record.config_digest)).step(step)?;
         let (config, _) = manifest::config(&bytes, record.layers.len()).step(step)?;
+        let manifest = fs::read(self.blob_path(&record.digest)).step(step)?;
+        let manifest_type = manifest::media_type(&manifest, "manifest").step(step)?;
         let mut layers: Vec<PathBuf> = Vec::new();
         for layer in &record.layers {
             let path = self.layer_path(&layer.diff_id).join("diff");
@@ -212,6 +247,7 @@ impl Store {
             config,
             layers,
             record,
+            manifest_type,
             _lock: Arc::new(lock),
         })
     }
@@ -316,6 +352,23 @@ impl Store {
         self.path.join("blobs").join(algorithm).join(digest.hex())
     }
 
+    /// Whether an import can do without the blob of a layer.
+    ///
+    /// # Errors
+    /// System for a store that can't be read.
+    pub fn has_layer(&self, diff_id: &Digest, blob: &Digest, keep_blobs: bool) -> Result<bool> {
+        Ok(self.layer_facts(diff_id)?.is_some() && (!keep_blobs || self.has_blob(blob)?))
+    }
+
+    /// Whether a blob is kept.
+    pub(crate) fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        match self.blob_path(digest).symlink_metadata() {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::from(e).step(format!("blob {digest}"))),
+        }
+    }
+
     /// The facts of a layer that the store has; `None` if it hasn't.
     pub(crate) fn layer_facts(&self, diff_id: &Digest) -> Result<Option<LayerFacts>> {
         match fs::read(self.layer_path(diff_id).join("layer.json")) {
@@ -347,4 +400,10 @@ impl Store {
     pub fn import(&self, path: &Path, options: &import::Options) -> Result<Vec<Record>> {
         import::import(self, path, options)
     }
+}
+
+fn ambiguous(name: &str, first: &Record, others: &[Record]) -> Error {
+    let mut names: Vec<_> = others.iter().chain([first]).map(|r| r.name.as_str()).collect();
+    names.sort_unstable();
+    Error::invalid(format!("image {name}: this may be {}", names.join(", ")))
 }

@@ -17,11 +17,13 @@
 mod attacks;
 mod bundles;
 mod content;
+mod formats;
 mod layout;
 mod process;
 mod rootless;
 mod running;
 mod selection;
+mod store;
 mod volumes;
 
 #[path = "../support/mod.rs"]

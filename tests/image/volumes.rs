@@ -217,3 +217,38 @@ fn a_fill_that_fails_leaves_the_volume_as_it_was() {
     assert_eq!(output.stdout, "[\"below\",\"note\"]\n");
     assert!(!fresh.exists());
 }
+
+#[test]
+fn gc_leaves_what_volumes_and_containers_hold() {
+    let host = Box::new();
+    let (mut output, writer) = pipe();
+    let flags = ["--detach", "-v", "vol:/data", "-v", "/fresh"];
+    host.command(0, &flags, &["wait"]).stdout(writer).run().ok();
+    while output.line() != "READY" {}
+    host.scene.ok(&["volume", "create", "unused"]);
+    // the image that it runs is no longer the one of that name
+    let other = layer(&[file("other", "")], "gzip");
+    let mut layout = Layout::new(&host.scene.path("other"));
+    let image = layout.image(&[other], HOST, json!({}));
+    host.scene.import(&layout.tag(image, "box").finish());
+    let usage: Value = serde_json::from_str(&host.scene.ok(&["image", "df", "--json"])).unwrap();
+    assert_eq!(usage["volumes"]["count"], 2, "{usage}");
+    assert_eq!(usage["containers"]["count"], 1, "{usage}");
+    for kind in ["layers", "volumes", "containers"] {
+        assert_eq!(usage[kind]["reclaimable"], 0, "{usage}");
+    }
+    let told = host.scene.ok(&["image", "gc"]);
+    assert!(!told.contains("layer "), "{told}");
+    host.scene.ok(&["image", "rm", "box"]);
+    host.scene.ok(&["image", "gc"]);
+    let layers = host.scene.path("store/layers/sha256");
+    let left = || std::fs::read_dir(&layers).unwrap().count();
+    assert_eq!(left(), 1, "that of the container");
+    assert!(host.data("vol").join("note").exists() && host.data("unused").exists());
+    let bundle = std::fs::read_dir(host.scene.path("store/containers")).unwrap().next().unwrap();
+    assert!(bundle.unwrap().path().join("volumes/0").exists());
+    host.delete(0);
+    assert!(host.scene.ok(&["image", "gc"]).contains("layer "));
+    assert_eq!(left(), 0);
+    assert!(host.data("vol").join("note").exists() && host.data("unused").exists());
+}

@@ -1,5 +1,12 @@
 //! Downloads that go well, if not at once.
 
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::layout::{INDEX, Layout};
 use crate::server::{Count, Shop, reply, stored};
 
 #[test]
@@ -136,4 +143,116 @@ fn the_platform_is_chosen() {
     assert!(error.contains("no image for linux/s390x, only for"), "{error}");
     assert!(error.contains("plan9"), "{error}");
     assert_eq!(server.requests("/blobs/").len(), 0);
+}
+
+#[test]
+fn blobs_come_where_they_are_to_be_kept() {
+    let shop = Shop::new();
+    let server = shop.serve(|_| None);
+    shop.pull(&server, &["--name", "box"]).unwrap();
+    let archive = shop.scene.path("box.tar");
+    let export = ["image", "export", "-o", archive.to_str().unwrap(), "box"];
+    assert!(shop.scene.fails(&export).contains("--keep-blobs"));
+    let before = server.requests("/blobs/").len();
+    shop.pull(&server, &["--name", "box", "--keep-blobs"]).unwrap();
+    assert_eq!(server.requests("/blobs/").len(), before + 3, "all of it once more");
+    shop.scene.ok(&export);
+    shop.pull(&server, &["--name", "box", "--keep-blobs"]).unwrap();
+    assert_eq!(server.requests("/blobs/").len(), before + 4, "the config only");
+}
+
+#[test]
+fn bounds_are_those_of_an_import() {
+    let shop = Shop::new();
+    let server = shop.serve(|_| None);
+    let error = shop.pull(&server, &["--max-document-size", "100"]).unwrap_err();
+    assert!(error.contains("100"), "{error}");
+    assert_eq!(server.requests("/blobs/").len(), 0);
+    let error = shop.pull(&server, &["--max-layer-size", "1m"]).unwrap_err();
+    assert!(error.contains("layer"), "{error}");
+    let before = server.requests("").len();
+    let error = shop.pull(&server, &["--max-entry-meta", "many"]).unwrap_err();
+    assert!(error.contains("--max-entry-meta"), "{error}");
+    let long = format!("{}/{}:v1", server.address, "a".repeat(220));
+    assert!(shop.pull_name(&long, &[]).unwrap_err().contains("--name"));
+    assert_eq!(server.requests("").len(), before, "nothing is asked for");
+}
+
+#[test]
+fn artifacts_beside_an_image_are_passed_over() {
+    let shop = Shop::new();
+    let layout = Layout { dir: shop.scene.path("remote"), index: Vec::new() };
+    let config = layout.blob(b"{}", "application/vnd.oci.empty.v1+json");
+    let artifact = layout.manifest(json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": "application/vnd.example.signature",
+        "config": config,
+        "layers": [config],
+    }));
+    let mut named = artifact.clone();
+    named["artifactType"] = json!("application/vnd.example.signature");
+    let manifests = json!([named, artifact, shop.manifest]);
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
+    let index = serde_json::to_vec(&index).unwrap();
+    let server = shop.serve(move |request| {
+        request.path.ends_with("/manifests/v1").then(|| reply(200, index.clone()))
+    });
+    shop.pull(&server, &[]).unwrap();
+    shop.assert_pulled();
+}
+
+/// While an image comes, what it may need stays.
+#[test]
+fn a_download_under_way_is_waited_for_by_gc_and_seen_by_df() {
+    let shop = Shop::new();
+    let ((begun, begins), (go, goes)) = (channel(), channel());
+    let (begun, goes) = (Mutex::new(begun), Arc::new(Mutex::new(goes)));
+    let big = shop.digest(1);
+    let server = shop.serve(move |request| {
+        if request.path.ends_with(&big) {
+            begun.lock().unwrap().send(()).unwrap();
+            goes.lock().unwrap().recv().unwrap();
+        }
+        None
+    });
+    std::thread::scope(|scope| {
+        let pull = scope.spawn(|| shop.pull(&server, &[]));
+        begins.recv_timeout(Duration::from_secs(30)).unwrap();
+        let usage: Value =
+            serde_json::from_str(&shop.scene.ok(&["image", "df", "--json"])).unwrap();
+        assert_eq!(usage["downloads"]["count"], 1, "{usage}");
+        assert_eq!(usage["downloads"]["reclaimable"], 0, "{usage}");
+        let mut collect = shop.scene.command(&["image", "gc"]);
+        let mut collect = collect.stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(collect.try_wait().unwrap().is_none(), "gc waits");
+        go.send(()).unwrap();
+        pull.join().unwrap().unwrap();
+        assert!(collect.wait().unwrap().success());
+    });
+    shop.assert_pulled();
+}
+
+#[test]
+fn what_nobody_came_back_for_is_collected() {
+    let shop = Shop::new();
+    let server = shop.serve(|_| None);
+    shop.pull(&server, &[]).unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    for (name, days) in [("young", 6), ("old", 8)] {
+        let dir = shop.scene.path(&format!("store/downloads/{name}"));
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("part"), vec![1; 100_000]).unwrap();
+        let then = SystemTime::now() - day * days;
+        std::fs::File::open(&dir).unwrap().set_modified(then).unwrap();
+    }
+    let usage: Value = serde_json::from_str(&shop.scene.ok(&["image", "df", "--json"])).unwrap();
+    let [all, old] = ["bytes", "reclaimable"].map(|key| usage["downloads"][key].as_u64().unwrap());
+    assert!(old >= 100_000 && all >= old + 100_000, "{usage}");
+    let told = shop.scene.ok(&["image", "gc", "--dry-run"]);
+    assert!(told.contains("download old") && !told.contains("young"), "{told}");
+    shop.scene.ok(&["image", "gc"]);
+    let left: Vec<_> = std::fs::read_dir(shop.scene.path("store/downloads")).unwrap().collect();
+    assert_eq!(left.len(), 1);
 }
