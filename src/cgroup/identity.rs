@@ -31,12 +31,17 @@ impl Identity {
         Ok(Identity { inode: fstat(dir)?.st_ino, claim: None })
     }
 
-    /// Of one that is taken over: whoever had it before can see that.
+    /// Of one that is taken over: whoever had it before can see that. Without root
+    /// nothing is left on it: what a user may write, his container may as well, and
+    /// would seem to have gone.
     pub(super) fn claimed(dir: BorrowedFd<'_>) -> SysResult<Self> {
+        if !caller().is_host_root() {
+            return Identity::of(dir);
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let claim = format!("{}-{}", std::process::id(), now.as_nanos());
         let made = Identity::of(dir)?;
-        match set_xattr_at(dir, Path::new("."), Mark::Claim.of(dir)?, claim.as_bytes()) {
+        match set_xattr_at(dir, Path::new("."), CLAIM, claim.as_bytes()) {
             Err(Errno::ENOTSUP) => Ok(made),
             other => other.map(|()| Identity { claim: Some(claim), ..made }),
         }
@@ -51,7 +56,10 @@ pub(super) fn is_same(recorded: Option<&Identity>, dir: BorrowedFd<'_>) -> SysRe
     {
         return Ok(false);
     }
-    let claim = match xattr_at(dir, Path::new("."), Mark::Claim.of(dir)?) {
+    if !caller().is_host_root() {
+        return Ok(true);
+    }
+    let claim = match xattr_at(dir, Path::new("."), CLAIM) {
         // removed meanwhile: whose it was makes no difference any more
         Err(Errno::ENODEV | Errno::ENOENT) => return Ok(true),
         // no attributes here, so no claims either
@@ -66,7 +74,7 @@ pub(super) fn is_same(recorded: Option<&Identity>, dir: BorrowedFd<'_>) -> SysRe
 /// anybody from killing.
 pub(super) fn mark_killed(dir: BorrowedFd<'_>) {
     let mark = |name| set_xattr_at(dir, Path::new("."), name, b"1");
-    if let Err(errno) = Mark::Killed.of(dir).and_then(mark) {
+    if let Err(errno) = killed_mark(dir).and_then(mark) {
         crate::logging::debug(|| format!("mark a cgroup as killed: {errno}"));
     }
 }
@@ -75,29 +83,18 @@ pub(super) fn mark_killed(dir: BorrowedFd<'_>) {
 /// of that time), and kills who is cloned into a cgroup with another count than that
 /// of his maker's own.
 pub(super) fn was_killed(dir: BorrowedFd<'_>) -> SysResult<bool> {
-    match xattr_at(dir, Path::new("."), Mark::Killed.of(dir)?) {
+    match xattr_at(dir, Path::new("."), killed_mark(dir)?) {
         Err(Errno::ENOTSUP) => Ok(false),
         other => other.map(|mark| mark.is_some()),
     }
 }
 
-/// Extended attributes of a cgroup.
-#[derive(Clone, Copy)]
-enum Mark {
-    Claim,
-    Killed,
-}
+/// What a user leaves on a cgroup who takes it over; no container can write it.
+const CLAIM: &CStr = c"trusted.tare.claim";
 
-impl Mark {
-    /// By whose cgroup it is, so that root finds what a user has left. Root's own can't
-    /// be changed in the container.
-    fn of(self, dir: BorrowedFd<'_>) -> SysResult<&'static CStr> {
-        let is_roots = caller().is_host_root() && fstat(dir)?.st_uid == 0;
-        Ok(match (self, is_roots) {
-            (Mark::Claim, true) => c"trusted.tare.claim",
-            (Mark::Claim, false) => c"user.tare.claim",
-            (Mark::Killed, true) => c"trusted.tare.killed",
-            (Mark::Killed, false) => c"user.tare.killed",
-        })
-    }
+/// The mark of [`mark_killed`], by whose cgroup it is, so that root finds what a user
+/// has left.
+fn killed_mark(dir: BorrowedFd<'_>) -> SysResult<&'static CStr> {
+    let is_roots = caller().is_host_root() && fstat(dir)?.st_uid == 0;
+    Ok(if is_roots { c"trusted.tare.killed" } else { c"user.tare.killed" })
 }

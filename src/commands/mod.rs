@@ -35,6 +35,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::CommandFactory;
 
 use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
 use crate::container::{ContainerId, Entry, Store};
@@ -71,8 +72,13 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
 /// Puts words that are not understood into the log that they name: an engine shows
 /// nothing else. `message` is clap's, of several lines.
 pub fn log_words(words: &[OsString], message: &str) {
+    // what comes after the command may be a program's, and some user's
+    let all = Cli::command();
+    let ends =
+        |word: &&OsString| *word == "--" || all.get_subcommands().any(|c| *word == c.get_name());
+    let before: Vec<&OsString> = words.iter().skip(1).take_while(|word| !ends(word)).collect();
     let value = |name: &str| {
-        let mut rest = words.iter().skip(1).skip_while(|word| {
+        let mut rest = before.iter().copied().skip_while(|word| {
             *word != name && word.to_str().is_none_or(|w| !w.starts_with(&format!("{name}=")))
         });
         let word = rest.next()?;

@@ -264,12 +264,8 @@ fn steps(
     let scope = place.enclose(plan, spawned.pid(), &mut record.cgroup, &mut undo.cgroup);
     let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
     group.map_or(Ok(()), |group| group.enter(spawned.pid()))?;
-    // a hook that asks for the state is told that the container is being created;
-    // without one nobody can tell
-    let is_seen = plan.hooks.in_create();
-    if !is_seen {
-        save_with_init(&mut record, spawned.pid(), undo.entry)?;
-    }
+    record.init = Some(InitProcess::of(spawned.pid())?);
+    let complete = record.prepare(undo.entry.dir())?;
     undo.devices =
         netdevices::move_in(plan, spawned.pid()).map_err(|e| spawned.reason(plan, id_maps, e))?;
     if let (Some(program), Some(cgroup), true) =
@@ -283,9 +279,8 @@ fn steps(
     }
     serve(spawned, plan, id_maps, &record)?;
     send_descriptors(args, plan, spawned)?;
-    if is_seen {
-        save_with_init(&mut record, spawned.pid(), undo.entry)?;
-    }
+    // only now: with an init in its record, a container can be started and entered
+    complete.take_place(undo.entry.dir()).step(|| "save the state")?;
     if let Some(path) = args.pid_file {
         write_pid_file(path, spawned.pid())?;
     }
@@ -303,11 +298,6 @@ fn foresee_rdt<'a>(
     record.rdt_groups = rdt::lasting(&root, rdt, id);
     record.rdt_group = Some(rdt::group_path(&root, rdt, id));
     Ok(Some((rdt, root)))
-}
-
-fn save_with_init(record: &mut Record, init: Pid, entry: &Entry) -> Result<()> {
-    record.init = Some(InitProcess::of(init)?);
-    entry.save(record)
 }
 
 /// Without a mount namespace, the root is mounted in the caller's own.

@@ -14,6 +14,7 @@ use super::shared_root::SharedRoot;
 use crate::cgroup::{Cgroup, CgroupRecord, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{HookPlan, ListenerPlan};
+use crate::sys::fs::Replacement;
 use crate::sys::process::pidfd_open;
 
 /// A process, told apart from a later one with the same id.
@@ -184,10 +185,15 @@ impl Record {
     /// Writes the record. It is not synced: no process that it tells of
     /// outlives a reboot.
     pub fn save(&self, dir: impl AsFd) -> Result<()> {
+        self.prepare(&dir)?.take_place(&dir).step(|| format!("save {NAME}"))
+    }
+
+    /// The same but for the last step, after which others see it.
+    pub(super) fn prepare(&self, dir: impl AsFd) -> Result<Replacement> {
         let bytes = serde_json::to_vec(self)
             .map_err(|e| Error::new(ErrorKind::System, format!("encode {NAME}: {e}")))?;
         let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
-        crate::sys::fs::replace_file(dir, NAME, &bytes, mode, false).step(|| format!("save {NAME}"))
+        Replacement::write(dir, NAME, &bytes, mode, false).step(|| format!("save {NAME}"))
     }
 }
 

@@ -5,11 +5,12 @@
 //! has the old one open goes on reading that, whole; a line is written under a lock
 //! and to the file that has the name then, so that none goes to the old one.
 
-use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::fs::{File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -24,6 +25,9 @@ const KEPT: u64 = 256 << 10;
 
 /// How often a file may be replaced between its opening and the look at its name.
 const ATTEMPTS: usize = 16;
+
+/// Between two attempts: a file is replaced in less.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// What `--log` names.
 #[derive(Debug)]
@@ -114,12 +118,15 @@ fn open_for_appending(path: &Path, may_make: bool) -> Result<File> {
 }
 
 /// The file that has this name now, with a lock that keeps it from being replaced.
+/// Whoever may read the log can hold a lock on it, and is not waited for.
 fn locked(path: &Path) -> Option<File> {
     for _ in 0..ATTEMPTS {
         let file = open_for_appending(path, false).ok()?;
-        file.lock_shared().ok()?;
-        if is_named(&file, path).ok()? {
-            return Some(file);
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+            Err(TryLockError::Error(_)) => return None,
+            Ok(()) if is_named(&file, path).ok()? => return Some(file),
+            Ok(()) => {}
         }
     }
     None
@@ -136,7 +143,10 @@ fn is_named(file: &File, path: &Path) -> std::io::Result<bool> {
 /// Replaces the file by one with its last lines, if it is still too long.
 fn cut(path: &Path) -> std::io::Result<()> {
     let mut file = OpenOptions::new().read(true).open(path)?;
-    file.lock()?;
+    if file.try_lock().is_err() {
+        // by whoever writes the next line, then
+        return Ok(());
+    }
     let found = file.metadata()?;
     // under other names it would stay as it is
     if !is_named(&file, path)? || found.len() <= MOST || found.nlink() != 1 {

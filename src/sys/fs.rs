@@ -95,27 +95,62 @@ pub fn replace_file(
     mode: Mode,
     sync: bool,
 ) -> std::io::Result<()> {
-    let temporary = format!(".{name}.{}", std::process::id());
-    // exclusive: whatever somebody has put there is not written to
-    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    let fd = match openat(&dir, temporary.as_str(), flags, mode) {
-        // of a process with this id that was killed
-        Err(Errno::EEXIST) => {
-            unlinkat(&dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir)?;
-            openat(&dir, temporary.as_str(), flags, mode)?
+    Replacement::write(&dir, name, bytes, mode, sync)?.take_place(&dir)
+}
+
+/// A file under a temporary name, which is to have another one's.
+#[derive(Debug)]
+pub struct Replacement {
+    temporary: String,
+    name: String,
+}
+
+impl Replacement {
+    /// Writes the file, as [`replace_file`] does.
+    ///
+    /// # Errors
+    /// Nothing is left then.
+    pub fn write(
+        dir: impl AsFd,
+        name: &str,
+        bytes: &[u8],
+        mode: Mode,
+        sync: bool,
+    ) -> std::io::Result<Self> {
+        let temporary = format!(".{name}.{}", std::process::id());
+        // exclusive: whatever somebody has put there is not written to
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let fd = match openat(&dir, temporary.as_str(), flags, mode) {
+            // of a process with this id that was killed
+            Err(Errno::EEXIST) => {
+                unlinkat(&dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir)?;
+                openat(&dir, temporary.as_str(), flags, mode)?
+            }
+            other => other?,
+        };
+        let new = Replacement { temporary, name: name.to_owned() };
+        let mut file = File::from(fd);
+        let written = file.write_all(bytes);
+        match written.and_then(|()| if sync { file.sync_all() } else { Ok(()) }) {
+            Ok(()) => Ok(new),
+            Err(e) => Err(new.give_up(&dir, e)),
         }
-        other => other?,
-    };
-    let mut file = File::from(fd);
-    let replaced = file
-        .write_all(bytes)
-        .and_then(|()| if sync { file.sync_all() } else { Ok(()) })
-        .and_then(|()| Ok(renameat(&dir, temporary.as_str(), &dir, name)?));
-    if replaced.is_err() {
-        // the first error is the one to tell
-        unlinkat(&dir, temporary.as_str(), UnlinkatFlags::NoRemoveDir).unwrap_or_default();
     }
-    replaced
+
+    /// Renames it over the other one, in the directory that it was written to.
+    ///
+    /// # Errors
+    /// It is gone then.
+    pub fn take_place(self, dir: impl AsFd) -> std::io::Result<()> {
+        let renamed = renameat(&dir, self.temporary.as_str(), &dir, self.name.as_str());
+        renamed.map_err(|e| self.give_up(&dir, e.into()))
+    }
+
+    fn give_up(&self, dir: impl AsFd, why: std::io::Error) -> std::io::Error {
+        // the first error is the one to tell
+        unlinkat(dir, self.temporary.as_str(), UnlinkatFlags::NoRemoveDir).unwrap_or_default();
+        why
+    }
 }
 
 /// Opens `path` strictly below `root` on the same mount, and refuses symbolic

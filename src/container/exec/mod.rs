@@ -60,15 +60,16 @@ pub struct ExecArgs<'a> {
 /// The container has ended, or is paused; bad input, which is refused before
 /// there is a process; the step of the process' set-up that failed.
 pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
-    let is_made = |record: &Record| record.init.is_some();
-    entry.load_settled()?.filter(is_made).ok_or_else(not_created)?;
-    // its maker has the lock until the container is complete: before that, init may
-    // still have the host's root
-    let lock = entry.share()?;
+    let mut record = entry.load_settled()?.ok_or_else(not_created)?;
     // read again: whoever had the lock may have changed or removed it
-    let record = entry.load()?.ok_or_else(not_created)?;
-    // in there, nobody outlives init: a delete needs not wait for us
-    let _lock = (!record.own_pid_namespace).then_some(lock);
+    let _lock = match record.own_pid_namespace {
+        true => None,
+        false => {
+            let lock = entry.share()?;
+            record = entry.load()?.ok_or_else(not_created)?;
+            Some(lock)
+        }
+    };
     let init = record.init.ok_or_else(not_created)?;
     let pidfd = init.open()?.ok_or_else(stopped)?;
     let kept = match Kept::load(entry.dir()) {
