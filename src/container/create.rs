@@ -164,7 +164,8 @@ pub(super) struct Undo<'a> {
     pub(super) cgroup: Option<CgroupRecord>,
     pub(super) cgroup_was_there: bool,
     spawned: Option<Spawned>,
-    pub(super) poststop: Option<Record>,
+    /// For the poststop hooks, with the init that they are told of.
+    pub(super) poststop: Option<(Record, Pid)>,
     listener: Option<Listener>,
     devices: Option<Moved>,
     pub(super) rdt: Vec<PathBuf>,
@@ -187,7 +188,6 @@ impl<'a> Undo<'a> {
     }
 
     pub(super) fn run(&mut self) -> Result<()> {
-        let pid = self.spawned.as_ref().map(Spawned::pid);
         let devices = self.devices.take().map_or(Ok(()), Moved::move_back);
         if let Some(spawned) = self.spawned.take() {
             spawned.kill();
@@ -207,7 +207,7 @@ impl<'a> Undo<'a> {
         }
         result = result.and(rdt::remove(&self.rdt));
         result = result.and(self.shared_root.take().map_or(Ok(()), |root| root.remove()));
-        if let (Some(record), Some(pid)) = (self.poststop.take(), pid) {
+        if let Some((record, pid)) = self.poststop.take() {
             result = result.and(super::delete::run_poststop(&record, pid.as_raw()));
         }
         result.map_err(|e| e.step(format!("undo the create of {}", self.entry.id())))
@@ -257,7 +257,7 @@ fn steps(
         rootfs: args.rootfs.take(),
         listener,
     })?);
-    undo.poststop = Some(record.clone());
+    undo.poststop = Some((record.clone(), spawned.pid()));
     // while init is busy
     let groups = group.as_ref().map(rdt::Group::entered).unwrap_or_default();
     Kept::new(args.spec, plan, args.options, groups).save(undo.entry.dir())?;

@@ -276,7 +276,7 @@ fn hear(
         // networks are set up by hooks, if at all
         "setup-namespaces" => {
             let state = || hook_state(&task.record, "creating", notice.pid);
-            undo.poststop = Some(task.record.clone());
+            undo.poststop = Some((task.record.clone(), Pid::from_raw(notice.pid)));
             hooks::run_outside(&task.plan.hooks.prestart, state(), interrupts, None)?;
             hooks::run_outside(&task.plan.hooks.create_runtime, state(), interrupts, None)
         }

@@ -274,8 +274,11 @@ fn enter(
     (socket, gate): (BorrowedFd<'_>, BorrowedFd<'_>),
     words: &File,
 ) -> Result<Infallible> {
-    // criu that outlives this command would go on behind everybody's back
-    set_pdeathsig(Signal::SIGKILL).step(|| "prctl")?;
+    // one that restores would go on behind everybody's back without this command; one
+    // that saves has the container's processes in its hands, and has to let them go
+    if setting.waits {
+        set_pdeathsig(Signal::SIGKILL).step(|| "prctl")?;
+    }
     process::reset_signals().step(|| "reset signals")?;
     if uninterrupted(|| read(gate, &mut [0; 1])).step(|| "wait")? == 0 {
         process::exit_now(1);
