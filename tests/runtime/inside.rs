@@ -1,6 +1,8 @@
 //! From inside: what a program sees of the host, and the attacks on runtimes that
 //! were real, carried out.
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -249,12 +251,17 @@ fn the_runtimes_binary_can_not_be_written_to_from_inside() {
     // the program is what init executes from: the runtime's own file
     let bait = Container::new(|config| {
         config["process"]["args"] =
-            json!(["/proc/self/exe", "--log", "/fifo", "--root", "/", "list"]);
+            json!(["/proc/self/exe", "--log", "/fifo", "--root", "/", "state", "nobody"]);
         config["process"]["capabilities"] = json!({"bounding": ["CAP_KILL"]});
         namespace_path(config, "pid", &format!("/proc/{}/ns/pid", thief.pid()));
     });
-    // nobody reads there: the runtime's code waits, inside, to be robbed
-    nix::unistd::mkfifo(&bait.bundle.rootfs().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // it is full, and nobody reads there: the runtime's code waits, inside, with what it
+    // has to say, to be robbed
+    let fifo = bait.bundle.rootfs().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut options = std::fs::File::options();
+    let full = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(&fifo).unwrap();
+    while (&full).write(&[b'.'; 4096]).is_ok() {}
     bait.on_bundle("create", &[]).run().ok();
     bait.start().ok();
     output.expect("held");
