@@ -24,6 +24,7 @@ use nix::sys::stat::Mode;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::fs::{names, open_dir, replace_file};
 use crate::sys::lock::{FileLock, Sharing};
+use crate::sys::remove::remove_tree;
 
 /// The volumes of a store.
 #[derive(Debug, Clone)]
@@ -176,12 +177,12 @@ impl Volumes {
     /// Removes what is on its way out, of removals that were killed as well.
     fn sweep(&self) -> Result<()> {
         for name in entries(&self.dir)? {
-            if name.as_bytes().starts_with(b".gone-") {
-                match fs::remove_dir_all(self.dir.join(&name)) {
-                    // another removal does the same
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    other => other.step(|| format!("remove {}", name.to_string_lossy()))?,
-                }
+            if name.as_bytes().starts_with(b".gone-")
+                && let Err(e) = remove_tree(&self.dir.join(&name))
+            {
+                // the volumes are gone all the same, and the next removal tries again
+                let text = Error::from(e).step(format!("remove {}", name.to_string_lossy()));
+                crate::logging::warn(&text.to_string());
             }
         }
         Ok(())
@@ -261,10 +262,7 @@ fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
 /// Fills a directory beside the data, and puts it in its place when it is whole.
 fn fill_data(volume: &Path, fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
     let fresh = volume.join("fresh");
-    let clear = || match fs::remove_dir_all(&fresh) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::from(e)),
-        _ => Ok(()),
-    };
+    let clear = || remove_tree(&fresh).map_err(Error::from);
     clear()?;
     make_data(&fresh)?;
     let filled = fill(open_dir(&fresh)?.as_fd());
