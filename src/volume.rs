@@ -5,12 +5,14 @@
 //! STORE/volumes/NAME/data/       what containers see
 //! STORE/volumes/NAME/users/DIR   one a container: it names the directory DIR that is
 //!                                there as long as the container is
+//! STORE/volumes/NAME/fresh/      a copy of an image's files that is not whole yet
 //! STORE/volumes/.gone-…          on its way out
 //! ```
 //!
 //! A use is noted in a file, and counts as long as what the note names is there:
 //! it needs no process, so a runtime that was killed neither ends nor leaks it.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,6 +26,7 @@ use nix::sys::stat::Mode;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::fs::{names, open_dir, replace_file};
 use crate::sys::lock::{FileLock, Sharing};
+use crate::sys::remove::remove_tree;
 
 /// The volumes of a store.
 #[derive(Debug, Clone)]
@@ -107,7 +110,14 @@ impl Volumes {
 
     /// The note that `owner`, a container's directory, uses the volume.
     pub fn note(&self, name: &str, owner: &Path) -> PathBuf {
-        self.dir.join(name).join("users").join(owner.file_name().unwrap_or_default())
+        let mut file = OsString::new();
+        let owner = owner.file_name().unwrap_or_default();
+        if owner.as_bytes().starts_with(b".") {
+            // a dot is for notes that are being written; this is in no container's id
+            file.push("=");
+        }
+        file.push(owner);
+        self.dir.join(name).join("users").join(file)
     }
 
     /// Makes the volume if it is not there, and notes that `owner` uses it: until
@@ -133,15 +143,17 @@ impl Volumes {
         let path = self.dir.join(name);
         let data = path.join("data");
         make_data(&data).step(step)?;
-        let users = users(&path)?;
+        prune(&path).step(step)?;
+        // before the use is noted: the container of a run that is killed while it
+        // copies is no user whose empty volume is to stay as it is
+        if users(&path)?.is_empty() && entries(&data)?.is_empty() {
+            fill_data(&path, fill).step(step)?;
+        }
         let note = self.note(name, owner);
         let dir = open_dir(&path.join("users")).step(step)?;
         let file = note.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mode = Mode::from_bits_truncate(0o600);
         replace_file(dir.as_fd(), &file, owner.as_os_str().as_bytes(), mode, false).step(step)?;
-        if users.is_empty() && entries(&data)?.is_empty() {
-            fill_data(&path, fill).step(step)?;
-        }
         Ok(data)
     }
 
@@ -164,24 +176,35 @@ impl Volumes {
             }
         }
         for name in &sorted {
-            let gone = self.dir.join(format!(".gone-{}-{name}", std::process::id()));
-            let step = || format!("remove volume {name}");
             // out of the way first: a kill must not leave half a volume
-            fs::rename(self.dir.join(name), &gone).step(step)?;
+            self.set_aside(name).step(|| format!("remove volume {name}"))?;
         }
         drop(locks);
         self.sweep()
     }
 
+    /// Gives a volume a name that nothing has, not even the rest of a removal that
+    /// was killed, by a process of the same number.
+    fn set_aside(&self, name: &str) -> io::Result<()> {
+        let mut n = 0;
+        loop {
+            let gone = self.dir.join(format!(".gone-{}-{n}", std::process::id()));
+            match fs::rename(self.dir.join(name), gone) {
+                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => n += 1,
+                other => return other,
+            }
+        }
+    }
+
     /// Removes what is on its way out, of removals that were killed as well.
     fn sweep(&self) -> Result<()> {
         for name in entries(&self.dir)? {
-            if name.as_bytes().starts_with(b".gone-") {
-                match fs::remove_dir_all(self.dir.join(&name)) {
-                    // another removal does the same
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    other => other.step(|| format!("remove {}", name.to_string_lossy()))?,
-                }
+            if name.as_bytes().starts_with(b".gone-")
+                && let Err(e) = remove_tree(&self.dir.join(&name))
+            {
+                // the volumes are gone all the same, and the next removal tries again
+                let text = Error::from(e).step(format!("remove {}", name.to_string_lossy()));
+                crate::logging::warn(&text.to_string());
             }
         }
         Ok(())
@@ -224,36 +247,59 @@ fn make_data(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Owners that are there; notes of others are removed.
+/// Owners that are there.
 fn users(volume: &Path) -> Result<Vec<PathBuf>> {
-    let dir = volume.join("users");
-    let mut live = Vec::new();
-    for name in entries(&dir)? {
-        let note = dir.join(&name);
-        let owner = match fs::read(&note) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            other => PathBuf::from(std::ffi::OsString::from_vec(other?)),
-        };
-        match owner.symlink_metadata() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => match fs::remove_file(&note) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-                _ => {}
-            },
-            _ => live.push(owner),
-        }
-    }
+    let mut live: Vec<_> = notes(volume)?.into_iter().filter_map(|note| note.user).collect();
     live.sort();
     Ok(live)
 }
 
+/// Removes notes that count no more, and what is left of some that were being
+/// written: for who has the lock, since nobody else writes any then.
+fn prune(volume: &Path) -> Result<()> {
+    for note in notes(volume)?.into_iter().filter(|note| note.user.is_none()) {
+        remove_tree(&note.path)?;
+    }
+    Ok(())
+}
+
+struct Note {
+    path: PathBuf,
+    /// The owner, if it is there.
+    user: Option<PathBuf>,
+}
+
+fn notes(volume: &Path) -> Result<Vec<Note>> {
+    let dir = volume.join("users");
+    let mut all = Vec::new();
+    for name in entries(&dir)? {
+        let path = dir.join(&name);
+        if name.as_bytes().starts_with(b".") {
+            // one that is being written
+            all.push(Note { path, user: None });
+            continue;
+        }
+        let owner = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            other => PathBuf::from(OsString::from_vec(other?)),
+        };
+        let is_gone = match owner.symlink_metadata() {
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+            Ok(_) => false,
+        };
+        all.push(Note { path, user: Some(owner).filter(|_| !is_gone) });
+    }
+    Ok(all)
+}
+
 /// Names in a directory; none where there is no directory.
-fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
+fn entries(dir: &Path) -> Result<Vec<OsString>> {
     match open_dir(dir) {
         Err(nix::errno::Errno::ENOENT) => Ok(Vec::new()),
         other => {
             let fd = other.step(|| format!("open {}", dir.display()))?;
             let all = names(fd.as_fd())?.into_iter();
-            Ok(all.map(|(name, _)| std::ffi::OsString::from_vec(name.into_bytes())).collect())
+            Ok(all.map(|(name, _)| OsString::from_vec(name.into_bytes())).collect())
         }
     }
 }
@@ -261,13 +307,90 @@ fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
 /// Fills a directory beside the data, and puts it in its place when it is whole.
 fn fill_data(volume: &Path, fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
     let fresh = volume.join("fresh");
-    let clear = || match fs::remove_dir_all(&fresh) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::from(e)),
-        _ => Ok(()),
-    };
+    let clear = || remove_tree(&fresh).map_err(Error::from);
     clear()?;
     make_data(&fresh)?;
     let filled = fill(open_dir(&fresh)?.as_fd());
     let placed = filled.and_then(|()| Ok(fs::rename(&fresh, volume.join("data"))?));
     placed.map_err(|e| e.undone(clear()))
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests")]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    struct Scene {
+        dir: tempfile::TempDir,
+        volumes: Volumes,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let volumes = Volumes::of(dir.path());
+            Scene { dir, volumes }
+        }
+
+        /// The directory of a container.
+        fn owner(&self, name: &str) -> PathBuf {
+            let owner = self.dir.path().join(name);
+            fs::create_dir(&owner).unwrap();
+            owner
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join("volumes").join(name)
+        }
+    }
+
+    fn fill(dir: BorrowedFd<'_>) -> Result<()> {
+        Ok(replace_file(dir, "file", b"x", Mode::S_IRUSR, false)?)
+    }
+
+    #[test]
+    fn a_note_that_is_being_written_is_left_alone() {
+        let scene = Scene::new();
+        let owner = scene.owner("..a.1");
+        scene.volumes.join("vol", &owner, fill).unwrap();
+        let writing = scene.path("vol/users/.b.2.2");
+        fs::write(&writing, "").unwrap();
+        let stale = scene.path("vol/users/c.3");
+        fs::write(&stale, scene.dir.path().join("c.3").as_os_str().as_bytes()).unwrap();
+        for found in [scene.volumes.find("vol").unwrap(), scene.volumes.list().unwrap().remove(0)] {
+            assert_eq!(found.users, std::slice::from_ref(&owner));
+        }
+        assert!(writing.exists() && stale.exists(), "nothing is removed without the lock");
+        scene.volumes.join("vol", &owner, fill).unwrap();
+        assert!(!writing.exists() && !stale.exists());
+        assert_eq!(scene.volumes.find("vol").unwrap().users, [owner]);
+    }
+
+    #[test]
+    fn what_a_killed_removal_left_is_in_nobodys_way() {
+        let scene = Scene::new();
+        for n in 0..2 {
+            let left = scene.path(&format!(".gone-{}-{n}", std::process::id()));
+            fs::create_dir_all(left.join("data/below")).unwrap();
+        }
+        scene.volumes.create("vol").unwrap();
+        scene.volumes.remove(&["vol".to_owned()]).unwrap();
+        assert_eq!(fs::read_dir(scene.path("")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_fill_that_was_killed_is_begun_anew() {
+        let scene = Scene::new();
+        let killed = scene.owner("a.1");
+        let half = |dir: BorrowedFd<'_>| {
+            fill(dir)?;
+            std::panic::resume_unwind(std::boxed::Box::new("killed"))
+        };
+        let join = || scene.volumes.join("vol", &killed, half);
+        assert!(catch_unwind(AssertUnwindSafe(join)).is_err());
+        assert!(scene.path("vol/fresh/file").exists() && !scene.path("vol/data/file").exists());
+        scene.volumes.join("vol", &scene.owner("b.2"), fill).unwrap();
+        assert!(!scene.path("vol/fresh").exists() && scene.path("vol/data/file").exists());
+    }
 }

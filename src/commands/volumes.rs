@@ -1,8 +1,9 @@
 //! The volumes of a container from an image: those of `-v`, and those that the
 //! image's configuration asks for.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -14,6 +15,10 @@ use crate::image::store::{Image, Store};
 use crate::sandbox::copy_tree;
 use crate::sys::fs::{open_dir, open_in_root};
 use crate::volume::Volumes;
+
+/// The most volumes that an image's configuration may ask for: each gets a copy of
+/// what the image has there.
+const MOST: usize = 256;
 
 /// What is to be mounted, by its words.
 pub(super) struct Wanted(Vec<VolumeWords>);
@@ -95,12 +100,9 @@ impl Own<'_> {
     /// Those of the image's Volumes that `-v` has nothing for.
     fn configured(&mut self, image: &Image, taken: &[VolumeWords]) -> Result<Vec<Bind>> {
         let config = image.config.config().as_ref();
-        let mut paths = config.and_then(|c| c.volumes().clone()).unwrap_or_default();
-        paths.sort();
-        paths.dedup();
+        let paths = config.and_then(|c| c.volumes().clone()).unwrap_or_default();
         let mut binds = Vec::new();
-        for path in paths {
-            let destination = Path::new("/").join(path);
+        for destination in destinations(&paths)? {
             if taken.iter().any(|words| words.destination == destination) {
                 continue;
             }
@@ -118,6 +120,33 @@ impl Own<'_> {
     }
 }
 
+/// The places that an image's configuration names, each once however it is spelt.
+fn destinations(paths: &[String]) -> Result<BTreeSet<PathBuf>> {
+    let mut all = BTreeSet::new();
+    for path in paths {
+        let wrong = |what| Err(Error::invalid(format!("volume {path:?} of the image: {what}")));
+        let mut plain = PathBuf::from("/");
+        for part in Path::new(path).components() {
+            match part {
+                Component::Normal(name) => plain.push(name),
+                Component::ParentDir => return wrong(".. is in it"),
+                _ => {}
+            }
+        }
+        if plain.parent().is_none() {
+            return wrong("it is the root");
+        }
+        all.insert(plain);
+    }
+    if all.len() > MOST {
+        return Err(Error::invalid(format!(
+            "the image asks for {} volumes, more than {MOST}",
+            all.len()
+        )));
+    }
+    Ok(all)
+}
+
 /// Copies what the image has at a path. Where it has no directory there is nothing
 /// to copy.
 fn copy_from(rootfs: BorrowedFd<'_>, path: &Path, to: BorrowedFd<'_>) -> Result<()> {
@@ -127,4 +156,26 @@ fn copy_from(rootfs: BorrowedFd<'_>, path: &Path, to: BorrowedFd<'_>) -> Result<
         other => other.step(|| format!("open {}", path.display()))?,
     };
     copy_tree(from.as_fd(), to).step(|| "copy what the image has there")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_counts_once_however_it_is_spelt() {
+        let strings = |all: &[&str]| all.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+        let found = destinations(&strings(&["/usr", "/usr/", "/./usr", "usr//", "/usr/lib"]));
+        let wanted = ["/usr", "/usr/lib"].map(PathBuf::from);
+        assert_eq!(found.unwrap().into_iter().collect::<Vec<_>>(), wanted);
+        for bad in ["/usr/../etc", "..", "/", "", "."] {
+            let e = destinations(&strings(&[bad])).unwrap_err();
+            assert!(e.to_string().contains("of the image"), "{e}");
+        }
+        let mut many: Vec<_> = (0..MOST).map(|n| format!("/{n}")).collect();
+        assert_eq!(destinations(&many).unwrap().len(), MOST);
+        many.push("/one".to_owned());
+        let e = destinations(&many).unwrap_err();
+        assert!(e.to_string().contains("257 volumes, more than 256"), "{e}");
+    }
 }

@@ -13,6 +13,7 @@ use crate::cgroup::CgroupRecord;
 use crate::error::{Result, Step};
 use crate::sandbox::userns;
 use crate::sys::caller::{caller, is_capable};
+use crate::sys::remove::remove_tree;
 
 /// An id that is taken; dropping it gives it back and removes its scratch.
 #[derive(Debug)]
@@ -92,15 +93,8 @@ pub(super) fn remove_scratch(paths: &[PathBuf]) -> Result<()> {
 
 fn remove_all(paths: &[PathBuf]) -> Result<()> {
     for path in paths {
-        let removed = match std::fs::symlink_metadata(path) {
-            Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
-            Ok(_) => std::fs::remove_file(path),
-            Err(e) => Err(e),
-        };
-        match removed {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            other => other.step(|| format!("remove {}", path.display()))?,
-        }
+        // a program may have nested directories in it as deep as it liked
+        remove_tree(path).step(|| format!("remove {}", path.display()))?;
     }
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! The state root: one directory a container, each with its own lock.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -15,8 +14,9 @@ use super::id::ContainerId;
 use super::record::{NAME as RECORD, Record};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::caller::caller;
-use crate::sys::fs::open_dir;
+use crate::sys::fs::{name_path, open_dir};
 use crate::sys::lock::{FileLock, Sharing};
+use crate::sys::remove::remove_at;
 
 /// The directory that holds the state of containers.
 #[derive(Debug, Clone)]
@@ -330,17 +330,7 @@ impl Entry {
         // the record at last: until then it tells what there is
         names.sort_by_key(|name| name.to_bytes() == RECORD.as_bytes());
         for name in &names {
-            match unlinkat(&self.dir, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(Errno::EISDIR) => {
-                    let path = self.path.join(OsStr::from_bytes(name.to_bytes()));
-                    match std::fs::remove_dir_all(path) {
-                        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                        other => other.step(step)?,
-                    }
-                }
-                Err(e) => return Err(Error::from(e).step(step())),
-            }
+            remove_at(self.dir.as_fd(), name_path(name)).step(step)?;
         }
         match unlinkat(&self.root, self.id.as_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}

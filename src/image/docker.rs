@@ -5,6 +5,8 @@
 //! There is no manifest in the OCI's sense. One is made here, of the digests that
 //! the files have, so that the store knows one kind of image only.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde_json::json;
 
@@ -13,7 +15,7 @@ use super::layout::Layout;
 use super::limits::Limits;
 use super::manifest::{self, CONFIG, Layer, MANIFEST};
 use super::reference::{is_of_digest, same};
-use super::select::{Choice, Platform, Selector};
+use super::select::{Choice, Chosen, Configs, Platform, Selector};
 use crate::error::{Error, ErrorKind, Result, Step};
 
 /// An image in manifest.json.
@@ -35,10 +37,11 @@ pub(crate) fn choose(layout: &Layout, selector: &Selector, limits: &Limits) -> R
     let saved: Vec<Saved> = manifest::json(&bytes, "manifest.json")?;
     let wanted = selector.platform.clone().unwrap_or_else(Platform::host);
     let mut choices = Vec::new();
+    let mut configs = Configs::default();
     for (n, one) in saved.iter().enumerate() {
         let step = || format!("manifest.json: [{n}]");
-        let choice = load(layout, one, limits).step(step)?;
-        let by_digest = |want: &String| is_of_digest(want, &choice.config_digest);
+        let image = load(layout, one, limits, &mut configs).step(step)?;
+        let by_digest = |want: &String| is_of_digest(want, &image.config_digest);
         let is_whole = selector.reference.as_ref().is_none_or(by_digest);
         let mut tags: Vec<_> = one.repo_tags.iter().flatten().cloned().map(Some).collect();
         if let Some(want) = selector.reference.as_ref().filter(|_| !is_whole) {
@@ -46,13 +49,17 @@ pub(crate) fn choose(layout: &Layout, selector: &Selector, limits: &Limits) -> R
         } else if tags.is_empty() {
             tags.push(None);
         }
-        if !tags.is_empty() && wanted.suits(&choice.platform).is_none() {
+        if !tags.is_empty() && wanted.suits(&image.platform).is_none() {
             return Err(Error::invalid(format!(
                 "no image for {wanted}, only for {} (choose one with --platform)",
-                choice.platform
+                image.platform
             )));
         }
-        choices.extend(tags.into_iter().map(|tag| Choice { tag, ..choice.clone() }));
+        if choices.len() + tags.len() > limits.images {
+            return Err(limits.too_many_images());
+        }
+        let image = Arc::new(image);
+        choices.extend(tags.into_iter().map(|tag| Choice { tag, image: Arc::clone(&image) }));
     }
     match (choices.is_empty(), &selector.reference) {
         (false, _) => Ok(choices),
@@ -69,7 +76,7 @@ fn is_tag(want: &str, name: &str) -> bool {
     same(want, name) || name.rsplit_once(':').is_some_and(|(_, tag)| tag == want)
 }
 
-fn load(layout: &Layout, saved: &Saved, limits: &Limits) -> Result<Choice> {
+fn load(layout: &Layout, saved: &Saved, limits: &Limits, configs: &mut Configs) -> Result<Chosen> {
     let bytes = layout.document(&saved.config, limits)?;
     let config_digest = Digest::of(&bytes);
     let stem = saved.config.rsplit('/').next().unwrap_or_default();
@@ -113,15 +120,14 @@ fn load(layout: &Layout, saved: &Saved, limits: &Limits) -> Result<Choice> {
     let manifest_bytes = manifest.to_string().into_bytes();
     let what = "the manifest made of manifest.json";
     let parsed = manifest::manifest(&manifest_bytes, what, limits)?;
-    Ok(Choice {
-        tag: None,
+    Ok(Chosen {
         digest: Digest::of(&manifest_bytes),
         platform: Platform::of_config(&config),
         manifest: manifest::Manifest { config: parsed.config, layers },
         manifest_bytes,
+        config_bytes: configs.shared(&config_digest, bytes),
         config_digest,
-        config_bytes: bytes,
-        config,
+        created: config.created().clone(),
         diff_ids,
     })
 }

@@ -14,6 +14,8 @@ use super::store::{Image, Store};
 use crate::error::{Error, ErrorKind, Result, Step};
 
 const TAG: &str = "org.opencontainers.image.ref.name";
+/// Bytes of a name that a header has room for.
+const NAME: usize = 100;
 
 impl Store {
     /// Writes images, each under its name as the tag, into one archive.
@@ -79,14 +81,32 @@ fn media_type(image: &Image) -> String {
 
 fn header(out: &mut dyn Write, name: &str, size: u64) -> Result<()> {
     let mut header = tar::Header::new_ustar();
-    header.set_path(name)?;
+    if name.len() > NAME {
+        // sha512's: as a record before it, of which the header has the beginning
+        header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        for (to, from) in header.as_old_mut().name.iter_mut().zip(b"././@LongLink") {
+            *to = *from;
+        }
+        finish(&mut header, name.len() as u64 + 1);
+        out.write_all(header.as_bytes())?;
+        out.write_all(name.as_bytes())?;
+        out.write_all(&[0])?;
+        padding(out, name.len() as u64 + 1)?;
+        header.set_entry_type(tar::EntryType::Regular);
+    }
+    header.set_path(name.get(..NAME).unwrap_or(name))?;
+    finish(&mut header, size);
+    Ok(out.write_all(header.as_bytes())?)
+}
+
+fn finish(header: &mut tar::Header, size: u64) {
     header.set_size(size);
     header.set_mode(0o644);
     header.set_mtime(0);
     header.set_uid(0);
     header.set_gid(0);
     header.set_cksum();
-    Ok(out.write_all(header.as_bytes())?)
 }
 
 fn padding(out: &mut dyn Write, size: u64) -> Result<()> {

@@ -265,7 +265,7 @@ fn record(store: &Store, choice: &Choice, name: String) -> Result<Record> {
         digest: choice.digest.clone(),
         config_digest: choice.config_digest.clone(),
         platform: choice.platform.to_string(),
-        created: choice.config.created().clone(),
+        created: choice.created.clone(),
         imported: now.map_or(0, |t| t.as_secs()),
         layers,
     };

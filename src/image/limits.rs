@@ -7,6 +7,8 @@ use crate::error::{Error, Result};
 pub struct Limits {
     /// Bytes of one JSON document.
     pub json: u64,
+    /// Images of one import.
+    pub images: usize,
     /// Layers of an image; the overlay file system takes 500.
     pub layers: usize,
     /// Entries of one layer.
@@ -29,6 +31,7 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             json: 20 << 20,
+            images: 1000,
             layers: 500,
             entries: 4 << 20,
             // PATH_MAX less the way from a store to a layer's root
@@ -42,6 +45,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// That there are too many images.
+    pub(crate) fn too_many_images(&self) -> Error {
+        Error::invalid(format!("more than {} images (choose one with --ref)", self.images))
+    }
+
     /// How much a layer of `compressed` bytes may unpack to.
     ///
     /// Deflate can't do better than 1 : 1032; real layers stay under 1 : 20. A

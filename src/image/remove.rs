@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::fs::open_dir;
 use crate::sys::lock::Sharing;
+use crate::sys::remove::remove_tree;
 
 /// What nothing needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -168,7 +169,7 @@ impl Store {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into();
             garbage.push(Garbage { kind: "download", name, bytes: disk::usage(&path)? });
             if !dry {
-                fs::remove_dir_all(&path).step(|| format!("remove {}", path.display()))?;
+                remove_tree(&path).step(|| format!("remove {}", path.display()))?;
             }
         }
         Ok(garbage)

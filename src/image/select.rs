@@ -1,6 +1,9 @@
 //! Which images of a layout: by tag, and by platform where there are several.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Weak};
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex};
 
@@ -137,19 +140,49 @@ impl Platform {
     }
 }
 
-/// An image of a layout, chosen, with its documents verified.
+/// An image of a layout, chosen. Several tags may share it: its documents can be
+/// large.
 #[derive(Debug, Clone)]
 pub(crate) struct Choice {
     /// The name by its annotation, if it has one.
     pub(crate) tag: Option<String>,
+    pub(crate) image: Arc<Chosen>,
+}
+
+impl Deref for Choice {
+    type Target = Chosen;
+
+    fn deref(&self) -> &Chosen {
+        &self.image
+    }
+}
+
+/// An image with its documents verified.
+#[derive(Debug)]
+pub(crate) struct Chosen {
     pub(crate) digest: Digest,
     pub(crate) platform: Platform,
     pub(crate) manifest: Manifest,
     pub(crate) manifest_bytes: Vec<u8>,
     pub(crate) config_digest: Digest,
-    pub(crate) config_bytes: Vec<u8>,
-    pub(crate) config: ImageConfiguration,
+    pub(crate) config_bytes: Arc<[u8]>,
+    pub(crate) created: Option<String>,
     pub(crate) diff_ids: Vec<Digest>,
+}
+
+/// Configurations, each once, as long as an image has it.
+#[derive(Default)]
+pub(crate) struct Configs(BTreeMap<Digest, Weak<[u8]>>);
+
+impl Configs {
+    pub(crate) fn shared(&mut self, digest: &Digest, bytes: Vec<u8>) -> Arc<[u8]> {
+        if let Some(there) = self.0.get(digest).and_then(Weak::upgrade) {
+            return there;
+        }
+        let bytes = bytes.into();
+        self.0.insert(digest.clone(), Arc::downgrade(&bytes));
+        bytes
+    }
 }
 
 /// Chooses the images to take.
@@ -164,15 +197,16 @@ pub(crate) fn choose(layout: &Layout, selector: &Selector, limits: &Limits) -> R
     let index = manifest::index(&bytes, "index.json")?;
     let wanted = selector.platform.clone().unwrap_or_else(Platform::host);
     let mut choices = Vec::new();
-    for (tag, group) in groups(&index, selector)? {
+    let mut loader =
+        Loader { layout, limits, images: BTreeMap::new(), configs: Configs::default() };
+    for (tag, group) in groups(&index, selector, limits)? {
         let mut offers = Offers::default();
         flatten(layout, &group, limits, DEPTH, &mut offers)?;
-        let choice = best(layout, offers, &wanted, limits);
-        let choice = choice.map_err(|e| match &tag {
+        let image = best(&mut loader, offers, &wanted).map_err(|e| match &tag {
             Some(tag) => e.step(format!("image {tag}")),
             None => e,
         })?;
-        choices.push(Choice { tag, ..choice });
+        choices.push(Choice { tag, image });
     }
     Ok(choices)
 }
@@ -180,7 +214,11 @@ pub(crate) fn choose(layout: &Layout, selector: &Selector, limits: &Limits) -> R
 /// Descriptors of one tag, in the layout's order.
 type Group<'a> = (Option<String>, Vec<&'a Descriptor>);
 
-fn groups<'a>(index: &'a ImageIndex, selector: &Selector) -> Result<Vec<Group<'a>>> {
+fn groups<'a>(
+    index: &'a ImageIndex,
+    selector: &Selector,
+    limits: &Limits,
+) -> Result<Vec<Group<'a>>> {
     let mut groups: Vec<Group<'a>> = Vec::new();
     for descriptor in index.manifests() {
         let note = |key| descriptor.annotations().as_ref()?.get(key).cloned();
@@ -196,6 +234,9 @@ fn groups<'a>(index: &'a ImageIndex, selector: &Selector) -> Result<Vec<Group<'a
         match groups.iter_mut().find(|(other, _)| *other == name) {
             Some((_, group)) => group.push(descriptor),
             None => groups.push((name, vec![descriptor])),
+        }
+        if groups.iter().filter(|(tag, _)| tag.is_some()).count() > limits.images {
+            return Err(limits.too_many_images());
         }
     }
     // what has no tag is left over from retagging where others have one
@@ -283,11 +324,11 @@ pub(crate) fn rank(offers: Vec<Descriptor>, wanted: &Platform) -> (Vec<Descripto
 
 /// The offer that suits best. A descriptor may leave the platform to the
 /// config, so the config has the last word.
-fn best(layout: &Layout, offers: Offers, wanted: &Platform, limits: &Limits) -> Result<Choice> {
+fn best(loader: &mut Loader<'_>, offers: Offers, wanted: &Platform) -> Result<Arc<Chosen>> {
     let (ranked, mut seen) = rank(offers.manifests, wanted);
     let mut artifact = None;
     for offer in &ranked {
-        let choice = match load(layout, offer, limits) {
+        let choice = match loader.load(offer) {
             // a signature or the like, beside images for all platforms
             Err(e) if e.kind() == ErrorKind::Unsupported && offer.platform().is_none() => {
                 artifact.get_or_insert(e);
@@ -319,27 +360,108 @@ fn best(layout: &Layout, offers: Offers, wanted: &Platform, limits: &Limits) -> 
     )))
 }
 
-fn load(layout: &Layout, descriptor: &Descriptor, limits: &Limits) -> Result<Choice> {
-    let (digest, manifest_bytes) = document(layout, descriptor, limits)?;
-    let manifest = manifest::manifest(&manifest_bytes, &format!("manifest {digest}"), limits)?;
-    let (config_digest, config_bytes) = document(layout, &manifest.config, limits)?;
-    let (config, diff_ids) = manifest::config(&config_bytes, manifest.layers.len())?;
-    Ok(Choice {
-        tag: None,
-        digest,
-        platform: Platform::of_config(&config),
-        manifest,
-        manifest_bytes,
-        config_digest,
-        config_bytes,
-        config,
-        diff_ids,
-    })
+/// Images by their descriptors; those that are chosen are read once.
+struct Loader<'a> {
+    layout: &'a Layout,
+    limits: &'a Limits,
+    images: BTreeMap<(String, u64), Weak<Chosen>>,
+    configs: Configs,
+}
+
+impl Loader<'_> {
+    fn load(&mut self, descriptor: &Descriptor) -> Result<Arc<Chosen>> {
+        let key = (descriptor.digest().to_string(), descriptor.size());
+        if let Some(there) = self.images.get(&key).and_then(Weak::upgrade) {
+            return Ok(there);
+        }
+        let (layout, limits) = (self.layout, self.limits);
+        let (digest, manifest_bytes) = document(layout, descriptor, limits)?;
+        let manifest = manifest::manifest(&manifest_bytes, &format!("manifest {digest}"), limits)?;
+        let (config_digest, config_bytes) = document(layout, &manifest.config, limits)?;
+        let (config, diff_ids) = manifest::config(&config_bytes, manifest.layers.len())?;
+        let image = Arc::new(Chosen {
+            digest,
+            platform: Platform::of_config(&config),
+            manifest,
+            manifest_bytes,
+            config_bytes: self.configs.shared(&config_digest, config_bytes),
+            config_digest,
+            created: config.created().clone(),
+            diff_ids,
+        });
+        self.images.insert(key, Arc::downgrade(&image));
+        Ok(image)
+    }
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests")]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
+    use std::path::Path;
+
+    fn config() -> Vec<u8> {
+        let host = Platform::host();
+        let config = json!({
+            "os": host.os, "architecture": host.architecture,
+            "rootfs": {"type": "layers", "diff_ids": []},
+        });
+        config.to_string().into_bytes()
+    }
+
+    fn blob(dir: &Path, data: &[u8], media_type: &str) -> Value {
+        let digest = Digest::of(data);
+        std::fs::write(dir.join("blobs/sha256").join(digest.hex()), data).unwrap();
+        json!({"mediaType": media_type, "digest": digest, "size": data.len()})
+    }
+
+    /// A layout with two tags for one image, and one for another of the same
+    /// configuration.
+    fn oci(dir: &Path) {
+        std::fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
+        std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+        let config = blob(dir, &config(), manifest::CONFIG);
+        let tagged = |(tag, note): (&str, &str)| {
+            let manifest = json!({
+                "schemaVersion": 2, "mediaType": manifest::MANIFEST, "config": config,
+                "layers": [], "annotations": {"note": note},
+            });
+            let mut image = blob(dir, manifest.to_string().as_bytes(), manifest::MANIFEST);
+            image["annotations"] = json!({TAG: tag});
+            image
+        };
+        let manifests: Vec<_> = [("a", "x"), ("b", "x"), ("c", "y")].map(tagged).into();
+        let index = json!({"schemaVersion": 2, "manifests": manifests});
+        std::fs::write(dir.join("index.json"), index.to_string()).unwrap();
+    }
+
+    fn saved(dir: &Path) {
+        std::fs::write(dir.join("c.json"), config()).unwrap();
+        let one = |tags: &[&str]| json!({"Config": "c.json", "RepoTags": tags, "Layers": []});
+        let all = json!([one(&["a:1", "b:1"]), one(&["c:1"])]);
+        std::fs::write(dir.join("manifest.json"), all.to_string()).unwrap();
+    }
+
+    #[test]
+    fn images_share_their_documents_and_are_not_too_many() {
+        for make in [oci, saved] {
+            let dir = tempfile::tempdir().unwrap();
+            make(dir.path());
+            let limits = Limits { images: 3, ..Limits::default() };
+            let spool = || Ok(tempfile::tempfile()?);
+            let layout = Layout::open(dir.path(), &limits, &spool).unwrap();
+            let all = choose(&layout, &Selector::default(), &limits).unwrap();
+            let [a, b, c] = all.as_slice() else { panic!("{} images", all.len()) };
+            assert!(Arc::ptr_eq(&a.image, &b.image) && !Arc::ptr_eq(&a.image, &c.image));
+            assert!(Arc::ptr_eq(&a.config_bytes, &c.config_bytes));
+            let limits = Limits { images: 2, ..limits };
+            let e = choose(&layout, &Selector::default(), &limits).unwrap_err();
+            assert!(e.to_string().contains("more than 2 images"), "{e}");
+            let one = Selector { reference: Some(a.tag.clone().unwrap()), platform: None };
+            assert_eq!(choose(&layout, &one, &limits).unwrap().len(), 1);
+        }
+    }
 
     pub(crate) fn suits(want: &str, have: &str) -> Option<u32> {
         let parse = |text| Platform::parse(text).unwrap();

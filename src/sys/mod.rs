@@ -19,6 +19,7 @@ pub mod net;
 pub mod netlink;
 pub mod process;
 pub mod program;
+pub mod remove;
 pub mod sched;
 pub mod seccomp;
 pub mod userns;

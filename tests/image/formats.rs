@@ -311,3 +311,28 @@ fn an_export_has_the_blobs_that_came_in() {
     scene.ok(&["image", "rm", "reg.example/box:1"]);
     scene.assert_store_is_empty();
 }
+
+#[test]
+fn a_blob_may_have_a_name_that_is_too_long_for_a_tar_header() {
+    let scene = Scene::new();
+    let mut layout = Layout::new(&scene.path("oci"));
+    let image = layout.image(&layers(), HOST, json!({}));
+    let manifest = fs::read(layout.blob_path(image["digest"].as_str().unwrap())).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let blob = layout.blob_path(manifest["layers"][0]["digest"].as_str().unwrap());
+    let hash = <sha2::Sha512 as sha2::Digest>::digest(fs::read(&blob).unwrap());
+    let hex: String = hash.iter().map(|b| format!("{b:02x}")).collect();
+    fs::create_dir(layout.dir.join("blobs/sha512")).unwrap();
+    fs::rename(&blob, layout.dir.join("blobs/sha512").join(&hex)).unwrap();
+    manifest["layers"][0]["digest"] = json!(format!("sha512:{hex}"));
+    let image = layout.manifest(manifest);
+    let path = layout.tag(image, "reg.example/box:1").finish();
+    scene.ok(&["image", "import", text(&path), "--keep-blobs"]);
+    let out = scene.path("out.tar");
+    scene.ok(&["image", "export", "-o", text(&out), "reg.example/box:1"]);
+    let list = String::from_utf8(peer("tar", &["-tf", text(&out)])).unwrap();
+    assert!(list.contains(&format!("blobs/sha512/{hex}\n")), "{list}");
+    let again = Scene::new();
+    again.import(&out);
+    assert_there(&again);
+}

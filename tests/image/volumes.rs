@@ -252,3 +252,43 @@ fn gc_leaves_what_volumes_and_containers_hold() {
     assert_eq!(left(), 0);
     assert!(host.data("vol").join("note").exists() && host.data("unused").exists());
 }
+
+/// Directories in one another, more than a process may have files open.
+fn nest(top: &std::path::Path) {
+    use nix::fcntl::{OFlag, open, openat};
+    use nix::sys::stat::{Mode, mkdirat};
+    let mut here = open(top, OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..3000 {
+        mkdirat(&here, "d", Mode::S_IRWXU).unwrap();
+        here = openat(&here, "d", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+    }
+}
+
+/// Runs a command that may have 64 files open.
+fn cramped(scene: &Scene, args: &[&str]) -> std::process::Output {
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 64; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tare"), "--store"]);
+    command.arg(scene.path("store")).args(args).output().unwrap()
+}
+
+#[test]
+fn a_deep_tree_keeps_neither_a_container_nor_a_volume() {
+    let host = Box::new();
+    let (mut output, writer) = pipe();
+    let flags = ["--detach", "-v", "vol:/data", "-v", "/fresh"];
+    host.command(0, &flags, &["wait"]).stdout(writer).run().ok();
+    while output.line() != "READY" {}
+    let containers = host.scene.path("store/containers");
+    let bundle = std::fs::read_dir(&containers).unwrap().next().unwrap().unwrap().path();
+    for deep in [bundle.join("upper"), bundle.join("volumes/0"), host.data("vol")] {
+        nest(&deep);
+    }
+    let state = host.tare.root().to_str().unwrap().to_owned();
+    let done = cramped(&host.scene, &["--root", &state, "delete", "--force", &host.ids[0]]);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert_eq!(std::fs::read_dir(&containers).unwrap().count(), 0);
+    let done = cramped(&host.scene, &["volume", "rm", "vol"]);
+    assert_eq!(String::from_utf8_lossy(&done.stderr), "");
+    assert!(done.status.success());
+    assert_eq!(std::fs::read_dir(host.scene.path("store/volumes")).unwrap().count(), 0);
+}
