@@ -40,6 +40,8 @@ pub(crate) struct Request {
 
 /// A server's answer; its body has yet to come.
 pub(crate) struct Reply {
+    /// Where it came from, after all redirects.
+    pub(crate) url: Uri,
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Box<dyn Read>,
@@ -113,7 +115,7 @@ impl Client {
             }
             let target = reply.header(LOCATION.as_str()).unwrap_or_default();
             let next = resolve(&url, target)?;
-            if (next.scheme(), next.authority()) != (url.scheme(), url.authority()) {
+            if !is_same_place(&next, &url) {
                 // it was meant for the registry and for nobody else
                 request.authorization = None;
             }
@@ -158,13 +160,19 @@ impl Client {
         let response = done.map_err(|e| failure(e).step(&place(url)))?;
         let (parts, body) = response.into_parts();
         let body = Box::new(body.into_reader());
-        Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
+        let status = parts.status.as_u16();
+        Ok(Reply { url: url.clone(), status, headers: parts.headers, body })
     }
 }
 
 /// Host and port: queries may hold secrets, and are long.
 pub(crate) fn place(url: &Uri) -> String {
     url.authority().map(Authority::to_string).unwrap_or_default()
+}
+
+/// Whether what is meant for the one may go to the other.
+pub(crate) fn is_same_place(one: &Uri, other: &Uri) -> bool {
+    (one.scheme(), one.authority()) == (other.scheme(), other.authority())
 }
 
 /// Where a Location leads from here (RFC 3986, 5.2, without dot segments).

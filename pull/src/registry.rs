@@ -11,7 +11,7 @@ use ureq::http::Uri;
 use crate::args::Args;
 use crate::auth;
 use crate::credentials::{self, Credentials};
-use crate::http::{Client, Reply, Request};
+use crate::http::{Client, Reply, Request, is_same_place, place};
 use crate::retry::{Again, Attempt, Failure, retrying};
 
 /// Kinds of documents that tare can use.
@@ -105,7 +105,8 @@ impl Registry {
             format!("{}/{path}", self.base).parse().map_err(|e| Error::invalid(format!("{e}")))?;
         let mut request = Request { headers, authorization: self.opens(), form: None };
         let mut reply = self.client.send(&url, &request)?;
-        if reply.status == 401 {
+        // whoever else asks for credentials does not get the registry's
+        if reply.status == 401 && is_same_place(&reply.url, &url) {
             let credentials = self.credentials.as_ref();
             let value =
                 auth::answer(&self.client, &url, &reply.headers, &self.repository, credentials)?;
@@ -117,7 +118,12 @@ impl Registry {
         }
         let reply = check_busy(reply)?;
         match reply.status {
-            401 | 403 => Err(self.denied(reply).into()),
+            401 | 403 if is_same_place(&reply.url, &url) => Err(self.denied(reply).into()),
+            401 | 403 => {
+                let place = place(&reply.url);
+                let text = format!("{place}, where the registry redirects to, denies access");
+                Err(said(Error::new(ErrorKind::State, text), reply).into())
+            }
             404 => {
                 Err(said(Error::new(ErrorKind::NotFound, "it is not in the registry"), reply)
                     .into())

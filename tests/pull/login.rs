@@ -99,6 +99,42 @@ fn what_opens_the_registry_is_for_nobody_else() {
     assert!(asked.iter().all(|r| r.header("authorization").is_empty()), "{asked:?}");
 }
 
+/// It would be asked for the password, or for a token by its own token server.
+#[test]
+fn where_a_redirect_leads_no_password_is_told() {
+    let shop = Shop::new();
+    for challenge in ["Basic realm=\"x\"", "Bearer realm=\"http://HOST/token\""] {
+        let elsewhere = shop.serve(move |request| {
+            let challenge = challenge.replace("HOST", request.header("host"));
+            let token = request.path.starts_with("/token");
+            Some(match token {
+                true => reply(200, r#"{"token":"TOKEN"}"#),
+                false => reply(401, "").header("WWW-Authenticate", &challenge),
+            })
+        });
+        let address = elsewhere.address;
+        for part in ["/manifests/", "/blobs/"] {
+            let server = shop.serve(move |request| {
+                request.path.contains(part).then(|| {
+                    let target = format!("http://{address}{}", request.path);
+                    reply(307, "").header("Location", &target)
+                })
+            });
+            let auth = json!({"auth": "YTpi", "identitytoken": "I"});
+            let host = server.address.to_string();
+            let file = auth_file(&shop, &json!({"auths": {host: auth}}));
+            let error = shop.pull(&server, &["--auth-file", &file]).unwrap_err();
+            let text = format!("{address}, where the registry redirects to, denies access");
+            assert!(error.contains(&text), "{error}");
+        }
+        let asked = elsewhere.requests("");
+        assert!(!asked.is_empty());
+        let told = |r: &Request| !r.header("authorization").is_empty() || !r.body.is_empty();
+        assert!(!asked.iter().any(told), "{asked:?}");
+        assert!(elsewhere.requests("/token").is_empty());
+    }
+}
+
 #[test]
 fn a_helper_is_asked() {
     let shop = Shop::new();
