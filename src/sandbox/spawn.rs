@@ -50,6 +50,9 @@ impl Options {
     }
 }
 
+/// How long a process whose namespaces are gone may take to end, in milliseconds.
+const END_PATIENCE_MS: u16 = 2_000;
+
 /// What a container's process is made from.
 #[derive(Debug)]
 pub struct SpawnArgs<'a> {
@@ -372,16 +375,21 @@ impl Spawned {
         self.child.pidfd.as_fd()
     }
 
-    /// Whether init has ended, with or without a word why.
-    pub fn has_ended(&self) -> bool {
+    /// Whether init ends until then, with or without a word why.
+    fn ends_within(&self, patience: PollTimeout) -> bool {
         let mut fds = [PollFd::new(self.pidfd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        poll(&mut fds, patience).is_ok_and(|ready| ready > 0)
     }
 
     /// Why something could not be done to init: who has died has no namespaces,
     /// and can't be moved, and then the reason is its own.
     pub fn reason(&mut self, plan: &Plan, id_maps: Option<&IdMaps>, e: Error) -> Error {
-        let own = self.has_ended().then(|| self.serve(plan, id_maps, None, |_, _| Ok(())));
+        // on its way out a process loses its namespaces first
+        let is_ending = [Errno::ENOENT, Errno::ESRCH].iter().any(|errno| e.is_errno(*errno));
+        let patience =
+            if is_ending { PollTimeout::from(END_PATIENCE_MS) } else { PollTimeout::ZERO };
+        let ended = self.ends_within(patience);
+        let own = ended.then(|| self.serve(plan, id_maps, None, |_, _| Ok(())));
         own.and_then(Result::err).unwrap_or(e)
     }
 
