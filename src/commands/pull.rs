@@ -15,6 +15,7 @@ use crate::image::reference::Reference;
 use crate::image::select::{Platform, Selector};
 use crate::image::store::{ImportOptions, Store, check_name};
 use crate::sys::lock::{FileLock, Sharing};
+use crate::sys::process::end_with_parent;
 
 const PROGRAM: &str = "tare-pull";
 
@@ -117,6 +118,8 @@ impl Download {
         command.args(flags.iter().filter(|(_, given)| *given).map(|(flag, _)| flag));
         command.arg(format!("--max-document-size={}", limits.json));
         command.args(args.jobs.map(|jobs| format!("--jobs={jobs}")));
+        // the locks go with this process: it must not go on writing without them
+        end_with_parent(&mut command);
         command.status().step(|| format!("run {}", program.display()))
     }
 
