@@ -30,6 +30,24 @@ fn redirects_without_end() {
     }
 }
 
+/// With authorities on this host and without.
+#[test]
+fn from_plain_http_to_tls() {
+    let shop = Shop::new();
+    let other = shop.serve(|_| None);
+    let target = format!("https://{}/v2/", other.address);
+    let server = shop.serve(move |_| Some(reply(307, "").header("Location", &target)));
+    let name = format!("{}/box:v1", server.address);
+    for roots in ["/dev/null", "/etc/ssl/certs/ca-certificates.crt"] {
+        let mut command = shop.scene.command(&["image", "pull", "--plain-http", &name]);
+        command.env("SSL_CERT_FILE", roots).env("SSL_CERT_DIR", shop.scene.path("none"));
+        let output = command.output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("TLS") && !error.contains("panic"), "{error}");
+    }
+}
+
 #[test]
 fn layers_that_are_not_what_the_manifest_says() {
     let shop = Shop::new();
