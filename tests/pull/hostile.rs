@@ -1,6 +1,9 @@
 //! Servers that want to do harm: each is refused with one line, and nothing of
 //! what it sent is in the store.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 
 use crate::layout::{INDEX, Layout};
@@ -34,8 +37,15 @@ fn redirects_without_end() {
 #[test]
 fn from_plain_http_to_tls() {
     let shop = Shop::new();
-    let other = shop.serve(|_| None);
-    let target = format!("https://{}/v2/", other.address);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("https://{}/v2/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // what came is taken, or the answer would go with a reset
+            stream.read(&mut [0; 4096]).map(drop).unwrap_or_default();
+            stream.write_all(b"HTTP/1.1 400 X\r\n\r\n").unwrap_or_default();
+        }
+    });
     let server = shop.serve(move |_| Some(reply(307, "").header("Location", &target)));
     let name = format!("{}/box:v1", server.address);
     for roots in ["/dev/null", "/etc/ssl/certs/ca-certificates.crt"] {
