@@ -4,13 +4,12 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use tare::error::{Error, ErrorKind, Result, Step};
 use tare::image::digest::Hasher;
 use tare::image::remote::Part;
 
-use crate::http::Reply;
+use crate::http::{Pace, Reply};
 use crate::layout::Layout;
 use crate::progress::Bar;
 use crate::registry::Registry;
@@ -19,10 +18,6 @@ use crate::retry::{Attempt, Failure, Tries};
 const BUFFER: usize = 128 << 10;
 /// A try that brings as much as this does not count as one that failed.
 const WORTH_IT: u64 = 1 << 20;
-/// Within this time …
-const WINDOW: Duration = Duration::from_secs(60);
-/// … so many bytes have to come, or the connection counts as broken.
-const SLOWEST: u64 = 60 << 10;
 
 /// A layer on its way.
 struct Download<'a> {
@@ -107,7 +102,7 @@ impl<'a> Download<'a> {
         let mut tries = Tries::default();
         while self.there < self.part.size {
             let before = self.there;
-            let asked = registry.blob(&self.part.digest, before);
+            let asked = registry.layer(&self.part.digest, before);
             if let Err(failure) = asked.and_then(|reply| self.take(reply)) {
                 if self.there.saturating_sub(before) >= WORTH_IT {
                     tries.forget();
@@ -154,7 +149,7 @@ impl<'a> Download<'a> {
 
     fn receive(&mut self, mut body: impl Read) -> Attempt<()> {
         let mut buffer = vec![0; BUFFER];
-        let (mut since, mut then) = (Instant::now(), self.there);
+        let mut pace = Pace::default();
         loop {
             let n = match body.read(&mut buffer) {
                 Ok(n) => n,
@@ -171,13 +166,7 @@ impl<'a> Download<'a> {
             self.hasher.update(piece);
             self.there += n as u64;
             self.bar.set(self.there);
-            if since.elapsed() > WINDOW {
-                if self.there - then < SLOWEST {
-                    let e = Error::new(ErrorKind::System, "next to nothing comes any more");
-                    return Err(Failure::passing(e));
-                }
-                (since, then) = (Instant::now(), self.there);
-            }
+            pace.check(n as u64)?;
         }
         if self.there < self.part.size {
             let e = Error::new(ErrorKind::System, "the connection ended too early");

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use nix::unistd::{Uid, getuid};
 use serde::Deserialize;
 use tare::error::{Error, ErrorKind, Result, Step};
 
@@ -66,7 +68,11 @@ pub(crate) fn find(
     if let Some(path) = given {
         return in_file(path, registry, repository);
     }
-    for path in usual_places() {
+    for path in usual_places(getuid(), |name| env::var_os(name)) {
+        if path.starts_with("/run") && path.symlink_metadata().is_err() {
+            // directories there may be closed to who has nothing in them
+            continue;
+        }
         match in_file(&path, registry, repository) {
             Ok(None) => {}
             Err(e) if e.kind() == ErrorKind::NotFound => {}
@@ -76,16 +82,20 @@ pub(crate) fn find(
     Ok(None)
 }
 
-fn usual_places() -> Vec<PathBuf> {
-    let dir = |name| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+fn usual_places(user: Uid, variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let dir = |name| variable(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let home = dir("HOME");
     let below_home = |path: &str| home.as_ref().map(|home| home.join(path));
-    let runtime = dir("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json"));
+    // podman's place for who has no session: root, for one
+    let runtime = dir("XDG_RUNTIME_DIR").map_or_else(
+        || PathBuf::from(format!("/run/containers/{user}/auth.json")),
+        |dir| dir.join("containers/auth.json"),
+    );
     let config = dir("XDG_CONFIG_HOME").or_else(|| below_home(".config"));
     let docker = dir("DOCKER_CONFIG").or_else(|| below_home(".docker"));
     let config = config.map(|d| d.join("containers/auth.json"));
     let docker = docker.map(|d| d.join("config.json"));
-    [runtime, config, docker].into_iter().flatten().collect()
+    [Some(runtime), config, docker].into_iter().flatten().collect()
 }
 
 fn in_file(path: &Path, registry: &str, repository: &str) -> Result<Option<Credentials>> {
@@ -121,7 +131,8 @@ impl File {
                 None => break,
             }
         }
-        self.creds_store.as_ref().map_or(Ok(None), |helper| ask(helper, registry))
+        let store = self.creds_store.as_ref().filter(|name| !name.is_empty());
+        store.map_or(Ok(None), |helper| ask(helper, registry))
     }
 }
 
@@ -224,6 +235,27 @@ mod tests {
         assert_eq!(user("q.io.evil", "team/x"), None);
         assert!(found(json, "empty.io", "x").is_none());
         assert_eq!(found(json, "t.io", "x").unwrap().identity.as_deref(), Some("I"));
+    }
+
+    #[test]
+    fn where_logins_are_written_down() {
+        let places = |set: &[(&str, &str)]| {
+            let value = |name: &str| Some(set.iter().find(|(n, _)| *n == name)?.1.into());
+            usual_places(Uid::from_raw(7), value)
+        };
+        let home = ("HOME", "/h");
+        let [config, docker] =
+            ["/h/.config/containers/auth.json", "/h/.docker/config.json"].map(PathBuf::from);
+        let own = PathBuf::from("/run/containers/7/auth.json");
+        assert_eq!(places(&[home]), [own.clone(), config.clone(), docker.clone()]);
+        assert_eq!(places(&[("XDG_RUNTIME_DIR", "")]), [own]);
+        let runtime = PathBuf::from("/r/containers/auth.json");
+        assert_eq!(places(&[home, ("XDG_RUNTIME_DIR", "/r")]), [runtime, config, docker]);
+    }
+
+    #[test]
+    fn an_empty_name_is_no_helper() {
+        assert!(found(r#"{"credsStore":""}"#, "q.io", "x").is_none());
     }
 
     #[test]

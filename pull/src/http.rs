@@ -1,7 +1,7 @@
 //! One request: redirects, bounds, and errors in plain words.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tare::error::{Error, ErrorKind, Result};
 use ureq::Agent;
@@ -18,6 +18,13 @@ const REDIRECTS: usize = 10;
 const CONNECT: Duration = Duration::from_secs(20);
 /// How long a server may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
+/// Within this time …
+const WINDOW: Duration = Duration::from_secs(60);
+/// … so many bytes have to come, or the connection counts as broken.
+const SLOWEST: u64 = 60 << 10;
+/// How long a body may take in all, if it is no layer.
+const DOCUMENT: Duration = Duration::from_secs(600);
+const BUFFER: usize = 16 << 10;
 /// Bytes of an error's text that are looked at.
 const ERROR_BODY: u64 = 64 << 10;
 
@@ -36,6 +43,38 @@ pub(crate) struct Request {
     pub(crate) authorization: Option<String>,
     /// If there is one it is a POST.
     pub(crate) form: Option<String>,
+    /// A layer comes, which may take its time.
+    pub(crate) layer: bool,
+}
+
+/// Sees to it that a body comes no slower than is bearable: a server that sends a
+/// byte now and then is never silent.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    window: Duration,
+    since: Instant,
+    came: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace { window: WINDOW, since: Instant::now(), came: 0 }
+    }
+}
+
+impl Pace {
+    /// So many bytes more have come.
+    pub(crate) fn check(&mut self, came: u64) -> Attempt<()> {
+        self.came = self.came.saturating_add(came);
+        if self.since.elapsed() > self.window {
+            if self.came < SLOWEST {
+                let e = Error::new(ErrorKind::System, "next to nothing comes any more");
+                return Err(Failure::passing(e));
+            }
+            (self.since, self.came) = (Instant::now(), 0);
+        }
+        Ok(())
+    }
 }
 
 /// A server's answer; its body has yet to come.
@@ -55,17 +94,31 @@ impl Reply {
 
     /// The whole body, if it is no longer than `most`.
     pub(crate) fn read(self, most: u64) -> Attempt<Vec<u8>> {
+        self.read_at(most, Pace::default())
+    }
+
+    fn read_at(self, most: u64, mut pace: Pace) -> Attempt<Vec<u8>> {
         let mut all = Vec::new();
         let told = self.header("content-length").and_then(|n| n.parse::<u64>().ok());
         let long = || Error::invalid(format!("longer than the {most} bytes allowed"));
         if told.is_some_and(|n| n > most) {
             return Err(long().into());
         }
-        let read = self.body.take(most.saturating_add(1)).read_to_end(&mut all);
-        read.map_err(|e| Failure::passing(e.into()))?;
-        match all.len() as u64 > most {
-            true => Err(long().into()),
-            false => Ok(all),
+        let mut body = self.body;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let n = match body.read(&mut buffer) {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                other => other.map_err(|e| Failure::passing(e.into()))?,
+            };
+            let Some(piece) = buffer.get(..n).filter(|piece| !piece.is_empty()) else {
+                return Ok(all);
+            };
+            if (all.len() + n) as u64 > most {
+                return Err(long().into());
+            }
+            all.extend_from_slice(piece);
+            pace.check(n as u64)?;
         }
     }
 
@@ -95,6 +148,7 @@ impl Client {
                 .max_redirects_will_error(false)
                 .timeout_connect(Some(CONNECT))
                 .timeout_recv_response(Some(SILENCE))
+                .timeout_recv_body(Some(DOCUMENT))
                 .timeout_per_read(Some(SILENCE))
                 .timeout_per_write(Some(SILENCE))
                 .user_agent(concat!("tare/", env!("CARGO_PKG_VERSION")));
@@ -148,6 +202,9 @@ impl Client {
             }
             None => {
                 let mut get = agent.get(url);
+                if request.layer {
+                    get = get.config().timeout_recv_body(None).build();
+                }
                 for (name, value) in &request.headers {
                     get = get.header(*name, value);
                 }
@@ -241,6 +298,28 @@ fn certificate(text: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_that_drips_is_given_up() {
+        struct Drips(u32);
+        impl Read for Drips {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                std::thread::sleep(Duration::from_millis(20));
+                self.0 += 1;
+                assert!(self.0 < 100, "it goes on for ever");
+                buffer[0] = b' ';
+                Ok(1)
+            }
+        }
+        let (url, headers) = (Uri::from_static("http://r.io/"), HeaderMap::new());
+        let reply = Reply { url, status: 200, headers, body: Box::new(Drips(0)) };
+        let pace = Pace { window: Duration::from_millis(100), ..Pace::default() };
+        let failure = reply.read_at(1 << 20, pace).unwrap_err();
+        assert!(failure.error.to_string().contains("next to nothing"));
+        let mut pace = Pace { window: Duration::ZERO, ..Pace::default() };
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(pace.check(SLOWEST).is_ok());
+    }
 
     #[test]
     fn locations() {

@@ -24,9 +24,6 @@ pub(crate) fn tls(args: &Args, registry: &str) -> Result<TlsConfig> {
     if args.insecure {
         return Ok(builder.disable_verification(true).build());
     }
-    if args.plain_http {
-        return Ok(builder.build());
-    }
     let found = rustls_native_certs::load_native_certs();
     let mut roots: Vec<Certificate<'static>> =
         found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
@@ -41,7 +38,9 @@ pub(crate) fn tls(args: &Args, registry: &str) -> Result<TlsConfig> {
     if let Some(file) = &args.ca_file {
         roots.extend(certificates(file)?);
     }
-    if roots.is_empty() {
+    // without TLS it takes none, unless a redirect or a token server has it: then
+    // nobody is trusted
+    if roots.is_empty() && !args.plain_http {
         return Err(Error::new(ErrorKind::NotFound, "no certificate authorities on this host")
             .hint("install ca-certificates, or give --ca-file"));
     }

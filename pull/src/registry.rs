@@ -68,7 +68,7 @@ impl Registry {
     pub(crate) fn document(&self, version: &str, most: u64) -> Result<(Vec<u8>, Option<Digest>)> {
         retrying(|| {
             let headers = vec![("accept", ACCEPT.join(", "))];
-            let reply = self.get(&format!("manifests/{version}"), headers)?;
+            let reply = self.get(&format!("manifests/{version}"), headers, false)?;
             if reply.status != 200 {
                 return Err(strange(&reply).into());
             }
@@ -82,17 +82,23 @@ impl Registry {
     /// # Errors
     /// As [`Registry::document`].
     pub(crate) fn small_blob(&self, digest: &Digest, most: u64) -> Result<Vec<u8>> {
-        retrying(|| self.blob(digest, 0)?.read(most))
+        retrying(|| {
+            let reply = self.get(&format!("blobs/{digest}"), Vec::new(), false)?;
+            match reply.status {
+                200 => reply.read(most),
+                _ => Err(strange(&reply).into()),
+            }
+        })
     }
 
-    /// A blob from a byte on; from its beginning (status 200) if the server wants
+    /// A layer from a byte on; from its beginning (status 200) if the server wants
     /// that.
-    pub(crate) fn blob(&self, digest: &Digest, offset: u64) -> Attempt<Reply> {
+    pub(crate) fn layer(&self, digest: &Digest, offset: u64) -> Attempt<Reply> {
         let mut headers = Vec::new();
         if offset > 0 {
             headers.push(("range", format!("bytes={offset}-")));
         }
-        let reply = self.get(&format!("blobs/{digest}"), headers)?;
+        let reply = self.get(&format!("blobs/{digest}"), headers, true)?;
         match (reply.status, offset) {
             (200, _) | (206 | 416, 1..) => Ok(reply),
             _ => Err(strange(&reply).into()),
@@ -100,10 +106,10 @@ impl Registry {
     }
 
     /// Asks, and once more with credentials if they are asked for.
-    fn get(&self, path: &str, headers: Vec<(&'static str, String)>) -> Attempt<Reply> {
+    fn get(&self, path: &str, headers: Vec<(&'static str, String)>, layer: bool) -> Attempt<Reply> {
         let url: Uri =
             format!("{}/{path}", self.base).parse().map_err(|e| Error::invalid(format!("{e}")))?;
-        let mut request = Request { headers, authorization: self.opens(), form: None };
+        let mut request = Request { headers, authorization: self.opens(), form: None, layer };
         let mut reply = self.client.send(&url, &request)?;
         // whoever else asks for credentials does not get the registry's
         if reply.status == 401 && is_same_place(&reply.url, &url) {

@@ -15,6 +15,7 @@ use crate::image::reference::Reference;
 use crate::image::select::{Platform, Selector};
 use crate::image::store::{ImportOptions, Store, check_name};
 use crate::sys::lock::{FileLock, Sharing};
+use crate::sys::process::end_with_parent;
 
 const PROGRAM: &str = "tare-pull";
 
@@ -34,7 +35,7 @@ pub(super) fn run(store: &Store, args: &ImagePullArgs) -> Result<i32> {
     let status = download.fetch(&program, store, args, &limits)?;
     if !status.success() {
         // it has said why; what is there is kept for the next try
-        download.remove_if_empty()?;
+        warned(download.remove_if_empty());
         crate::logging::error(&format!("image: {PROGRAM} {}: {status}", args.name), None);
         return Ok(1);
     }
@@ -47,12 +48,19 @@ pub(super) fn run(store: &Store, args: &ImagePullArgs) -> Result<i32> {
     };
     let imported = store.import(&download.dir, &options);
     // what is broken would be found broken again
-    download.remove()?;
-    store.forgotten(false)?;
+    warned(download.remove());
+    warned(store.forgotten(false));
     for record in imported? {
         writeln!(io::stdout(), "{} {}", record.name, record.digest).step(|| super::PRINTING)?;
     }
     Ok(0)
+}
+
+/// What could not be cleaned up changes nothing of what came of the pull.
+fn warned<T>(cleaned: Result<T>) {
+    if let Err(e) = cleaned {
+        crate::logging::warn(&format!("image: clean up downloads: {e}"));
+    }
 }
 
 /// Beside this binary, or where the shell would find it.
@@ -84,8 +92,8 @@ impl Download {
             builder.recursive(true).mode(0o700).create(&dir).step(step)?;
             let opened = File::open(&dir).step(step)?;
             let lock = FileLock::wait(opened, Sharing::Exclusive).step(step)?;
-            // who had it before has removed it
-            if fs::symlink_metadata(&dir).is_ok() {
+            // who had it before may have removed it, and a third one made it anew
+            if lock.is_of(&dir).step(step)? {
                 return Ok(Download { dir, _lock: lock });
             }
         }
@@ -117,6 +125,8 @@ impl Download {
         command.args(flags.iter().filter(|(_, given)| *given).map(|(flag, _)| flag));
         command.arg(format!("--max-document-size={}", limits.json));
         command.args(args.jobs.map(|jobs| format!("--jobs={jobs}")));
+        // the locks go with this process: it must not go on writing without them
+        end_with_parent(&mut command);
         command.status().step(|| format!("run {}", program.display()))
     }
 
@@ -130,5 +140,29 @@ impl Download {
 
     fn remove(&self) -> Result<()> {
         fs::remove_dir_all(&self.dir).step(|| format!("remove {}", self.dir.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of three, the second must not have the lock of a directory that is gone.
+    #[test]
+    fn a_directory_made_anew_is_locked_anew() {
+        let downloads = tempfile::tempdir().unwrap();
+        let first = Download::open(downloads.path(), "x").unwrap();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| Download::open(downloads.path(), "x").unwrap());
+            // until it waits
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            first.remove().unwrap();
+            fs::create_dir(&first.dir).unwrap();
+            let dir = first.dir.clone();
+            drop(first);
+            let second = second.join().unwrap();
+            let third = FileLock::try_now(File::open(dir).unwrap(), Sharing::Exclusive).unwrap();
+            assert!(third.is_none(), "{} is not locked", second.dir.display());
+        });
     }
 }

@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,11 +37,10 @@ impl Store {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 other => other.step(|| format!("open {}", path.display()))?,
             };
-            let opened = dir.metadata()?.ino();
-            let lock = FileLock::try_now(dir, Sharing::Exclusive)?;
-            // whoever had it may have removed it, and another one be there
-            let is_same = path.symlink_metadata().is_ok_and(|there| there.ino() == opened);
-            stale.extend(lock.filter(|_| is_same).map(|lock| (path, lock)));
+            let Some(lock) = FileLock::try_now(dir, Sharing::Exclusive)? else { continue };
+            if lock.is_of(&path)? {
+                stale.push((path, lock));
+            }
         }
         Ok(stale)
     }

@@ -1,8 +1,10 @@
 //! Locks on open files.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sys::stat::{fstat, lstat};
 
 use super::{SysResult, check, uninterrupted};
 
@@ -47,6 +49,21 @@ impl FileLock {
     }
 }
 
+impl FileLock {
+    /// True while `path` is what the lock is on: who had it before may have removed
+    /// that, and another one be there.
+    ///
+    /// # Errors
+    /// What fstat(2) and lstat(2) say, but for a path that leads to nothing.
+    pub fn is_of(&self, path: &Path) -> SysResult<bool> {
+        let own = fstat(&self.0)?;
+        match lstat(path) {
+            Err(Errno::ENOENT) => Ok(false),
+            other => other.map(|there| (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)),
+        }
+    }
+}
+
 impl Drop for FileLock {
     fn drop(&mut self) {
         // for copies of the descriptor that a child may still have: the end of
@@ -70,6 +87,19 @@ fn flock(file: &OwnedFd, operation: libc::c_int) -> SysResult<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_of_what_was_opened() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("x");
+        std::fs::create_dir(&dir).unwrap();
+        let lock = FileLock::wait(std::fs::File::open(&dir).unwrap(), Sharing::Exclusive).unwrap();
+        assert!(lock.is_of(&dir).unwrap());
+        std::fs::remove_dir(&dir).unwrap();
+        assert!(!lock.is_of(&dir).unwrap());
+        std::fs::create_dir(&dir).unwrap();
+        assert!(!lock.is_of(&dir).unwrap());
+    }
 
     #[test]
     fn an_exclusive_lock_is_had_by_one() {

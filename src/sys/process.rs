@@ -3,12 +3,15 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::stat::fstat;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 
 use super::{SysResult, check};
 
@@ -430,6 +433,22 @@ pub fn ignore_signal(signal: i32) -> SysResult<()> {
         return Err(Errno::last());
     }
     Ok(())
+}
+
+/// Has the program that this command runs end with the thread that starts it.
+pub fn end_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    let prepare = move || {
+        set_pdeathsig(Signal::SIGKILL)?;
+        // no signal comes of a parent that ended before
+        if getppid().as_raw().cast_unsigned() != parent {
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(())
+    };
+    // SAFETY: two system calls, and errors that are numbers: nothing is
+    // allocated, and no lock is taken.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Closes every descriptor from `first` on but those in `keep`, whoever thinks

@@ -1,6 +1,9 @@
 //! Servers that want to do harm: each is refused with one line, and nothing of
 //! what it sent is in the store.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 
 use crate::layout::{INDEX, Layout};
@@ -27,6 +30,31 @@ fn redirects_without_end() {
     });
     for (target, text) in [("", "nowhere"), ("file:///etc/passwd", "no"), ("http://", "no URL")] {
         refused(&shop, text, move |_| Some(reply(301, "").header("Location", target)));
+    }
+}
+
+/// With authorities on this host and without.
+#[test]
+fn from_plain_http_to_tls() {
+    let shop = Shop::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = format!("https://{}/v2/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // what came is taken, or the answer would go with a reset
+            stream.read(&mut [0; 4096]).map(drop).unwrap_or_default();
+            stream.write_all(b"HTTP/1.1 400 X\r\n\r\n").unwrap_or_default();
+        }
+    });
+    let server = shop.serve(move |_| Some(reply(307, "").header("Location", &target)));
+    let name = format!("{}/box:v1", server.address);
+    for roots in ["/dev/null", "/etc/ssl/certs/ca-certificates.crt"] {
+        let mut command = shop.scene.command(&["image", "pull", "--plain-http", &name]);
+        command.env("SSL_CERT_FILE", roots).env("SSL_CERT_DIR", shop.scene.path("none"));
+        let output = command.output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains("TLS") && !error.contains("panic"), "{error}");
     }
 }
 

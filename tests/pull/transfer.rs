@@ -234,6 +234,59 @@ fn a_download_under_way_is_waited_for_by_gc_and_seen_by_df() {
     shop.assert_pulled();
 }
 
+/// It would write to a directory that the next pull has as well.
+#[test]
+fn a_download_ends_with_the_pull() {
+    let shop = Shop::new();
+    let ((begun, begins), (go, goes)) = (channel(), channel::<()>());
+    let (begun, goes) = (Mutex::new(begun), Mutex::new(goes));
+    let big = shop.digest(1);
+    let server = shop.serve(move |request| {
+        if request.path.ends_with(&big) {
+            begun.lock().unwrap().send(()).unwrap();
+            goes.lock().unwrap().recv().unwrap_or_default();
+        }
+        None
+    });
+    let name = format!("{}/box:v1", server.address);
+    let mut pull = shop.scene.command(&["image", "pull", "--plain-http", &name]).spawn().unwrap();
+    begins.recv_timeout(Duration::from_secs(30)).unwrap();
+    let id = pull.id();
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+    let child = children.trim().parse::<u32>().unwrap();
+    pull.kill().unwrap();
+    pull.wait().unwrap();
+    let ended = || {
+        let status = std::fs::read_to_string(format!("/proc/{child}/status"));
+        // whoever inherits it may take its time
+        status.map_or(true, |status| status.contains("State:\tZ"))
+    };
+    let ends = (0..100).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        ended()
+    });
+    assert!(ends, "tare-pull goes on");
+    drop(go);
+}
+
+#[test]
+fn what_can_not_be_cleaned_up_keeps_no_image_back() {
+    let shop = Shop::new();
+    let server = shop.serve(|_| None);
+    std::fs::create_dir_all(shop.scene.path("store/downloads")).unwrap();
+    let stray = shop.scene.path("store/downloads/stray");
+    let then = SystemTime::now() - Duration::from_secs(8 * 24 * 3600);
+    // no directory, and so nothing that can be removed as one
+    std::fs::File::create(&stray).unwrap().set_modified(then).unwrap();
+    let name = format!("{}/box:v1", server.address);
+    let output = shop.scene.run(&["image", "pull", "--plain-http", &name]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && error.contains("clean up downloads"), "{error}");
+    assert!(!output.stdout.is_empty());
+    std::fs::remove_file(stray).unwrap();
+    shop.assert_pulled();
+}
+
 #[test]
 fn what_nobody_came_back_for_is_collected() {
     let shop = Shop::new();
