@@ -263,7 +263,7 @@ pub fn walk(what: &str, steps: &[Step], extent: Extent, take: impl Fn(&Step) -> 
     );
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{what}: {} wrong\n{}", wrong.len(), wrong.join("\n"));
-    assert!(missed * 4 <= chosen.len(), "{what}: {missed} calls were not reached");
+    assert!(missed * 10 <= chosen.len(), "{what}: {missed} calls were not reached");
 }
 
 /// One process may have to wait for another once more than it did when the calls
