@@ -1,8 +1,7 @@
 # The doors into the project. `make` alone says which.
 
-HOST   := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
-TARGET := target/$(HOST)
-TARE   := $(TARGET)/release/tare
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARE := target/release/tare
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -17,11 +16,7 @@ help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 build: ## Build the release binaries
-	@integration/install-deps build
-	TARE_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null || echo unknown) cargo build --release --locked
-	@# by itself: what it needs of the crates that both have stays out of tare
-	cargo build --release --locked --package tare-pull
-	@echo "built $(TARE) and $(TARE)-pull"
+	@integration/build
 
 demo: build ## Make a layered image with umoci, import it, run it, take it apart again
 	@integration/install-deps demo
@@ -74,7 +69,7 @@ bundles: ## Give the sample bundles a root file system, below target/bundles
 bench: build ## Measure tare beside other runtimes and the kernel's floor, as root
 	@integration/install-deps bench
 	cargo build --release --locked --quiet --package tare-bench
-	@BENCH_TARE=$${BENCH_TARE:-$(TARE)} $(TARGET)/release/tare-bench
+	@BENCH_TARE=$${BENCH_TARE:-$(TARE)} target/$(HOST)/release/tare-bench
 
 clean: ## Remove all that was built
 	cargo clean

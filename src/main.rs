@@ -1,19 +1,32 @@
 //! tare's binary: parse, dispatch, and the one place that prints an error.
 #![no_main]
 
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
 use tare::error::one_line;
+use tare::sys::program;
 use tare::{cli, commands};
 
+// musl's own asks the kernel for memory, and gives it back, all the time
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 tare::sys::program::main_is!(run);
+
+fn owned(word: &CStr) -> OsString {
+    OsStr::from_bytes(word.to_bytes()).to_owned()
+}
 
 fn run() -> u8 {
     // engines ask for it at every start of theirs: the command line need not be
     // built for that
-    let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == "--version") && words.next().is_none() {
+    let mut words = program::words().skip(1);
+    if words.next().is_some_and(|word| word == c"--version") && words.next().is_none() {
         return u8::from(commands::print_version().is_err());
     }
-    let words = cli::usual(std::env::args_os().collect());
+    let words = cli::usual(program::words().map(owned).collect());
     let cli = match cli::parse(&words) {
         Ok(cli) => cli,
         Err(e) => {

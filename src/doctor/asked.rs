@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::sched::CloneFlags;
-use nix::sys::statfs::statfs;
+use nix::sys::statfs::{FsType, statfs};
 
 use super::Host;
 use super::report::Finding;
@@ -17,7 +17,7 @@ use crate::sys::userns::with_maps;
 const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// The magic number of selinuxfs (linux/magic.h).
-const SELINUX_MAGIC: i64 = 0xf97c_ff8c;
+const SELINUX_MAGIC: FsType = FsType(0xf97c_ff8c);
 
 pub(super) fn text(path: &str) -> Option<String> {
     std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
@@ -56,7 +56,7 @@ pub(super) fn apparmor(_: &Host) -> Finding {
 }
 
 pub(super) fn selinux(_: &Host) -> Finding {
-    let magic = |path| statfs(path).is_ok_and(|found| found.filesystem_type().0 == SELINUX_MAGIC);
+    let magic = |path| statfs(path).is_ok_and(|found| found.filesystem_type() == SELINUX_MAGIC);
     Finding::info(match (magic("/sys/fs/selinux"), text("/sys/fs/selinux/enforce").as_deref()) {
         (true, Some("1")) => "enforcing",
         (true, _) => "permissive",

@@ -20,6 +20,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{AccessFlags, execveat, faccessat};
 
 use super::caller::caller;
+use super::program;
 use super::mount::{MountAttr, attr, clone_tree, mount_setattr};
 use crate::error::{Error, Result, Step};
 
@@ -57,9 +58,7 @@ pub fn protect() -> Result<()> {
         }
         other => other.map_err(|e| e.step(step()))?,
     };
-    // an argument with a NUL inside can't have come from execve
-    let args: Vec<_> =
-        std::env::args_os().filter_map(|a| CString::new(a.into_vec()).ok()).collect();
+    let args: Vec<_> = program::words().collect();
     let env: Vec<_> = std::env::vars_os().filter_map(entry).collect();
     let Err(e) = execveat(clone.as_fd(), c"", &args, &env, AtFlags::AT_EMPTY_PATH);
     Err(Error::from(e).step(step()))

@@ -13,7 +13,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renamea
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::SysResult;
+use super::{SysResult, check};
 
 /// A path as the kernel takes it.
 ///
@@ -31,6 +31,27 @@ pub fn mount_id(fd: BorrowedFd<'_>) -> std::io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
     id.and_then(|id| id.trim().parse().ok()).ok_or_else(|| Errno::ENODATA.into())
+}
+
+/// Renames `from` to `to`, which must not exist (rename(2), RENAME_NOREPLACE;
+/// Linux 3.15).
+///
+/// # Errors
+/// EEXIST: there is such a name already; else as rename(2).
+pub fn rename_new(from: &Path, to: &Path) -> SysResult<()> {
+    let (from, to) = (cstring(from)?, cstring(to)?);
+    // SAFETY: both names end with a NUL and live through the call.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            libc::RENAME_NOREPLACE,
+        )
+    };
+    check(ret).map(drop)
 }
 
 /// Opens `path` below `root` as if `root` were `/`: symbolic links, `..` and

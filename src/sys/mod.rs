@@ -8,7 +8,7 @@
 pub mod bpf;
 pub mod caller;
 pub mod copy;
-#[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
+#[cfg(target_arch = "x86_64")]
 pub mod entry;
 pub mod exe;
 pub mod fs;

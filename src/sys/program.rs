@@ -4,7 +4,9 @@
 //! reads /proc/self/maps: some twenty system calls in each start of a program
 //! that makes five hundred.
 
+use std::ffi::{CStr, c_char, c_int};
 use std::io::Write;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -20,13 +22,37 @@ macro_rules! main_is {
         // SAFETY: the C library's start looks for this name, and for a function
         // of this shape behind it.
         #[unsafe(no_mangle)]
-        extern "C" fn main(_count: i32, _words: *const *const u8) -> i32 {
+        extern "C" fn main(count: i32, words: *const *const core::ffi::c_char) -> i32 {
+            // SAFETY: the C library hands over what the kernel gave it.
+            unsafe { $crate::sys::program::keep_words(count, words) };
             $crate::sys::program::run($body)
         }
     };
 }
 
 pub use main_is;
+
+/// The command line: how many words, and where their addresses are.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static WORDS: AtomicPtr<*const c_char> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Notes where the command line is, for [`words`].
+///
+/// # Safety
+/// Behind `words` are the addresses of `count` words that end with a NUL, for the
+/// rest of the process' life.
+pub unsafe fn keep_words(count: c_int, words: *const *const c_char) {
+    COUNT.store(usize::try_from(count).unwrap_or(0), Ordering::Relaxed);
+    WORDS.store(words.cast_mut(), Ordering::Relaxed);
+}
+
+/// The words of the command line, the program's name first. The standard library
+/// knows them only by a favour of glibc's, or from a `main` of its own.
+pub fn words() -> impl Iterator<Item = &'static CStr> {
+    let first = WORDS.load(Ordering::Relaxed);
+    // SAFETY: as `keep_words` was promised; without it, the count is 0.
+    (0..COUNT.load(Ordering::Relaxed)).map(move |i| unsafe { CStr::from_ptr(first.add(i).read()) })
+}
 
 /// Runs the program: see [`main_is!`].
 pub fn run(body: impl FnOnce() -> u8) -> i32 {
