@@ -12,6 +12,7 @@
 //! library chooses its variant of these at its start.
 
 use core::arch::{asm, global_asm};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::mount::{MountAttr, attr};
 
@@ -21,6 +22,9 @@ const ENTERING: [&[u8]; 3] = [b"create", b"run", b"exec"];
 /// struct statfs of x86_64 in words, and the place of its f_flags (asm/statfs.h).
 const STATFS_WORDS: usize = 15;
 const F_FLAGS: usize = 10;
+
+/// The binary was seen to be on a read-only mount.
+pub(super) static READ_ONLY: AtomicBool = AtomicBool::new(false);
 
 const SELF: *const u8 = c"/proc/self/exe".as_ptr().cast();
 const NOTHING: *const u8 = c"".as_ptr().cast();
@@ -79,7 +83,11 @@ unsafe extern "C" fn go_on_from_a_read_only_mount(stack: *const usize) {
         }
         let known = call(libc::SYS_fstatfs, [own, address(about.as_mut_ptr()), 0, 0, 0]);
         call(libc::SYS_close, [own, 0, 0, 0, 0]);
-        if known < 0 || about.as_ptr().cast::<u64>().add(F_FLAGS).read() & libc::ST_RDONLY != 0 {
+        if known < 0 {
+            return;
+        }
+        if about.as_ptr().cast::<u64>().add(F_FLAGS).read() & libc::ST_RDONLY != 0 {
+            READ_ONLY.store(true, Ordering::Relaxed);
             return;
         }
         let tree = call(libc::SYS_open_tree, [at_cwd, address(SELF), tree_flags, 0, 0]);

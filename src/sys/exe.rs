@@ -39,17 +39,20 @@ const SELF: &str = "/proc/self/exe";
 /// No room for a copy.
 pub fn protect() -> Result<()> {
     let step = || "protect the runtime's binary";
+    // before Linux 6.14 execveat named the process after a descriptor
+    let name = || nix::sys::prctl::set_name(c"tare").step(step);
+    #[cfg(target_arch = "x86_64")]
+    if super::entry::READ_ONLY.load(std::sync::atomic::Ordering::Relaxed) {
+        return name();
+    }
     let own = open(SELF, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).step(step)?;
     if fstatvfs(&own).step(step)?.flags().contains(FsFlags::ST_RDONLY) {
-        // before Linux 6.14 execveat named the process after a descriptor
-        nix::sys::prctl::set_name(c"tare").step(step)?;
-        return Ok(());
+        return name();
     }
     let clone = match read_only_clone() {
         Err(e) if e.is_errno(Errno::EPERM) && !caller().is_host_root() => {
             if is_sealed().step(step)? {
-                nix::sys::prctl::set_name(c"tare").step(step)?;
-                return Ok(());
+                return name();
             }
             if is_out_of_reach(&own).step(step)? {
                 return Ok(());
