@@ -28,7 +28,7 @@ use super::select::{Choice, Selector, choose};
 use super::staging::{self, Staging};
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::fs::{open_dir, rename_new};
+use crate::sys::fs::{open_dir, rename_with};
 
 /// What to import, and how.
 #[derive(Debug, Clone, Default)]
@@ -223,7 +223,7 @@ fn commit(store: &Store, staging: &Staging, done: &Done, missing: &[Missing<'_>]
     let kept = missing.iter().filter(|missing| missing.keep).map(|missing| &missing.layer.digest);
     let blobs = kept.map(|digest| (digest, staging.blob(digest), store.blob_path(digest)));
     for (digest, from, target) in layers.chain(blobs) {
-        match rename_new(&from, &target) {
+        match rename_with(&from, &target, libc::RENAME_NOREPLACE) {
             // another import was first: both are the same, and ours goes
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(e) => return Err(e).step(|| format!("rename {digest}")),

@@ -20,8 +20,8 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{AccessFlags, execveat, faccessat};
 
 use super::caller::caller;
-use super::program;
 use super::mount::{MountAttr, attr, clone_tree, mount_setattr};
+use super::program;
 use crate::error::{Error, Result, Step};
 
 const SELF: &str = "/proc/self/exe";

@@ -33,12 +33,12 @@ pub fn mount_id(fd: BorrowedFd<'_>) -> std::io::Result<u64> {
     id.and_then(|id| id.trim().parse().ok()).ok_or_else(|| Errno::ENODATA.into())
 }
 
-/// Renames `from` to `to`, which must not exist (rename(2), RENAME_NOREPLACE;
-/// Linux 3.15).
+/// Renames `from` to `to` with RENAME_NOREPLACE or RENAME_EXCHANGE (renameat2(2),
+/// Linux 3.15), by nix only where glibc has it.
 ///
 /// # Errors
-/// EEXIST: there is such a name already; else as rename(2).
-pub fn rename_new(from: &Path, to: &Path) -> SysResult<()> {
+/// EEXIST: there is what must not be replaced; else as rename(2).
+pub fn rename_with(from: &Path, to: &Path, flags: libc::c_uint) -> SysResult<()> {
     let (from, to) = (cstring(from)?, cstring(to)?);
     // SAFETY: both names end with a NUL and live through the call.
     let ret = unsafe {
@@ -48,7 +48,7 @@ pub fn rename_new(from: &Path, to: &Path) -> SysResult<()> {
             from.as_ptr(),
             libc::AT_FDCWD,
             to.as_ptr(),
-            libc::RENAME_NOREPLACE,
+            flags,
         )
     };
     check(ret).map(drop)

@@ -20,8 +20,9 @@ pub fn bring_loopback_up() -> SysResult<()> {
     let flags = libc::IFF_UP | libc::IFF_LOOPBACK | libc::IFF_RUNNING;
     request.ifr_ifru.ifru_flags = i16::try_from(flags).unwrap_or(i16::MAX);
     // SAFETY: the kernel reads one ifreq that lives through the call.
-    let ret =
-        unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS as _, std::ptr::from_ref(&request)) };
+    let ret = unsafe {
+        libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS as _, std::ptr::from_ref(&request))
+    };
     check(libc::c_long::from(ret)).map(drop)
 }
 

@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::json;
+use tare::sys::fs::rename_with;
 
 use crate::mounts::{at, bind, tmpfs};
 use crate::support::{Container, add_mount, args, temp_dir};
@@ -39,7 +39,7 @@ fn a_destination_that_is_swapped_while_it_is_mounted_does_not_lead_out() {
         scope.spawn(|| {
             let (way, link) = (volume.path().join("way"), volume.path().join("link"));
             while !stop.load(Ordering::Relaxed) {
-                renameat2(AT_FDCWD, &way, AT_FDCWD, &link, RenameFlags::RENAME_EXCHANGE).unwrap();
+                rename_with(&way, &link, libc::RENAME_EXCHANGE).unwrap();
             }
         });
         for _ in 0..200 {
