@@ -12,6 +12,7 @@
 mod calls;
 mod fault;
 mod registers;
+mod stop;
 mod trace;
 
 use std::os::unix::process::CommandExt;

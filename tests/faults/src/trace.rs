@@ -18,6 +18,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::fault::Fault;
+use crate::stop::{self, Stop};
 use crate::{calls, registers};
 
 /// Exit code after the deadline.
@@ -174,10 +175,10 @@ impl Tracer {
     fn step(&mut self, event: WaitStatus) -> Result<()> {
         let (pid, signal) = match event {
             WaitStatus::PtraceSyscall(pid) => {
-                match ptrace::syscall_info(pid)?.op {
-                    libc::PTRACE_SYSCALL_INFO_ENTRY => self.enter(pid)?,
-                    libc::PTRACE_SYSCALL_INFO_EXIT => self.leave(pid)?,
-                    _ => {}
+                match stop::place(pid)? {
+                    Stop::Entry => self.enter(pid)?,
+                    Stop::Exit => self.leave(pid)?,
+                    Stop::Elsewhere => {}
                 }
                 (pid, None)
             }
