@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::os::fd::AsFd;
 
-use nix::sys::signal::SigSet;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, setpgid, tcsetpgrp};
 
@@ -22,7 +21,7 @@ pub(super) fn supervise(
     execute: impl FnOnce() -> Error,
 ) -> Result<Infallible> {
     // from here on no signal is lost: they wait until init asks for them
-    process::block_signals(&SigSet::all()).step(|| "init: block signals")?;
+    process::block_signals(&process::all_signals()).step(|| "init: block signals")?;
     let program = fork_child(|| {
         let error = match detach(terminal) {
             Ok(()) => execute(),

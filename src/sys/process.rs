@@ -296,6 +296,19 @@ pub fn unblock_signals() -> SysResult<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None)
 }
 
+/// All signals that the kernel knows. What a C library calls all leaves out those
+/// that it uses between threads, and with musl one that others use is among them.
+pub fn all_signals() -> SigSet {
+    // SAFETY: an all-zero set is the empty one.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel's set is one of 64 bits, with which every sigset_t begins
+    // (sigprocmask(2), "C library/kernel differences").
+    unsafe {
+        (&raw mut set).cast::<u64>().write(u64::MAX);
+        SigSet::from_sigset_t_unchecked(set)
+    }
+}
+
 /// Blocks these signals as well; as [`unblock_signals`].
 pub fn block_signals(set: &SigSet) -> SysResult<()> {
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(set), None)
@@ -314,13 +327,10 @@ pub fn accept(listener: BorrowedFd<'_>) -> SysResult<OwnedFd> {
 
 /// Waits for any blocked signal; its number, or 0 when interrupted.
 pub fn wait_signal() -> i32 {
-    // SAFETY: an all-zero set is a valid start for sigfillset.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set lives through both calls; no siginfo is asked for.
-    let signal = unsafe {
-        libc::sigfillset(std::ptr::from_mut(&mut set));
-        libc::sigwaitinfo(std::ptr::from_ref(&set), std::ptr::null_mut())
-    };
+    let set = all_signals();
+    // SAFETY: the set lives through the call; no siginfo is asked for.
+    let signal =
+        unsafe { libc::sigwaitinfo(std::ptr::from_ref(set.as_ref()), std::ptr::null_mut()) };
     signal.max(0)
 }
 

@@ -48,7 +48,13 @@ const CAPABILITIES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
-const RLIMITS: [(&str, libc::__rlimit_resource_t); 16] = [
+#[cfg(target_env = "gnu")]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(target_env = "gnu"))]
+type Resource = libc::c_int;
+
+/// The numbers have another type with each C library.
+const RLIMITS: [(&str, Resource); 16] = [
     ("RLIMIT_AS", libc::RLIMIT_AS),
     ("RLIMIT_CORE", libc::RLIMIT_CORE),
     ("RLIMIT_CPU", libc::RLIMIT_CPU),
