@@ -21,7 +21,8 @@ mod sys;
 mod usage;
 mod waiting;
 
-use std::os::raw::{c_char, c_int};
+use std::ffi::{CStr, c_char, c_int};
+use std::sync::OnceLock;
 
 const USAGE: &str = "probe WORD [ARGS]
   report                     all that is seen, as JSON
@@ -74,11 +75,20 @@ const USAGE: &str = "probe WORD [ARGS]
   escape MARKER              try to see the host's file MARKER in known ways
   exec PATH ARGS…            become another program";
 
+/// The command line: the standard library knows it without a `main` of its own only
+/// with glibc.
+static ARGS: OnceLock<Vec<String>> = OnceLock::new();
+
 /// # Safety
 /// Called by the C library with the process' arguments.
 #[unsafe(no_mangle)]
-extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
-    let args: Vec<String> = std::env::args().collect();
+extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
+    let args = ARGS.get_or_init(|| {
+        (0..usize::try_from(argc).unwrap_or(0))
+            // SAFETY: as many words as the C library says, each with a NUL behind it.
+            .map(|i| unsafe { CStr::from_ptr(argv.add(i).read()) }.to_string_lossy().into_owned())
+            .collect()
+    });
     let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
     run(&words)
 }

@@ -51,7 +51,7 @@ pub(crate) fn report() -> Value {
         "oom_score_adj": number("/proc/self/oom_score_adj"),
         "cgroup": lines("/proc/self/cgroup"),
         "cwd": std::env::current_dir().ok(),
-        "args": std::env::args().collect::<Vec<_>>(),
+        "args": crate::ARGS.get(),
         "env": std::env::vars_os()
             .map(|(k, v)| format!("{}={}", k.to_string_lossy(), v.to_string_lossy()))
             .collect::<Vec<_>>(),
