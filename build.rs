@@ -42,7 +42,7 @@ fn own_linker() -> bool {
         return false;
     };
     let lld = format!("{}/lib/rustlib/{host}/bin/gcc-ld", sysroot.trim());
-    if !Path::new(&lld).join("ld.lld").exists() {
+    if !Path::new(&lld).join("ld.lld").try_exists().unwrap_or(false) {
         return false;
     }
     println!("cargo:rustc-link-arg-bin=tare=-B{lld}");
