@@ -29,6 +29,7 @@ use super::form;
 use super::limits::Limits;
 use super::listing::{Change, Facts, Name, Special, Writer};
 use super::names::{self, classify, clean, join, parent_and_name};
+use super::record::Paths;
 use super::tarstream::{Source, TarStream};
 use super::tree;
 use crate::error::{Error, Result, Step};
@@ -38,9 +39,9 @@ use crate::sys::fs::{open_plain, set_xattr, set_xattr_at, start_writeback};
 /// so that the sync at the end of an import finds little to do.
 const WRITEBACK: u64 = 1 << 20;
 
-/// Bytes that the names of directories may take which a layer doesn't list: they are
-/// all that is kept in memory of what has been unpacked.
-const IMPLIED: usize = 16 << 20;
+/// Bytes that the names may take of what a layer leaves to those below it, directories
+/// and targets of links: they are all that is kept in memory of what has been unpacked.
+const OPEN: usize = 16 << 20;
 
 /// What became of a layer.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub(crate) struct Extracted {
     /// Directories that entries lie in but that the layer doesn't list, parents
     /// first. The root is the empty path.
     pub(crate) implied: BTreeSet<Vec<u8>>,
+    /// Hard links to files that the layer doesn't have: their paths and targets.
+    pub(crate) links: Paths,
     /// Device nodes that only root could make.
     pub(crate) left_out: u64,
     /// The digest of the listing.
@@ -64,8 +67,8 @@ pub(crate) struct Extractor<'a> {
     limits: &'a Limits,
     /// The parent of the last entry: archives go directory by directory.
     parent: Option<(Vec<u8>, OwnedFd)>,
-    /// Bytes of the names in `facts.implied`.
-    implied: usize,
+    /// Bytes of the names in `facts.implied` and `facts.links`.
+    left_open: usize,
     listing: Writer<'a>,
     facts: Extracted,
 }
@@ -81,7 +84,7 @@ pub(crate) fn extract<S: Source>(
         root,
         limits,
         parent: None,
-        implied: 0,
+        left_open: 0,
         listing: Writer::new(listing),
         facts: Extracted { implied: BTreeSet::from([Vec::new()]), ..Extracted::default() },
     };
@@ -191,8 +194,8 @@ impl Extractor<'_> {
 
     /// Notes a directory that was made for what lies in it.
     fn imply(&mut self, path: &[u8]) -> Result<()> {
-        self.implied += path.len() + size_of::<Vec<u8>>();
-        if self.implied > IMPLIED {
+        self.left_open += path.len() + size_of::<Vec<u8>>();
+        if self.left_open > OPEN {
             return Err(Error::invalid(
                 "the layer lists too few of the directories that its entries lie in",
             ));
@@ -347,15 +350,19 @@ impl Extractor<'_> {
             Error::from(e)
                 .of_kind(crate::ErrorKind::Invalid)
                 .step(format!("hard link to {}", shown(&target)))
-                .hint("its target must be a file that this layer has before it")
+                .hint("its target must be a file")
         };
         let (parent, target_name) = parent_and_name(&target);
-        let from = open_plain(self.root, as_path(parent), DIR, Mode::empty()).map_err(missing)?;
+        let from = match open_plain(self.root, as_path(parent), DIR, Mode::empty()) {
+            Err(Errno::ENOENT) => return self.link_below(name, path, &target),
+            other => other.map_err(missing)?,
+        };
         let make = |here: BorrowedFd<'_>| {
             let none = AtFlags::empty();
             linkat(&from, as_path(target_name), here, as_path(name), none)
         };
         match make(self.here()?) {
+            Err(Errno::ENOENT) => return self.link_below(name, path, &target),
             Err(Errno::EEXIST) => {
                 self.clear(name, path)?;
                 make(self.here()?).map_err(missing)?;
@@ -364,6 +371,20 @@ impl Extractor<'_> {
         }
         let target = target.as_slice().into();
         self.listing.add(&Change::Link { path: path.into(), target })
+    }
+
+    /// Notes a link to a file that a layer below has, if one does: that depends on the
+    /// image.
+    fn link_below(&mut self, name: &[u8], path: &[u8], target: &[u8]) -> Result<()> {
+        if stat(self.here()?, name).is_ok() {
+            self.clear(name, path)?;
+        }
+        self.left_open += path.len() + target.len() + 2 * size_of::<Vec<u8>>();
+        if self.left_open > OPEN {
+            return Err(Error::invalid("the layer links to too many files that it doesn't have"));
+        }
+        self.facts.links.push((path.to_vec(), target.to_vec()));
+        Ok(())
     }
 
     /// Makes a node, in place of what has the name already.

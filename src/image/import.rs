@@ -116,17 +116,20 @@ fn views(
 ) -> Result<Vec<parents::View>> {
     let mut views: Vec<(&Digest, parents::View)> = Vec::new();
     for diff_id in &choice.diff_ids {
-        let (path, implied) = match (done.get(diff_id), staging) {
-            (Some(facts), Some(staging)) => (staging.layer(diff_id), facts.implied.clone()),
+        let (path, implied, links) = match (done.get(diff_id), staging) {
+            (Some(facts), Some(staging)) => {
+                (staging.layer(diff_id), facts.implied.clone(), facts.links.clone())
+            }
             _ => {
-                let implied = store.layer_facts(diff_id)?.map(|facts| facts.implied);
-                let implied = implied.into_iter().flatten().map(|name| name.0.into_owned());
-                (store.layer_path(diff_id), implied.collect())
+                let (implied, links) =
+                    store.layer_facts(diff_id)?.map_or_else(Default::default, LayerFacts::gaps);
+                (store.layer_path(diff_id), implied, links)
             }
         };
         // an overlay has it where it is uppermost
         views.retain(|(other, _)| *other != diff_id);
-        views.push((diff_id, parents::View { dir: path.join("diff"), implied }));
+        let dir = path.join("diff");
+        views.push((diff_id, parents::View { diff_id: diff_id.clone(), dir, implied, links }));
     }
     Ok(views.into_iter().map(|(_, view)| view).collect())
 }
@@ -257,10 +260,15 @@ fn unpack_one(
         bytes: facts.bytes,
         files: facts.files,
         listing: facts.listing.clone(),
-        implied: facts.implied.iter().map(|path| Name(path.clone().into())).collect(),
+        implied: facts.implied.iter().map(|path| owned(path)).collect(),
+        links: facts.links.iter().map(|(path, to)| (owned(path), owned(to))).collect(),
     };
     write_layer_facts(&dir, &record)?;
     Ok(Some(facts))
+}
+
+fn owned(name: &[u8]) -> Name<'static> {
+    Name(name.to_vec().into())
 }
 
 /// Makes a directory that containers see as `/`: 0755 whatever the caller's

@@ -26,6 +26,7 @@ pub mod fuzz;
 mod import;
 mod layout;
 pub mod limits;
+mod links;
 mod listing;
 mod manifest;
 mod names;

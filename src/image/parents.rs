@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, fchmod, fstat, futimens, mkdirat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown};
 
@@ -24,6 +24,7 @@ use super::digest::Digest;
 use super::extract::as_path;
 use super::form;
 use super::import::make_open_dir;
+use super::links::{self, Linked};
 use super::listing::{Change, Facts, Name, Writer, escaped};
 use super::names::parent_and_name;
 use super::record::{LayerFacts, write_layer_facts};
@@ -37,10 +38,13 @@ const MOST: usize = 500;
 
 /// A layer of an image.
 pub(crate) struct View {
+    pub(crate) diff_id: Digest,
     /// The directory of its files.
     pub(crate) dir: PathBuf,
     /// The directories in it that it doesn't list.
     pub(crate) implied: BTreeSet<Vec<u8>>,
+    /// Hard links to files that it doesn't have: their paths and targets.
+    pub(crate) links: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// The layer that has to go on top of these (from the bottom up, each once), if any:
@@ -50,30 +54,29 @@ pub(crate) fn above(
     staging: &mut Option<Staging>,
     layers: &[View],
 ) -> Result<Option<Digest>> {
-    let found = directories(layers).step(|| "directories that no layer lists")?;
+    let tops = layers.iter().map(|layer| open_dir(&layer.dir));
+    let tops = tops.collect::<std::result::Result<Vec<OwnedFd>, Errno>>()?;
+    let stack: Vec<_> = tops.iter().zip(layers).collect();
+    let linked = links::find(&stack)?;
+    let found = directories(&stack, &linked).step(|| "directories that no layer lists")?;
     if found.is_empty() {
         return Ok(None);
     }
     if layers.len() >= MOST {
         return Err(Error::unsupported(format!(
-            "{} layers, and directories that they don't list: these take one more, and an \
-             overlay has {MOST}",
+            "{} layers, and directories that they don't list or hard links between them: these \
+             take one more, and an overlay has {MOST}",
             layers.len()
         )));
     }
-    let mut listing = Vec::new();
-    for (path, facts) in &found {
-        let change = Change::Dir { path: path.as_slice().into(), facts: facts.clone() };
-        serde_json::to_writer(&mut listing, &change).map_err(std::io::Error::from)?;
-        listing.push(b'\n');
-    }
-    let digest = Digest::of(&listing);
+    let top = Top { found, linked };
+    let digest = top.digest()?;
     if store.layer_facts(&digest)?.is_none() {
         let staging = match staging {
             Some(staging) => staging,
             none => none.insert(Staging::new(store)?),
         };
-        make(&staging.layer(&digest), &found).step(|| "directories that no layer lists")?;
+        top.make(&staging.layer(&digest)).step(|| "directories that no layer lists")?;
     }
     Ok(Some(digest))
 }
@@ -81,27 +84,25 @@ pub(crate) fn above(
 type Found = BTreeMap<Vec<u8>, Facts<'static>>;
 
 /// All directories of which the layers show the wrong attributes, with those that
-/// they should have, and the directories that these lie in.
-fn directories(layers: &[View]) -> Result<Found> {
-    let tops = layers.iter().map(|layer| open_dir(&layer.dir));
-    let tops = tops.collect::<std::result::Result<Vec<OwnedFd>, Errno>>()?;
-    let stack: Vec<_> = tops.iter().zip(layers).collect();
-    let implied: BTreeSet<_> = layers.iter().flat_map(|layer| &layer.implied).collect();
+/// they should have, and the directories that these and the links lie in.
+fn directories(stack: &[(&OwnedFd, &View)], linked: &[Linked]) -> Result<Found> {
+    let implied: BTreeSet<_> = stack.iter().flat_map(|(_, layer)| &layer.implied).collect();
     let mut found = Found::new();
     for path in implied {
-        let Some(seen) = look(&stack, path)? else { continue };
+        let Some(seen) = look(stack, path)? else { continue };
         let Some(source) = seen.source else { continue };
         let wanted = facts(source.as_fd())?;
         if wanted != facts(seen.top.as_fd())? {
             found.insert(path.clone(), wanted);
         }
     }
-    for path in found.keys().cloned().collect::<Vec<_>>() {
+    let links = linked.iter().flat_map(|linked| linked.names.iter().cloned());
+    for path in found.keys().cloned().chain(links).collect::<Vec<_>>() {
         let mut path = path.as_slice();
         while !path.is_empty() {
             path = parent_and_name(path).0;
             if !found.contains_key(path)
-                && let Some(seen) = look(&stack, path)?
+                && let Some(seen) = look(stack, path)?
             {
                 found.insert(path.to_vec(), facts(seen.source.unwrap_or(seen.top).as_fd())?);
             }
@@ -141,7 +142,7 @@ fn look(stack: &[(&OwnedFd, &View)], path: &[u8]) -> Result<Option<Seen>> {
 }
 
 /// What one layer has at a path.
-enum There {
+pub(super) enum There {
     /// A directory, and whether what it lies in hides lower layers.
     Dir(OwnedFd, bool),
     Nothing {
@@ -151,11 +152,11 @@ enum There {
     Other,
 }
 
-fn open(top: BorrowedFd<'_>, path: &[u8]) -> Result<There> {
+pub(super) fn open(top: BorrowedFd<'_>, path: &[u8]) -> Result<There> {
     let mut here = open_plain(top, Path::new("."), DIR, Mode::empty())?;
     let mut hides = false;
     for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
-        hides |= xattr_at(here.as_fd(), Path::new("."), form::opaque())?.is_some_and(|v| v == b"y");
+        hides |= is_opaque(here.as_fd())?;
         match open_plain(here.as_fd(), as_path(name), DIR, Mode::empty()) {
             Ok(next) => here = next,
             Err(Errno::ENOENT) => return Ok(There::Nothing { hides }),
@@ -166,13 +167,26 @@ fn open(top: BorrowedFd<'_>, path: &[u8]) -> Result<There> {
     Ok(There::Dir(here, hides))
 }
 
+/// Whether a directory of a layer hides what lower ones have in it.
+pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
+    Ok(xattr_at(dir, Path::new("."), form::opaque())?.is_some_and(|value| value == b"y"))
+}
+
 const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY);
 
 /// Owner, mode, extended attributes but the overlay's own, and times.
 fn facts(dir: BorrowedFd<'_>) -> Result<Facts<'static>> {
-    let stat = fstat(dir)?;
+    stat_facts(dir, Path::new("."), &fstat(dir)?)
+}
+
+/// The same of any file in a directory.
+pub(super) fn stat_facts(
+    dir: BorrowedFd<'_>,
+    file: &Path,
+    stat: &FileStat,
+) -> Result<Facts<'static>> {
     let name = |bytes: Vec<u8>| Name(bytes.into());
-    let mut xattrs: Vec<_> = xattrs_at(dir, Path::new("."))?
+    let mut xattrs: Vec<_> = xattrs_at(dir, file)?
         .into_iter()
         // the escaped ones are the image's
         .filter(|(key, _)| form::merged_name(key.as_bytes()).is_some())
@@ -188,38 +202,65 @@ fn facts(dir: BorrowedFd<'_>) -> Result<Facts<'static>> {
     })
 }
 
-/// Makes a layer of directories.
-fn make(layer: &Path, found: &Found) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(layer) {
-        // for another image of this import
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
-        other => other?,
-    }
-    let diff = layer.join("diff");
-    make_open_dir(&diff)?;
-    let top = open_dir(&diff)?;
-    let file = File::create_new(layer.join("listing"))?;
-    let mut listing = Writer::new(&file);
-    for (path, facts) in found {
-        let (parent, name) = parent_and_name(path);
-        if !path.is_empty() {
-            let parent = open_plain(top.as_fd(), as_path(parent), DIR, Mode::empty())?;
-            mkdirat(&parent, as_path(name), Mode::S_IRWXU)?;
+/// What is in a layer that goes on top.
+struct Top {
+    found: Found,
+    linked: Vec<Linked>,
+}
+
+impl Top {
+    /// What it is known by: its directories, and which files of which layers.
+    fn digest(&self) -> Result<Digest> {
+        let mut text = Vec::new();
+        for (path, facts) in &self.found {
+            let change = Change::Dir { path: path.as_slice().into(), facts: facts.clone() };
+            serde_json::to_writer(&mut text, &change).map_err(std::io::Error::from)?;
+            text.push(b'\n');
         }
-        listing.add(&Change::Dir { path: path.as_slice().into(), facts: facts.clone() })?;
+        for Linked { names, source, .. } in &self.linked {
+            let names: Vec<_> = names.iter().map(|name| escaped(name)).collect();
+            text.extend_from_slice(format!("{source} {}\n", names.join(" ")).as_bytes());
+        }
+        Ok(Digest::of(&text))
     }
-    // now that nothing more is made in them
-    for (path, facts) in found {
-        let fd = open_plain(top.as_fd(), as_path(path), DIR, Mode::empty())?;
-        dress(fd.as_fd(), facts)?;
+
+    fn make(&self, layer: &Path) -> Result<()> {
+        match DirBuilder::new().mode(0o700).create(layer) {
+            // for another image of this import
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+            other => other?,
+        }
+        let diff = layer.join("diff");
+        make_open_dir(&diff)?;
+        let top = open_dir(&diff)?;
+        let file = File::create_new(layer.join("listing"))?;
+        let mut listing = Writer::new(&file);
+        for (path, facts) in &self.found {
+            let (parent, name) = parent_and_name(path);
+            if !path.is_empty() {
+                let parent = open_plain(top.as_fd(), as_path(parent), DIR, Mode::empty())?;
+                mkdirat(&parent, as_path(name), Mode::S_IRWXU)?;
+            }
+            listing.add(&Change::Dir { path: path.as_slice().into(), facts: facts.clone() })?;
+        }
+        for linked in &self.linked {
+            linked.make(layer, top.as_fd())?;
+            linked.changes()?.iter().try_for_each(|change| listing.add(change))?;
+        }
+        // now that nothing more is made in them
+        for (path, facts) in &self.found {
+            let fd = open_plain(top.as_fd(), as_path(path), DIR, Mode::empty())?;
+            dress(fd.as_fd(), facts)?;
+        }
+        let facts = LayerFacts {
+            bytes: 0,
+            files: self.found.len() as u64,
+            listing: Some(listing.finish()?),
+            implied: Vec::new(),
+            links: Vec::new(),
+        };
+        write_layer_facts(layer, &facts)
     }
-    let facts = LayerFacts {
-        bytes: 0,
-        files: found.len() as u64,
-        listing: Some(listing.finish()?),
-        implied: Vec::new(),
-    };
-    write_layer_facts(layer, &facts)
 }
 
 /// Gives a directory the attributes of another, but the overlay's own.

@@ -1,5 +1,6 @@
 //! What the store writes about images and layers, and the names of those files.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -80,6 +81,21 @@ pub(crate) struct LayerFacts {
     /// Directories that it has and doesn't list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) implied: Vec<Name<'static>>,
+    /// Hard links in it to files that it doesn't have: their paths and targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) links: Vec<(Name<'static>, Name<'static>)>,
+}
+
+/// Paths, and where they lead.
+pub(crate) type Paths = Vec<(Vec<u8>, Vec<u8>)>;
+
+impl LayerFacts {
+    /// What it leaves to the layers below: directories, and targets of links.
+    pub(crate) fn gaps(self) -> (BTreeSet<Vec<u8>>, Paths) {
+        let bytes = |name: Name<'static>| name.0.into_owned();
+        let links = self.links.into_iter().map(|(path, to)| (bytes(path), bytes(to)));
+        (self.implied.into_iter().map(bytes).collect(), links.collect())
+    }
 }
 
 /// Writes the facts of a layer that is being made.

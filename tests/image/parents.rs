@@ -185,3 +185,80 @@ fn several_layers_may_leave_out_the_same() {
     let inside: Vec<_> = fs::read_dir(parents).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(inside, ["d"]);
 }
+
+/// A layer may link to what a layer below has: umoci and containerd have such images.
+#[test]
+fn hard_links_lead_to_files_of_lower_layers() {
+    let content = "content".repeat(1000);
+    let base = |mode| {
+        layer(
+            &[
+                at(dir("d").mode(0o711).owner(3, 3), 7),
+                at(file("d/file", &content).mode(mode).owner(5, 6), 9)
+                    .pax("SCHILY.xattr.user.k", b"v"),
+                file("d/taken", "taken"),
+                file("d/hidden", "hidden"),
+                symlink("d/soft", "file"),
+                file("d/old", "old"),
+            ],
+            "none",
+        )
+    };
+    let bases = [base(0o4755), base(0o640)];
+    let above = layer(
+        &[
+            hardlink("e/link", "d/file"),
+            hardlink("again", "e/link"),
+            hardlink("soft", "d/soft"),
+            hardlink("from-taken", "d/taken"),
+            hardlink("d/replaced", "d/old"),
+            file("d/replaced", "by a later entry"),
+            hardlink("goes", "d/old"),
+        ],
+        "gzip",
+    );
+    let last = layer(&[file("d/taken", "new"), file(".wh.goes", "")], "none");
+    for order in [[0, 1], [1, 0]] {
+        let scene = Scene::new();
+        for n in order {
+            let layers = [bases[n].clone(), above.clone(), last.clone()];
+            scene.import(&simple(&scene.path(&format!("oci{n}")), &format!("box{n}"), &layers));
+        }
+        for (n, mode) in [(0, 0o4755), (1, 0o640)] {
+            views(&scene, &format!("box{n}"), |root| {
+                let meta = |name: &str| root.join(name).symlink_metadata().unwrap();
+                let one = meta("d/file");
+                assert_eq!((one.nlink(), one.ino()), (3, meta("e/link").ino()));
+                assert_eq!(one.ino(), meta("again").ino());
+                assert_eq!(facts(&root.join("again")), (mode, 5, 6, 9));
+                assert_eq!(xattr(&root.join("e/link"), "user.k").unwrap(), b"v");
+                assert_eq!(fs::read_to_string(root.join("again")).unwrap(), content);
+                assert_eq!(facts(&root.join("d")), (0o711, 3, 3, 7));
+                assert_eq!(fs::read_link(root.join("soft")).unwrap(), Path::new("file"));
+                assert_eq!(meta("soft").ino(), meta("d/soft").ino());
+                // what a later layer puts in the target's place is another file
+                assert_eq!(fs::read(root.join("from-taken")).unwrap(), b"taken");
+                assert_eq!(fs::read(root.join("d/taken")).unwrap(), b"new");
+                assert_eq!(fs::read(root.join("d/replaced")).unwrap(), b"by a later entry");
+                assert!(!root.join("goes").exists());
+                assert_eq!(meta("d/old").nlink(), 1);
+            });
+        }
+        scene.ok(&["image", "verify"]);
+        for n in order {
+            scene.ok(&["image", "rm", &format!("box{n}")]);
+        }
+        scene.assert_store_is_empty();
+    }
+    // what is in no layer, what is hidden, what is no file
+    let scene = Scene::new();
+    let hiding = layer(&[file("d/.wh.hidden", "")], "none");
+    for target in ["d/none", "d/hidden", "d", "none/at/all", "d/soft/file"] {
+        let wrong = layer(&[hardlink("x", target)], "none");
+        let layers = [bases[0].clone(), hiding.clone(), wrong];
+        let path = simple(&scene.path(&target.replace('/', "-")), "x", &layers);
+        let line = scene.fails(&["image", "import", path.to_str().unwrap()]);
+        assert!(line.contains(&format!("hard link to {target}")), "{line}");
+        scene.assert_store_is_empty();
+    }
+}
