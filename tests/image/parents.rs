@@ -186,15 +186,15 @@ fn several_layers_may_leave_out_the_same() {
     assert_eq!(inside, ["d"]);
 }
 
-/// A layer may link to what a layer below has: umoci and containerd have such images.
-#[test]
-fn hard_links_lead_to_files_of_lower_layers() {
-    let content = "content".repeat(1000);
+const CONTENT: &str = "some content";
+
+/// Two bases, a layer with links to what is in them, and one that takes some of it away.
+fn linking() -> ([Layer; 2], Layer, Layer) {
     let base = |mode| {
         layer(
             &[
                 at(dir("d").mode(0o711).owner(3, 3), 7),
-                at(file("d/file", &content).mode(mode).owner(5, 6), 9)
+                at(file("d/file", CONTENT).mode(mode).owner(5, 6), 9)
                     .pax("SCHILY.xattr.user.k", b"v"),
                 file("d/taken", "taken"),
                 file("d/hidden", "hidden"),
@@ -218,6 +218,13 @@ fn hard_links_lead_to_files_of_lower_layers() {
         "gzip",
     );
     let last = layer(&[file("d/taken", "new"), file(".wh.goes", "")], "none");
+    (bases, above, last)
+}
+
+/// A layer may link to what a layer below has: umoci and containerd have such images.
+#[test]
+fn hard_links_lead_to_files_of_lower_layers() {
+    let (bases, above, last) = linking();
     for order in [[0, 1], [1, 0]] {
         let scene = Scene::new();
         for n in order {
@@ -232,7 +239,7 @@ fn hard_links_lead_to_files_of_lower_layers() {
                 assert_eq!(one.ino(), meta("again").ino());
                 assert_eq!(facts(&root.join("again")), (mode, 5, 6, 9));
                 assert_eq!(xattr(&root.join("e/link"), "user.k").unwrap(), b"v");
-                assert_eq!(fs::read_to_string(root.join("again")).unwrap(), content);
+                assert_eq!(fs::read_to_string(root.join("again")).unwrap(), CONTENT);
                 assert_eq!(facts(&root.join("d")), (0o711, 3, 3, 7));
                 assert_eq!(fs::read_link(root.join("soft")).unwrap(), Path::new("file"));
                 assert_eq!(meta("soft").ino(), meta("d/soft").ino());
@@ -250,7 +257,11 @@ fn hard_links_lead_to_files_of_lower_layers() {
         }
         scene.assert_store_is_empty();
     }
-    // what is in no layer, what is hidden, what is no file
+}
+
+#[test]
+fn hard_links_to_what_no_layer_shows_are_refused() {
+    let (bases, ..) = linking();
     let scene = Scene::new();
     let hiding = layer(&[file("d/.wh.hidden", "")], "none");
     for target in ["d/none", "d/hidden", "d", "none/at/all", "d/soft/file"] {
