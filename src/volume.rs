@@ -9,10 +9,11 @@
 //! STORE/volumes/.gone-…          on its way out
 //! ```
 //!
-//! A use is noted in a file, and counts as long as what the note names is there:
-//! it needs no process, so a runtime that was killed neither ends nor leaks it.
+//! A use is noted in a file, and counts as long as what the note names is there and
+//! the machine has not been started anew, which ends every container: it needs no
+//! process, so a runtime that was killed neither ends nor leaks it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,6 +25,7 @@ use std::time::SystemTime;
 use nix::sys::stat::Mode;
 
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::sys::boot;
 use crate::sys::fs::{names, open_dir, replace_file};
 use crate::sys::lock::{FileLock, Sharing};
 use crate::sys::remove::remove_tree;
@@ -153,7 +155,10 @@ impl Volumes {
         let dir = open_dir(&path.join("users")).step(step)?;
         let file = note.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mode = Mode::from_bits_truncate(0o600);
-        replace_file(dir.as_fd(), &file, owner.as_os_str().as_bytes(), mode, false).step(step)?;
+        // a NUL is in no path
+        let boot = boot::id().unwrap_or_default();
+        let text = [owner.as_os_str().as_bytes(), b"\0", boot.as_bytes()].concat();
+        replace_file(dir.as_fd(), &file, &text, mode, false).step(step)?;
         Ok(data)
     }
 
@@ -279,13 +284,16 @@ fn notes(volume: &Path) -> Result<Vec<Note>> {
             all.push(Note { path, user: None });
             continue;
         }
-        let owner = match fs::read(&path) {
+        let text = match fs::read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-            other => PathBuf::from(OsString::from_vec(other?)),
+            other => other?,
         };
+        let mut parts = text.splitn(2, |b| *b == 0);
+        let owner = PathBuf::from(OsStr::from_bytes(parts.next().unwrap_or_default()));
+        let boot = parts.next().map(String::from_utf8_lossy).filter(|boot| !boot.is_empty());
         let is_gone = match owner.symlink_metadata() {
             Err(e) => e.kind() == io::ErrorKind::NotFound,
-            Ok(_) => false,
+            Ok(_) => boot.is_some_and(|boot| boot::is_over(&boot)),
         };
         all.push(Note { path, user: Some(owner).filter(|_| !is_gone) });
     }
@@ -365,6 +373,26 @@ mod tests {
         scene.volumes.join("vol", &owner, fill).unwrap();
         assert!(!writing.exists() && !stale.exists());
         assert_eq!(scene.volumes.find("vol").unwrap().users, [owner]);
+    }
+
+    #[test]
+    fn a_restart_of_the_machine_ends_every_use() {
+        let scene = Scene::new();
+        let owner = scene.owner("a.1");
+        scene.volumes.join("vol", &owner, fill).unwrap();
+        assert_eq!(scene.volumes.find("vol").unwrap().users, std::slice::from_ref(&owner));
+        let path = scene.volumes.note("vol", &owner);
+        let note = fs::read(&path).unwrap();
+        let boot = boot::id().unwrap();
+        assert!(note.ends_with(boot.as_bytes()));
+        let other = [owner.as_os_str().as_bytes(), b"\0", &[b'0'; 36]].concat();
+        fs::write(&path, &other).unwrap();
+        assert!(scene.volumes.find("vol").unwrap().users.is_empty());
+        // one that says nothing of it counts
+        fs::write(&path, owner.as_os_str().as_bytes()).unwrap();
+        assert_eq!(scene.volumes.find("vol").unwrap().users.len(), 1);
+        fs::write(&path, &other).unwrap();
+        scene.volumes.remove(&["vol".to_owned()]).unwrap();
     }
 
     #[test]

@@ -13,6 +13,8 @@ use std::fs;
 use std::os::fd::AsFd;
 
 use tare::image::fuzz;
+use tare::image::limits::Limits;
+use tare::image::store::{ImportOptions, Store};
 
 /// A target: its name, itself, and what to begin with.
 pub struct Target {
@@ -27,9 +29,10 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     Target { name: "archive", run: archive, seeds: seeds::archives, repair: mutate::checksums },
     Target { name: "layer", run: layer, seeds: seeds::archives, repair: mutate::checksums },
+    Target { name: "docker", run: docker, seeds: seeds::docker, repair: mutate::checksums },
     Target { name: "documents", run: documents, seeds: seeds::documents, repair: |_| {} },
     Target { name: "name", run: name, seeds: seeds::names, repair: |_| {} },
 ];
@@ -47,9 +50,7 @@ pub fn archive(data: &[u8]) {
 /// # Panics
 /// It did; or the scratch directory can't be had.
 pub fn layer(data: &[u8]) {
-    let memory = std::path::Path::new("/dev/shm");
-    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    let dir = dir.expect("a scratch directory");
+    let dir = scratch();
     let root = dir.path().join("root");
     let outside = dir.path().join("outside");
     fs::create_dir(&root).expect("mkdir");
@@ -65,6 +66,50 @@ pub fn layer(data: &[u8]) {
     assert_eq!(fs::read(&outside).expect("read"), b"untouched");
     if let Err(e) = unpacked {
         assert!(!e.to_string().is_empty());
+    }
+}
+
+fn scratch() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    dir.expect("a scratch directory")
+}
+
+/// What `docker save` writes: it is imported whole, and verified, or leaves nothing.
+///
+/// # Panics
+/// It did neither; or the scratch directory can't be had.
+pub fn docker(data: &[u8]) {
+    let dir = scratch();
+    let archive = dir.path().join("archive.tar");
+    fs::write(&archive, data).expect("write");
+    let path = dir.path().join("store");
+    let store = Store::open(Some(&path)).expect("a store");
+    let limits = Limits { entries: 200, layer: Some(1 << 20), images: 20, ..Limits::default() };
+    let options = ImportOptions { limits, ..ImportOptions::default() };
+    let imported = store.import(&archive, &options);
+    let mut names: Vec<_> = fs::read_dir(dir.path())
+        .expect("list")
+        .map(|entry| entry.expect("an entry").file_name())
+        .filter(|name| name != "store")
+        .collect();
+    names.sort();
+    assert_eq!(names, ["archive.tar"], "something is outside");
+    let known = store.list().expect("the store's images");
+    match imported {
+        Ok(records) => {
+            for record in &records {
+                assert!(known.iter().any(|one| one.name == record.name), "{}", record.name);
+            }
+            let verified = store.verify(&[]).expect("verify");
+            assert_eq!(verified.problems, [], "what was imported is not what was recorded");
+        }
+        Err(e) => {
+            assert!(!tare::error::one_line(&e.to_string()).contains('\n'));
+            assert!(known.is_empty(), "an image that was refused is there");
+            let left = fs::read_dir(path.join("staging")).into_iter().flatten().count();
+            assert_eq!(left, 0, "what was refused has left something");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use tar::{EntryType, Header};
+use tare::image::digest::Digest;
 
 const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -97,6 +98,57 @@ pub fn archives() -> Vec<Vec<u8>> {
         archive.resize(archive.len() + 1024, 0);
     }
     all
+}
+
+/// Archives of `docker save`: as 1.10 and newer ones write them, with the files of
+/// older versions beside the manifest, layers that are links, and a layout in it.
+pub fn docker() -> Vec<Vec<u8>> {
+    use EntryType as E;
+    let layers = archives();
+    let config = |layers: &[&Vec<u8>]| {
+        let ids: Vec<_> = layers.iter().map(|l| Digest::of(l).to_string()).collect();
+        let (os, arch) = ("linux", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
+        json!({"os": os, "architecture": arch, "config": {"Cmd": ["x"]},
+            "rootfs": {"type": "layers", "diff_ids": ids}})
+        .to_string()
+        .into_bytes()
+    };
+    let end = |mut archive: Vec<u8>| {
+        archive.resize(archive.len() + 1024, 0);
+        archive
+    };
+    // one image, its config under its digest
+    let mut new = Vec::new();
+    let bytes = config(&[&layers[0], &layers[1]]);
+    let name = format!("{}.json", Digest::of(&bytes).hex());
+    block(&mut new, E::Regular, &name, "", &bytes);
+    block(&mut new, E::Regular, "a/layer.tar", "", &layers[0]);
+    block(&mut new, E::Regular, "b/layer.tar", "", &layers[1]);
+    let manifest = json!([{"Config": name, "RepoTags": ["box:1", "box:2"],
+        "Layers": ["a/layer.tar", "b/layer.tar"]}]);
+    block(&mut new, E::Regular, "manifest.json", "", manifest.to_string().as_bytes());
+    // two images with one layer, which the second has as a link; a config under any name,
+    // so that changes to it are not refused for their digest
+    let mut old = Vec::new();
+    let bytes = config(&[&layers[2]]);
+    block(&mut old, E::Regular, "one.json", "", &bytes);
+    block(&mut old, E::Directory, "one/", "", b"");
+    block(&mut old, E::Regular, "one/VERSION", "", b"1.0");
+    block(&mut old, E::Regular, "one/json", "", br#"{"id":"one","os":"linux"}"#);
+    block(&mut old, E::Regular, "one/layer.tar", "", &layers[2]);
+    block(&mut old, E::Symlink, "two/layer.tar", "../one/layer.tar", b"");
+    block(&mut old, E::Link, "three/layer.tar", "one/layer.tar", b"");
+    let images: Vec<_> = ["one", "two", "three"]
+        .iter()
+        .map(|name| {
+            json!({"Config": "one.json", "RepoTags": [format!("{name}:v")],
+                "Layers": [format!("{name}/layer.tar")]})
+        })
+        .collect();
+    block(&mut old, E::Regular, "manifest.json", "", json!(images).to_string().as_bytes());
+    let repositories = br#"{"one":{"v":"one"},"two":{"v":"two"}}"#;
+    block(&mut old, E::Regular, "repositories", "", repositories);
+    vec![end(new), end(old)]
 }
 
 /// A manifest, an index, a config.

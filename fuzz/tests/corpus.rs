@@ -1,5 +1,7 @@
 //! Seeds, inputs that once did harm, and a fixed number of changes of them.
 
+#![allow(clippy::disallowed_methods, reason = "tests")]
+
 use std::path::Path;
 
 use tare_fuzz::mutate::{Random, mutate};
@@ -45,6 +47,11 @@ fn layers() {
 }
 
 #[test]
+fn docker_archives() {
+    run("docker", ROUNDS);
+}
+
+#[test]
 fn documents() {
     run("documents", ROUNDS);
 }
@@ -59,6 +66,13 @@ fn names() {
 fn seeds_are_well_formed() {
     for archive in tare_fuzz::seeds::archives() {
         assert!(tare::image::fuzz::archive(&archive).unwrap() > 0);
+    }
+    for archive in tare_fuzz::seeds::docker() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("archive");
+        std::fs::write(&path, &archive).unwrap();
+        let store = tare::image::store::Store::open(Some(&dir.path().join("store"))).unwrap();
+        assert!(store.import(&path, &Default::default()).unwrap().len() > 1);
     }
     for name in tare_fuzz::seeds::names() {
         assert!(tare::image::fuzz::name(std::str::from_utf8(&name).unwrap()).unwrap());

@@ -4,13 +4,15 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use tare::error::{Error, ErrorKind, Result};
-use ureq::Agent;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
 use ureq::http::uri::{Authority, Scheme};
 use ureq::http::{HeaderMap, Uri};
+use ureq::tls::TlsConfig;
+use ureq::{Agent, Proxy};
 
 use crate::args::Args;
 use crate::net;
+use crate::proxy::{self, Direct};
 use crate::retry::{Attempt, Failure};
 
 /// Redirects that are followed.
@@ -30,8 +32,40 @@ const ERROR_BODY: u64 = 64 << 10;
 
 /// Makes requests to one registry and to whom it redirects.
 pub(crate) struct Client {
-    plain: Option<Agent>,
-    secure: Agent,
+    plain: Option<Way>,
+    secure: Way,
+    /// To the registry itself, by its host and port.
+    registry: (String, Way),
+    direct: Direct,
+}
+
+/// How to get to a server.
+struct Way {
+    direct: Agent,
+    /// If there is a proxy.
+    proxied: Option<Agent>,
+}
+
+impl Way {
+    fn new(scheme: &str, tls: &TlsConfig) -> Result<Self> {
+        let agent = |proxy: Option<Proxy>| {
+            let config = Agent::config_builder()
+                .tls_config(tls.clone())
+                .proxy(proxy)
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                .timeout_connect(Some(CONNECT))
+                .timeout_recv_response(Some(SILENCE))
+                .timeout_recv_body(Some(DOCUMENT))
+                .timeout_per_read(Some(SILENCE))
+                .timeout_per_write(Some(SILENCE))
+                .user_agent(concat!("tare/", env!("CARGO_PKG_VERSION")));
+            Agent::from(config.build())
+        };
+        let proxied = proxy::proxy(scheme)?.map(|proxy| agent(Some(proxy)));
+        Ok(Way { direct: agent(None), proxied })
+    }
 }
 
 /// What to ask for.
@@ -139,23 +173,12 @@ impl Client {
     /// Settings that are wrong.
     pub(crate) fn new(args: &Args, registry: &str) -> Result<Self> {
         let tls = net::tls(args, registry)?;
-        let agent = |scheme: &str| -> Result<Agent> {
-            let config = Agent::config_builder()
-                .tls_config(tls.clone())
-                .proxy(net::proxy(scheme)?)
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .timeout_connect(Some(CONNECT))
-                .timeout_recv_response(Some(SILENCE))
-                .timeout_recv_body(Some(DOCUMENT))
-                .timeout_per_read(Some(SILENCE))
-                .timeout_per_write(Some(SILENCE))
-                .user_agent(concat!("tare/", env!("CARGO_PKG_VERSION")));
-            Ok(config.build().into())
-        };
-        let plain = args.plain_http.then(|| agent("http")).transpose()?;
-        Ok(Client { plain, secure: agent("https")? })
+        Ok(Client {
+            plain: args.plain_http.then(|| Way::new("http", &tls.others)).transpose()?,
+            secure: Way::new("https", &tls.others)?,
+            registry: (registry.to_owned(), Way::new("https", &tls.registry)?),
+            direct: Direct::of_environment(),
+        })
     }
 
     /// Asks, and follows redirects.
@@ -181,19 +204,24 @@ impl Client {
         Err(Error::invalid(format!("more than {REDIRECTS} redirects")).into())
     }
 
-    fn once(&self, url: &Uri, request: &Request) -> Attempt<Reply> {
-        let agent = match url.scheme_str() {
+    fn agent(&self, url: &Uri) -> Result<&Agent> {
+        let way = match url.scheme_str() {
+            Some("https") if place(url) == self.registry.0 => &self.registry.1,
             Some("https") => &self.secure,
             Some("http") => self.plain.as_ref().ok_or_else(|| {
                 Error::invalid(format!("{} is without TLS", place(url)))
                     .hint("--plain-http if that is as it should be")
             })?,
-            _ => {
-                return Err(
-                    Error::invalid(format!("{:?} is no http or https URL", place(url))).into()
-                );
-            }
+            _ => return Err(Error::invalid(format!("{:?} is no http or https URL", place(url)))),
         };
+        Ok(match &way.proxied {
+            Some(proxied) if !self.direct.has(url) => proxied,
+            _ => &way.direct,
+        })
+    }
+
+    fn once(&self, url: &Uri, request: &Request) -> Attempt<Reply> {
+        let agent = self.agent(url)?;
         let done = match &request.form {
             Some(form) => {
                 let post =

@@ -14,6 +14,7 @@ mod image;
 mod layout;
 mod net;
 mod progress;
+mod proxy;
 mod registry;
 mod retry;
 

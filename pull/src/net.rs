@@ -1,40 +1,55 @@
-//! Certificates and proxies: what the host says of the way to a registry.
+//! Certificates: whom the host trusts, and who it is to a registry.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tare::error::{Error, ErrorKind, Result, Step};
-use ureq::Proxy;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use crate::args::Args;
 
-/// Where Docker and podman look for a registry's own authorities.
+/// Where Docker and podman look for what the host keeps for a registry: `*.crt` are
+/// authorities, `NAME.cert` with `NAME.key` is who the host is (containers-certs.d(5)).
 const CERTIFICATES: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 
+/// How to speak TLS.
+pub(crate) struct Tls {
+    /// With the registry itself.
+    pub(crate) registry: TlsConfig,
+    /// With whoever it leads to, who is not told who the host is.
+    pub(crate) others: TlsConfig,
+}
+
 /// TLS by rustls, with the system's roots (or SSL_CERT_FILE's and SSL_CERT_DIR's),
-/// those that the host keeps for this registry, and the caller's.
+/// those that the host or the user keeps for this registry, and the caller's.
 ///
 /// # Errors
-/// A file without certificates; no certificate at all.
-pub(crate) fn tls(args: &Args, registry: &str) -> Result<TlsConfig> {
-    let mut builder = TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    if args.insecure {
-        return Ok(builder.disable_verification(true).build());
-    }
+/// A file without certificates, or without the key that belongs to it; no certificate
+/// at all.
+pub(crate) fn tls(args: &Args, registry: &str) -> Result<Tls> {
+    let (roots, own) = kept_for(registry)?;
+    let roots = match args.insecure {
+        true => None,
+        false => Some(RootCerts::new_with_certs(&trusted(args, roots)?)),
+    };
+    let config = |client: Option<ClientCert>| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
+        let builder = match &roots {
+            Some(roots) => builder.root_certs(roots.clone()),
+            None => builder.disable_verification(true),
+        };
+        builder.client_cert(client).build()
+    };
+    Ok(Tls { registry: config(own), others: config(None) })
+}
+
+/// All authorities: those that are `kept` for the registry, the host's and the caller's.
+fn trusted(args: &Args, kept: Vec<Certificate<'static>>) -> Result<Vec<Certificate<'static>>> {
     let found = rustls_native_certs::load_native_certs();
-    let mut roots: Vec<Certificate<'static>> =
-        found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
-    for dir in CERTIFICATES {
-        let dir = Path::new(dir).join(registry);
-        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|e| e == "crt") {
-                roots.extend(certificates(&entry.path())?);
-            }
-        }
-    }
+    let mut roots = kept;
+    roots.extend(found.certs.iter().map(|der| Certificate::from_der(der).to_owned()));
     if let Some(file) = &args.ca_file {
         roots.extend(certificates(file)?);
     }
@@ -44,8 +59,40 @@ pub(crate) fn tls(args: &Args, registry: &str) -> Result<TlsConfig> {
         return Err(Error::new(ErrorKind::NotFound, "no certificate authorities on this host")
             .hint("install ca-certificates, or give --ca-file"));
     }
-    builder = builder.root_certs(RootCerts::new_with_certs(&roots));
-    Ok(builder.build())
+    Ok(roots)
+}
+
+/// The authorities that are kept for a registry, and who the host is to it.
+fn kept_for(registry: &str) -> Result<(Vec<Certificate<'static>>, Option<ClientCert>)> {
+    let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+    let config = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+    let users = config.filter(|path| path.is_absolute()).or(home);
+    let users = users.map(|dir| dir.join("containers/certs.d"));
+    let (mut roots, mut own) = (Vec::new(), None);
+    for dir in users.into_iter().chain(CERTIFICATES.map(PathBuf::from)) {
+        let entries = std::fs::read_dir(dir.join(registry)).into_iter().flatten().flatten();
+        let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
+        files.sort();
+        for file in files {
+            match file.extension().and_then(|e| e.to_str()) {
+                Some("crt") => roots.extend(certificates(&file)?),
+                Some("cert") if own.is_none() => own = Some(client(&file)?),
+                _ => {}
+            }
+        }
+    }
+    Ok((roots, own))
+}
+
+/// A certificate with its key, which lies beside it.
+fn client(file: &Path) -> Result<ClientCert> {
+    let chain = certificates(file)?;
+    let file = file.with_extension("key");
+    let step = || format!("key in {}", file.display());
+    let bytes = std::fs::read(&file).step(step)?;
+    let key =
+        PrivateKey::from_pem(&bytes).map_err(|e| Error::invalid(e.to_string()).step(step()))?;
+    Ok(ClientCert::new_with_certs(&chain, key))
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>> {
@@ -63,49 +110,4 @@ fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>> {
         true => Err(Error::invalid("there is none (PEM is expected)").step(step())),
         false => Ok(all),
     }
-}
-
-/// The proxy for URLs of a scheme, by the environment. The own host is reached
-/// without.
-///
-/// # Errors
-/// A variable that holds no proxy's URL.
-pub(crate) fn proxy(scheme: &str) -> Result<Option<Proxy>> {
-    let own = if scheme == "https" {
-        ["HTTPS_PROXY", "https_proxy"]
-    } else {
-        // a CGI script's HTTP_PROXY is whatever its caller sends as a header
-        ["http_proxy", "http_proxy"]
-    };
-    let names = own.into_iter().chain(["ALL_PROXY", "all_proxy"]);
-    let mut set = names.filter_map(|name| Some((name, env::var(name).ok()?)));
-    let Some((name, text)) = set.find(|(_, text)| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let wrong = |e: ureq::Error| Error::invalid(format!("{name}: {e}"));
-    let parsed = Proxy::new(&text).map_err(wrong)?;
-    let mut builder = Proxy::builder(parsed.protocol()).host(parsed.host()).port(parsed.port());
-    if let Some(user) = parsed.username() {
-        builder = builder.username(user);
-    }
-    if let Some(password) = parsed.password() {
-        builder = builder.password(password);
-    }
-    for pattern in no_proxy() {
-        builder = builder.no_proxy(&pattern);
-    }
-    builder.build().map(Some).map_err(wrong)
-}
-
-/// Hosts to reach without a proxy. A domain means what is below it as well.
-fn no_proxy() -> Vec<String> {
-    let text = env::var("NO_PROXY").or_else(|_| env::var("no_proxy")).unwrap_or_default();
-    let mut all = vec!["localhost".to_owned(), "127.*".to_owned(), "[::1]".to_owned()];
-    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-        if !name.starts_with(['*', '.']) {
-            all.push(format!(".{name}"));
-        }
-        all.push(name.to_owned());
-    }
-    all
 }

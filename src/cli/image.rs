@@ -23,6 +23,8 @@ pub enum ImageCommand {
     Gc(ImageGcArgs),
     /// Print what images take of the disk
     Df(ImageDfArgs),
+    /// Read what the store holds and find what is damaged
+    Verify(ImageVerifyArgs),
 }
 
 /// Which image of a layout that holds several.
@@ -102,6 +104,22 @@ pub struct ImageGcArgs {
 /// `image df`.
 #[derive(Debug, Args)]
 pub struct ImageDfArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `image verify`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A line for each thing that is not as it was recorded at the import, and one with \
+                  what was looked at. The exit code is 1 if anything is wrong.\n\
+                  An image whose layers are damaged is made whole by image rm and another import."
+)]
+pub struct ImageVerifyArgs {
+    /// Names in the store [default: all that it holds]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -22,8 +22,8 @@ pub use exec::ExecArgs;
 pub use figures::{EventsArgs, StatsArgs, StatsFormat};
 pub use image::{
     ImageBounds, ImageCommand, ImageDfArgs, ImageExportArgs, ImageGcArgs, ImageImportArgs,
-    ImageInspectArgs, ImageLsArgs, ImagePullArgs, ImageRmArgs, ImageSelector, RootfsMode,
-    UmountArgs, UnpackArgs,
+    ImageInspectArgs, ImageLsArgs, ImagePullArgs, ImageRmArgs, ImageSelector, ImageVerifyArgs,
+    RootfsMode, UmountArgs, UnpackArgs,
 };
 pub use lazy::Lazy;
 pub use lifecycle::{

@@ -49,11 +49,12 @@ pub(super) fn prepare(
     let mut scratch = vec![bundle.clone(), store.reference_path(&bundle)?];
     scratch.extend(wanted.notes(&store, &bundle));
     let reserved = Reserved::new(&super::store(global)?, id, scratch)?;
+    // as long as the directory is there, the image's layers stay; before it, so that
+    // none is left that nobody knows of
+    store.hold_until_reboot(&image, &bundle)?;
     make_directories(&bundle)?;
     let step = || bundle.display().to_string();
     let rootfs = overlay(&store, &image, &bundle)?;
-    // as long as the directory is there, the image's layers stay
-    store.hold(&image, &bundle)?;
     overrides.binds = wanted.mounts(&store, &image, &bundle, rootfs.as_fd())?;
     let mut spec = spec_for(&image.config, rootfs.as_fd(), &overrides)?;
     if !caller().is_host_root() {

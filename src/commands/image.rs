@@ -1,4 +1,4 @@
-//! `image import`, `pull`, `ls`, `inspect`, `rm`, `export`, `gc`, `df`.
+//! `image import`, `pull`, `ls`, `inspect`, `rm`, `export`, `gc`, `df`, `verify`.
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -11,12 +11,13 @@ use super::table::lines;
 
 use crate::cli::{
     GlobalArgs, ImageBounds, ImageCommand, ImageDfArgs, ImageExportArgs, ImageGcArgs,
-    ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageSelector,
+    ImageImportArgs, ImageInspectArgs, ImageLsArgs, ImageSelector, ImageVerifyArgs,
 };
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::limits::{Limits, size};
 use crate::image::select::{Platform, Selector};
 use crate::image::store::{ImportOptions, Record, Store};
+use crate::image::verify::{Problem, Verified};
 
 /// Runs one of the subcommands.
 pub(super) fn run(global: &GlobalArgs, command: ImageCommand) -> anyhow::Result<i32> {
@@ -34,6 +35,7 @@ pub(super) fn run(global: &GlobalArgs, command: ImageCommand) -> anyhow::Result<
         ImageCommand::Export(args) => export(&store, &args)?,
         ImageCommand::Gc(args) => gc(&store, &args)?,
         ImageCommand::Df(args) => df(&store, &args)?,
+        ImageCommand::Verify(args) => return verify(&store, &args),
     }
     Ok(0)
 }
@@ -150,6 +152,31 @@ fn df(store: &Store, args: &ImageDfArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The answer is the exit code.
+fn verify(store: &Store, args: &ImageVerifyArgs) -> anyhow::Result<i32> {
+    let verified = store.verify(&args.names)?;
+    let code = i32::from(!verified.problems.is_empty());
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&verified)?).step(|| super::PRINTING)?;
+        return Ok(code);
+    }
+    for Problem { kind, name, path, what } in &verified.problems {
+        let path = path.as_ref().map_or(String::new(), |path| format!(" {path}:"));
+        writeln!(out, "{kind} {name}:{path} {what}").step(|| super::PRINTING)?;
+    }
+    let Verified { blobs, layers, files, bytes, problems } = &verified;
+    let bytes = HumanBytes(*bytes);
+    let wrong = match problems.len() {
+        0 => "nothing is wrong".to_owned(),
+        1 => "1 problem".to_owned(),
+        n => format!("{n} problems"),
+    };
+    writeln!(out, "{layers} layers with {files} files, {blobs} blobs, {bytes} read: {wrong}")
+        .step(|| super::PRINTING)?;
+    Ok(code)
+}
+
 fn ls(store: &Store, args: &ImageLsArgs) -> anyhow::Result<()> {
     let records = store.list()?;
     let mut out = std::io::stdout().lock();
@@ -212,6 +239,7 @@ fn inspect(store: &Store, args: &ImageInspectArgs) -> anyhow::Result<()> {
         "imported": record.imported,
         "size": record.size(),
         "layers": layers,
+        "parents": record.parents.as_ref().map(|digest| store.layer_dir(digest)),
         "config": image.config,
     });
     writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(&value)?)

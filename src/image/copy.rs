@@ -13,7 +13,7 @@ use nix::sys::time::TimeSpec;
 use super::form;
 use super::tree::{self, name_path, names};
 use crate::error::{Result, Step};
-use crate::sys::copy::{Attributes, Links, Place, Rules, dress_directory};
+use crate::sys::copy::{Attributes, Entry, Links, Rules, dress_directory};
 use crate::sys::fs::{open_dir, open_plain, xattrs_at};
 
 /// Copies the merged view of `layers` (from the bottom up) into `target`, an
@@ -62,7 +62,7 @@ impl Copier<'_> {
             let to = open_plain(self.to, &path, DIR, Mode::empty()).step(step)?;
             for (name, _) in names(from.as_fd())? {
                 let below = path.join(name_path(&name));
-                let place = Place::of(from.as_fd(), to.as_fd(), &name)?;
+                let place = Entry::of(from.as_fd(), to.as_fd(), &name)?;
                 let dir = self.entry(&place, &below);
                 if dir.step(|| format!("copy {}", below.display()))? {
                     todo.push(below);
@@ -73,7 +73,7 @@ impl Copier<'_> {
     }
 
     /// Copies one entry; the answer is whether it is a directory.
-    fn entry(&mut self, place: &Place<'_>, path: &Path) -> Result<bool> {
+    fn entry(&mut self, place: &Entry<'_>, path: &Path) -> Result<bool> {
         if place.format() == SFlag::S_IFDIR {
             self.dir(place, path)?;
             return Ok(true);
@@ -85,7 +85,7 @@ impl Copier<'_> {
         Ok(false)
     }
 
-    fn dir(&mut self, place: &Place<'_>, path: &Path) -> Result<()> {
+    fn dir(&mut self, place: &Entry<'_>, path: &Path) -> Result<()> {
         let opaque = xattrs_at(place.from, name_path(place.name))?
             .iter()
             .any(|(name, value)| name.as_c_str() == form::opaque() && value == b"y");
@@ -108,7 +108,7 @@ impl Copier<'_> {
     }
 }
 
-fn is_whiteout(place: &Place<'_>) -> bool {
+fn is_whiteout(place: &Entry<'_>) -> bool {
     place.format() == SFlag::S_IFCHR && place.stat.st_rdev == 0
 }
 

@@ -1,16 +1,15 @@
 //! What trees take of the disk.
 
 use std::collections::BTreeSet;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, fstatat};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{FileStat, fstatat};
 
-use super::tree::{name_path, names};
 use crate::error::{Result, Step};
-use crate::sys::fs::{open_dir, open_plain};
+use crate::sys::fs::open_dir;
+use crate::sys::walk::Walk;
 
 /// Bytes of the blocks of `path` and all below it; a file with several names
 /// counts once. What isn't there, or goes meanwhile, is nothing.
@@ -18,35 +17,88 @@ use crate::sys::fs::{open_dir, open_plain};
 /// # Errors
 /// System for what can't be read.
 pub(crate) fn usage(path: &Path) -> Result<u64> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(0);
-    };
-    let parent = match open_dir(parent) {
+    let mut sum = Sum::default();
+    let stat = match nix::sys::stat::lstat(path) {
         Err(Errno::ENOENT) => return Ok(0),
-        other => other.step(|| format!("open {}", path.display()))?,
+        other => other.step(|| format!("stat {}", path.display()))?,
     };
-    let mut linked = BTreeSet::new();
-    let mut bytes = 0u64;
-    let mut todo = vec![PathBuf::from(name)];
-    while let Some(path) = todo.pop() {
-        let stat = match fstatat(&parent, &path, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Err(Errno::ENOENT) => continue,
-            other => other.step(|| format!("stat {}", path.display()))?,
-        };
-        let is_dir = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
-        if is_dir || stat.st_nlink == 1 || linked.insert((stat.st_dev, stat.st_ino)) {
-            bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+    sum.add(&stat);
+    if is_dir(&stat) {
+        sum.below(path).step(|| path.display().to_string())?;
+    }
+    Ok(sum.bytes)
+}
+
+fn is_dir(stat: &FileStat) -> bool {
+    stat.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
+
+#[derive(Default)]
+struct Sum {
+    bytes: u64,
+    /// Files with several names.
+    linked: BTreeSet<(u64, u64)>,
+}
+
+impl Sum {
+    fn add(&mut self, stat: &FileStat) {
+        if is_dir(stat) || stat.st_nlink == 1 || self.linked.insert((stat.st_dev, stat.st_ino)) {
+            self.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
         }
-        if is_dir {
-            let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
-            match open_plain(parent.as_fd(), &path, flags, Mode::empty()) {
-                Err(Errno::ENOENT) => {}
-                dir => {
-                    let found = names(dir?.as_fd())?;
-                    todo.extend(found.iter().map(|(name, _)| path.join(name_path(name))));
+    }
+
+    fn below(&mut self, path: &Path) -> Result<()> {
+        let top = match open_dir(path) {
+            Err(Errno::ENOENT) => return Ok(()),
+            other => other?,
+        };
+        let mut walk = Walk::new(top)?;
+        loop {
+            let Some(name) = walk.next_name() else {
+                if walk.leave()? {
+                    continue;
+                }
+                return Ok(());
+            };
+            let stat = fstatat(walk.here(), name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
+            let stat = match stat {
+                Err(Errno::ENOENT) => continue,
+                other => other?,
+            };
+            self.add(&stat);
+            if is_dir(&stat) {
+                match walk.enter(&name) {
+                    // gone, or something else by now
+                    Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
+                    other => other?,
                 }
             }
         }
     }
-    Ok(bytes)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests")]
+mod tests {
+    use super::*;
+    use nix::fcntl::{OFlag, openat};
+    use nix::sys::stat::{Mode, mkdirat};
+
+    #[test]
+    fn a_deep_tree_is_counted_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut here = open_dir(dir.path()).unwrap();
+        for _ in 0..3000 {
+            mkdirat(&here, "directory", Mode::S_IRWXU).unwrap();
+            let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
+            here = openat(&here, "directory", flags, Mode::empty()).unwrap();
+        }
+        let flags = OFlag::O_CREAT | OFlag::O_WRONLY;
+        let file = openat(&here, "file", flags, Mode::S_IRUSR).unwrap();
+        nix::unistd::write(&file, &vec![1; 1 << 20]).unwrap();
+        nix::unistd::fsync(&file).unwrap();
+        assert!(usage(dir.path()).unwrap() >= 1 << 20);
+        crate::sys::remove::remove_tree(&dir.path().join("directory")).unwrap();
+        assert_eq!(usage(&dir.path().join("none")).unwrap(), 0);
+    }
 }

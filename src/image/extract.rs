@@ -5,7 +5,7 @@
 //! links and mounts on the way: no entry, whatever it says, names anything
 //! outside.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
@@ -21,11 +21,15 @@ use nix::sys::stat::{
 };
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
-use super::attributes::{dress, dress_dir, kept_xattrs, spec, write_data};
-use super::entry::{Entry, Kind, Time, shown};
+use super::attributes::{dress, dress_dir, facts, kept_xattrs, spec, write_data};
+use super::digest::Digest;
+use super::dirs;
+use super::entry::{Entry, Kind, shown};
 use super::form;
 use super::limits::Limits;
-use super::names::{Name, classify, clean, join, parent_and_name};
+use super::listing::{Change, Facts, Name, Special, Writer};
+use super::names::{self, classify, clean, join, parent_and_name};
+use super::record::Paths;
 use super::tarstream::{Source, TarStream};
 use super::tree;
 use crate::error::{Error, Result, Step};
@@ -34,6 +38,10 @@ use crate::sys::fs::{open_plain, set_xattr, set_xattr_at, start_writeback};
 /// Files from this size on are sent to the disk as soon as they are complete,
 /// so that the sync at the end of an import finds little to do.
 const WRITEBACK: u64 = 1 << 20;
+
+/// Bytes that the names may take of what a layer leaves to those below it, directories
+/// and targets of links: they are all that is kept in memory of what has been unpacked.
+const OPEN: usize = 16 << 20;
 
 /// What became of a layer.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -44,15 +52,13 @@ pub(crate) struct Extracted {
     pub(crate) files: u64,
     /// Directories that entries lie in but that the layer doesn't list, parents
     /// first. The root is the empty path.
-    pub(crate) implied: Vec<Vec<u8>>,
+    pub(crate) implied: BTreeSet<Vec<u8>>,
+    /// Hard links to files that the layer doesn't have: their paths and targets.
+    pub(crate) links: Paths,
     /// Device nodes that only root could make.
     pub(crate) left_out: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct DirRecord {
-    /// `None` for a directory that the layer has not listed.
-    mtime: Option<Time>,
+    /// The digest of the listing.
+    pub(crate) listing: Option<Digest>,
 }
 
 /// Writes entries below one directory.
@@ -61,29 +67,37 @@ pub(crate) struct Extractor<'a> {
     limits: &'a Limits,
     /// The parent of the last entry: archives go directory by directory.
     parent: Option<(Vec<u8>, OwnedFd)>,
-    dirs: BTreeMap<Vec<u8>, DirRecord>,
+    /// Bytes of the names in `facts.implied` and `facts.links`.
+    left_open: usize,
+    listing: Writer<'a>,
     facts: Extracted,
 }
 
-/// Unpacks a whole archive into `root`.
+/// Unpacks a whole archive into `root`, and writes down what that is made of.
 pub(crate) fn extract<S: Source>(
     stream: &mut TarStream<'_, S>,
     root: BorrowedFd<'_>,
+    listing: &File,
     limits: &Limits,
 ) -> Result<Extracted> {
     let mut extractor = Extractor {
         root,
         limits,
         parent: None,
-        dirs: BTreeMap::from([(Vec::new(), DirRecord { mtime: None })]),
-        facts: Extracted::default(),
+        left_open: 0,
+        listing: Writer::new(listing),
+        facts: Extracted { implied: BTreeSet::from([Vec::new()]), ..Extracted::default() },
     };
     while let Some(entry) = stream.next().map_err(data_error)? {
         extractor
             .apply(&entry, stream)
             .map_err(|e| e.step(format!("entry {}", shown(&entry.path))))?;
     }
-    extractor.finish()
+    let Extractor { listing: writer, mut facts, parent, .. } = extractor;
+    drop(parent);
+    facts.listing = Some(writer.finish()?);
+    dirs::complete(root, listing)?;
+    Ok(facts)
 }
 
 /// An error of the archive's reader: wrong data unless the system failed.
@@ -102,19 +116,19 @@ impl Extractor<'_> {
         }
         let (parent, name) = parent_and_name(&path);
         match classify(parent, name)? {
-            Name::Ignored => Ok(()),
-            Name::Opaque => {
+            names::Name::Ignored => Ok(()),
+            names::Name::Opaque => {
                 self.enter(parent)?;
                 self.make_opaque(parent)
             }
-            Name::Whiteout(hidden) => {
+            names::Name::Whiteout(hidden) => {
                 if entry.kind != Kind::File {
                     return Err(Error::invalid("a whiteout must be a regular file"));
                 }
                 self.enter(parent)?;
                 self.whiteout(parent, hidden)
             }
-            Name::Plain => {
+            names::Name::Plain => {
                 self.enter(parent)?;
                 self.create(&path, name, entry, stream)
             }
@@ -160,22 +174,34 @@ impl Extractor<'_> {
             let next = match open() {
                 Err(Errno::ENOENT) => {
                     mkdirat(&fd, as_path(name), Mode::from_bits_truncate(0o755))?;
-                    self.dirs.insert(at.clone(), DirRecord { mtime: None });
+                    self.imply(&at)?;
                     open()
                 }
                 Err(Errno::ENOTDIR) if is_whiteout(fd.as_fd(), name)? => {
                     unlinkat(&fd, as_path(name), UnlinkatFlags::NoRemoveDir)?;
                     mkdirat(&fd, as_path(name), Mode::from_bits_truncate(0o755))?;
-                    self.dirs.insert(at.clone(), DirRecord { mtime: None });
-                    let next = open()?;
-                    set_opaque(next.as_fd())?;
-                    Ok(next)
+                    // lower layers have nothing to say of it
+                    self.listing.add(&Change::Fresh { path: at.as_slice().into() })?;
+                    set_opaque(open_dir_at(fd.as_fd(), name)?.as_fd())?;
+                    open()
                 }
                 other => other,
             };
             fd = next.map_err(|e| parent_error(&at, e))?;
         }
         Ok(fd)
+    }
+
+    /// Notes a directory that was made for what lies in it.
+    fn imply(&mut self, path: &[u8]) -> Result<()> {
+        self.left_open += path.len() + size_of::<Vec<u8>>();
+        if self.left_open > OPEN {
+            return Err(Error::invalid(
+                "the layer lists too few of the directories that its entries lie in",
+            ));
+        }
+        self.facts.implied.insert(path.to_vec());
+        self.listing.add(&Change::Implied { path: path.into() })
     }
 
     fn here(&self) -> Result<BorrowedFd<'_>> {
@@ -189,32 +215,36 @@ impl Extractor<'_> {
             return Err(Error::invalid("the root must be a directory"));
         }
         let fd = open_dir_at(self.root, b".")?;
-        dress_dir(fd.as_fd(), entry)?;
-        self.list_dir(&[], entry);
-        Ok(())
+        let facts = dress_dir(fd.as_fd(), entry)?;
+        self.list_dir(&[], facts)
     }
 
-    fn list_dir(&mut self, path: &[u8], entry: &Entry) {
-        let mtime = Some(entry.mtime);
-        self.dirs.insert(path.to_vec(), DirRecord { mtime });
+    fn list_dir(&mut self, path: &[u8], facts: Facts<'_>) -> Result<()> {
+        self.facts.implied.remove(path);
+        self.listing.add(&Change::Dir { path: path.into(), facts })
     }
 
     fn make_opaque(&mut self, parent: &[u8]) -> Result<()> {
         let fd = open_dir_at(self.here()?, b".").map_err(|e| parent_error(parent, e))?;
-        set_opaque(fd.as_fd())
+        set_opaque(fd.as_fd())?;
+        self.listing.add(&Change::Opaque { path: parent.into() })
     }
 
     fn whiteout(&mut self, parent: &[u8], hidden: &[u8]) -> Result<()> {
         let here = self.here()?;
         let none = Mode::empty();
+        let path = join(parent, hidden);
+        let path = Name::from(path.as_slice());
         match mknodat(here, as_path(hidden), SFlag::S_IFCHR, none, 0) {
             // a whiteout is for lower layers: what this layer has stays, and a
             // directory of it hides what lower ones have in it
             Err(Errno::EEXIST) if is_dir(here, hidden)? => {
                 let fd = open_dir_at(here, hidden).map_err(|e| parent_error(parent, e))?;
-                set_opaque(fd.as_fd())
+                set_opaque(fd.as_fd())?;
+                self.listing.add(&Change::Opaque { path })
             }
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Ok(()) => self.listing.add(&Change::Whiteout { path }),
+            Err(Errno::EEXIST) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }
@@ -239,8 +269,8 @@ impl Extractor<'_> {
             other => other?,
         };
         let file = File::from(fd);
-        write_data(&file, entry, stream)?;
-        dress(file.as_fd(), entry)?;
+        let data = write_data(&file, entry, stream)?;
+        let facts = dress(file.as_fd(), entry)?;
         let time = spec(entry.mtime);
         futimens(&file, &time, &time)?;
         if entry.size >= WRITEBACK {
@@ -248,7 +278,7 @@ impl Extractor<'_> {
             start_writeback(file.as_fd()).unwrap_or_default();
         }
         self.facts.bytes += entry.size;
-        Ok(())
+        self.listing.add(&Change::File { path: path.into(), facts, data })
     }
 
     fn dir(&mut self, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
@@ -256,11 +286,11 @@ impl Extractor<'_> {
         let mode = Mode::from_bits_truncate(entry.mode & 0o1777);
         let plain =
             entry.uid == 0 && entry.gid == 0 && entry.mode & 0o6000 == 0 && entry.xattrs.is_empty();
-        match mkdirat(here, as_path(name), mode) {
-            Ok(()) if plain => {}
+        let facts = match mkdirat(here, as_path(name), mode) {
+            Ok(()) if plain => facts(entry, true),
             Ok(()) => dress_dir(open_dir_at(here, name)?.as_fd(), entry)?,
             Err(Errno::EEXIST) if is_dir(here, name)? => {
-                dress_dir(open_dir_at(here, name)?.as_fd(), entry)?;
+                dress_dir(open_dir_at(here, name)?.as_fd(), entry)?
             }
             Err(Errno::EEXIST) => {
                 // what was here, a whiteout or a file, has hidden everything below
@@ -268,12 +298,12 @@ impl Extractor<'_> {
                 mkdirat(self.here()?, as_path(name), mode)?;
                 let fd = open_dir_at(self.here()?, name)?;
                 set_opaque(fd.as_fd())?;
-                dress_dir(fd.as_fd(), entry)?;
+                self.listing.add(&Change::Fresh { path: path.into() })?;
+                dress_dir(fd.as_fd(), entry)?
             }
             Err(e) => return Err(e.into()),
-        }
-        self.list_dir(path, entry);
-        Ok(())
+        };
+        self.list_dir(path, facts)
     }
 
     fn symlink(&mut self, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
@@ -284,29 +314,31 @@ impl Extractor<'_> {
         }
         let make = |here: BorrowedFd<'_>| symlinkat(as_path(&entry.link), here, as_path(name));
         self.make(name, path, make)?;
-        self.dress_node(name, entry)
+        let facts = self.dress_node(name, entry)?;
+        let target = entry.link.as_slice().into();
+        self.listing.add(&Change::Symlink { path: path.into(), facts, target })
     }
 
     fn node(&mut self, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
-        let (kind, device) = match entry.kind {
-            Kind::Char => (SFlag::S_IFCHR, entry.device),
-            Kind::Block => (SFlag::S_IFBLK, entry.device),
-            _ => (SFlag::S_IFIFO, (0, 0)),
+        let (kind, special, device) = match entry.kind {
+            Kind::Char => (SFlag::S_IFCHR, Special::Char, entry.device),
+            Kind::Block => (SFlag::S_IFBLK, Special::Block, entry.device),
+            _ => (SFlag::S_IFIFO, Special::Fifo, (0, 0)),
         };
-        let device = makedev(u64::from(device.0), u64::from(device.1));
+        let number = makedev(u64::from(device.0), u64::from(device.1));
         let mode = Mode::from_bits_truncate(entry.mode);
-        let made = self.make(name, path, |here| mknodat(here, as_path(name), kind, mode, device));
+        let made = self.make(name, path, |here| mknodat(here, as_path(name), kind, mode, number));
         if !form::node(made)? {
             self.facts.left_out += 1;
             return Ok(());
         }
-        self.dress_node(name, entry)?;
+        let facts = self.dress_node(name, entry)?;
         if entry.mode & 0o7000 != 0 {
             let here = self.here()?;
             // it was made above and is no link, so following is no matter
             fchmodat(here, as_path(name), mode, FchmodatFlags::FollowSymlink)?;
         }
-        Ok(())
+        self.listing.add(&Change::Special { path: path.into(), facts, kind: special, device })
     }
 
     fn hard_link(&mut self, name: &[u8], path: &[u8], entry: &Entry) -> Result<()> {
@@ -318,21 +350,41 @@ impl Extractor<'_> {
             Error::from(e)
                 .of_kind(crate::ErrorKind::Invalid)
                 .step(format!("hard link to {}", shown(&target)))
-                .hint("its target must be a file that this layer has before it")
+                .hint("its target must be a file")
         };
         let (parent, target_name) = parent_and_name(&target);
-        let from = open_plain(self.root, as_path(parent), DIR, Mode::empty()).map_err(missing)?;
+        let from = match open_plain(self.root, as_path(parent), DIR, Mode::empty()) {
+            Err(Errno::ENOENT) => return self.link_below(name, path, &target),
+            other => other.map_err(missing)?,
+        };
         let make = |here: BorrowedFd<'_>| {
             let none = AtFlags::empty();
             linkat(&from, as_path(target_name), here, as_path(name), none)
         };
         match make(self.here()?) {
+            Err(Errno::ENOENT) => return self.link_below(name, path, &target),
             Err(Errno::EEXIST) => {
                 self.clear(name, path)?;
-                make(self.here()?).map_err(missing)
+                make(self.here()?).map_err(missing)?;
             }
-            other => other.map_err(missing),
+            other => other.map_err(missing)?,
         }
+        let target = target.as_slice().into();
+        self.listing.add(&Change::Link { path: path.into(), target })
+    }
+
+    /// Notes a link to a file that a layer below has, if one does: that depends on the
+    /// image.
+    fn link_below(&mut self, name: &[u8], path: &[u8], target: &[u8]) -> Result<()> {
+        if stat(self.here()?, name).is_ok() {
+            self.clear(name, path)?;
+        }
+        self.left_open += path.len() + target.len() + 2 * size_of::<Vec<u8>>();
+        if self.left_open > OPEN {
+            return Err(Error::invalid("the layer links to too many files that it doesn't have"));
+        }
+        self.facts.links.push((path.to_vec(), target.to_vec()));
+        Ok(())
     }
 
     /// Makes a node, in place of what has the name already.
@@ -357,21 +409,22 @@ impl Extractor<'_> {
         if is_dir(here, name)? {
             tree::remove(here, as_path(name))?;
             let below = join(path, b"");
-            self.dirs.retain(|dir, _| dir != path && !dir.starts_with(&below));
+            self.facts.implied.retain(|dir| dir != path && !dir.starts_with(&below));
         } else {
             unlinkat(here, as_path(name), UnlinkatFlags::NoRemoveDir)?;
         }
-        Ok(())
+        self.listing.add(&Change::Gone { path: path.into() })
     }
 
     /// Owner, attributes and times of what has no descriptor of its own.
-    fn dress_node(&self, name: &[u8], entry: &Entry) -> Result<()> {
+    fn dress_node<'e>(&self, name: &[u8], entry: &'e Entry) -> Result<Facts<'e>> {
         let here = self.here()?;
         let name = as_path(name);
+        let mut owned = true;
         if entry.uid != 0 || entry.gid != 0 {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
             let none = AtFlags::AT_SYMLINK_NOFOLLOW;
-            form::owned(fchownat(here, name, Some(uid), Some(gid), none))?;
+            owned = form::owned(fchownat(here, name, Some(uid), Some(gid), none))?;
         }
         for (key, value) in kept_xattrs(entry) {
             let key = CString::new(key.as_ref()).map_err(|_nul| Errno::EINVAL)?;
@@ -379,25 +432,7 @@ impl Extractor<'_> {
         }
         let time = spec(entry.mtime);
         utimensat(here, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
-        Ok(())
-    }
-
-    /// The directories' times, now that nothing more is made in them.
-    fn finish(mut self) -> Result<Extracted> {
-        self.parent = None;
-        for (path, record) in self.dirs {
-            let Some(mtime) = record.mtime else {
-                self.facts.implied.push(path);
-                continue;
-            };
-            let at = if path.is_empty() { b"." } else { path.as_slice() };
-            let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
-            let fd = open_plain(self.root, as_path(at), flags, Mode::empty())
-                .map_err(|e| parent_error(&path, e))?;
-            let time = spec(mtime);
-            futimens(&fd, &time, &time)?;
-        }
-        Ok(self.facts)
+        Ok(facts(entry, owned))
     }
 }
 

@@ -64,20 +64,20 @@ pub(crate) fn merged_name(name: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned([prefix(), escaped].concat()))
 }
 
-/// What became of a change of owner.
+/// What became of a change of owner: false if there is but one id to have.
 ///
 /// # Errors
 /// The id is not among several that the user namespace has.
-pub(crate) fn owned(changed: nix::Result<()>) -> Result<()> {
+pub(crate) fn owned(changed: nix::Result<()>) -> Result<bool> {
     match changed {
         Err(Errno::EINVAL) if is_users() => match has_one_id() {
-            true => Ok(()),
+            true => Ok(false),
             false => Err(Error::from(Errno::EINVAL).step("chown").hint(
                 "an owner that the user namespace lacks: give this user more ids in /etc/subuid \
                  and /etc/subgid",
             )),
         },
-        other => Ok(other?),
+        other => Ok(other.map(|()| true)?),
     }
 }
 

@@ -1,7 +1,10 @@
 //! Where bytes from elsewhere come in, one function a place, for the fuzz targets
 //! in `fuzz/`: nothing else calls them.
 
+use std::fs::File;
 use std::os::fd::BorrowedFd;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::extract::extract;
 use super::limits::Limits;
@@ -38,7 +41,8 @@ pub fn archive(data: &[u8]) -> Result<u64> {
 /// What is wrong with it.
 pub fn layer(data: &[u8], root: BorrowedFd<'_>) -> Result<()> {
     let limits = limits();
-    extract(&mut TarStream::new(data, &limits), root, &limits).map(drop)
+    let listing = File::from(memfd_create(c"listing", MFdFlags::MFD_CLOEXEC)?);
+    extract(&mut TarStream::new(data, &limits), root, &listing, &limits).map(drop)
 }
 
 /// Parses a manifest, an index and a config, whichever it is.

@@ -19,11 +19,12 @@ use super::digest::Digest;
 use super::extract::Extracted;
 use super::layout::Layout;
 use super::limits::Limits;
+use super::listing::Name;
 use super::manifest::Layer;
 use super::parents;
 use super::pipeline::{self, Job};
 use super::progress::Progress;
-use super::record::{LayerFacts, LayerRecord, Record, check_name};
+use super::record::{LayerFacts, LayerRecord, Record, check_name, write_layer_facts};
 use super::select::{Choice, Selector, choose};
 use super::staging::{self, Staging};
 use super::store::Store;
@@ -67,18 +68,69 @@ fn import_steps(store: &Store, path: &Path, options: &Options) -> Result<Vec<Rec
     let _lock = store.prepare()?;
     staging::clean(store)?;
     let missing = missing(store, &choices, options.keep_blobs)?;
+    let mut staging = None;
     if !missing.is_empty() {
-        let staging = Staging::new(store)?;
-        let done = unpack_all(&layout, &missing, &staging, &options.limits);
-        let done = done.and_then(|done| {
-            parents::adopt(store, &staging, &choices, &done)?;
-            commit(store, &staging, &done, &missing)
-        });
-        let cleaned = staging.remove();
-        // the first error is the one to tell
-        done.and(cleaned)?;
+        staging = Some(Staging::new(store)?);
     }
-    choices.iter().zip(names).map(|(choice, name)| record(store, choice, name)).collect()
+    let done = bring(store, &layout, &choices, &missing, &mut staging, &options.limits);
+    let cleaned = staging.map_or(Ok(()), Staging::remove);
+    // the first error is the one to tell
+    let parents = done.and_then(|parents| cleaned.map(|()| parents))?;
+    let all = choices.iter().zip(names).zip(parents);
+    all.map(|((choice, name), parents)| record(store, choice, name, parents)).collect()
+}
+
+/// Brings what is missing into the store; the answer is the layer that each image has on
+/// top of its own, if it takes one.
+fn bring(
+    store: &Store,
+    layout: &Layout,
+    choices: &[Choice],
+    missing: &[Missing<'_>],
+    staging: &mut Option<Staging>,
+    limits: &Limits,
+) -> Result<Vec<Option<Digest>>> {
+    let done = match staging {
+        Some(staging) => unpack_all(layout, missing, staging, limits)?,
+        None => Done::new(),
+    };
+    let mut parents = Vec::new();
+    for choice in choices {
+        let views = views(store, choice, staging.as_ref(), &done)?;
+        parents.push(parents::above(store, staging, &views)?);
+    }
+    if let Some(staging) = staging {
+        let layers = done.keys().chain(parents.iter().flatten());
+        commit(store, staging, layers.collect(), missing)?;
+    }
+    Ok(parents)
+}
+
+/// The layers of an image, each once, where they are now.
+fn views(
+    store: &Store,
+    choice: &Choice,
+    staging: Option<&Staging>,
+    done: &Done,
+) -> Result<Vec<parents::View>> {
+    let mut views: Vec<(&Digest, parents::View)> = Vec::new();
+    for diff_id in &choice.diff_ids {
+        let (path, implied, links) = match (done.get(diff_id), staging) {
+            (Some(facts), Some(staging)) => {
+                (staging.layer(diff_id), facts.implied.clone(), facts.links.clone())
+            }
+            _ => {
+                let (implied, links) =
+                    store.layer_facts(diff_id)?.map_or_else(Default::default, LayerFacts::gaps);
+                (store.layer_path(diff_id), implied, links)
+            }
+        };
+        // an overlay has it where it is uppermost
+        views.retain(|(other, _)| *other != diff_id);
+        let dir = path.join("diff");
+        views.push((diff_id, parents::View { diff_id: diff_id.clone(), dir, implied, links }));
+    }
+    Ok(views.into_iter().map(|(_, view)| view).collect())
 }
 
 fn names(layout: &Layout, choices: &[Choice], options: &Options) -> Result<Vec<String>> {
@@ -184,9 +236,12 @@ fn unpack_one(
     DirBuilder::new().mode(0o700).create(&dir)?;
     let diff = dir.join("diff");
     make_open_dir(&diff)?;
+    let listing = File::options().read(true).write(true).create_new(true).clone();
+    let listing = listing.open(dir.join("listing")).step(|| "make the listing")?;
     let job = Job {
         blob,
         keep: keep.as_ref(),
+        listing: &listing,
         compression: missing.layer.compression,
         diff_id: missing.diff_id,
         limits,
@@ -200,11 +255,19 @@ fn unpack_one(
             facts.left_out
         ));
     }
-    let record = LayerFacts { bytes: facts.bytes, files: facts.files };
-    let bytes = serde_json::to_vec(&record).map_err(|e| Error::invalid(e.to_string()))?;
-    let file = File::create_new(dir.join("layer.json"))?;
-    io::Write::write_all(&mut &file, &bytes)?;
+    let record = LayerFacts {
+        bytes: facts.bytes,
+        files: facts.files,
+        listing: facts.listing.clone(),
+        implied: facts.implied.iter().map(|path| owned(path)).collect(),
+        links: facts.links.iter().map(|(path, to)| (owned(path), owned(to))).collect(),
+    };
+    write_layer_facts(&dir, &record)?;
     Ok(Some(facts))
+}
+
+fn owned(name: &[u8]) -> Name<'static> {
+    Name(name.to_vec().into())
 }
 
 /// Makes a directory that containers see as `/`: 0755 whatever the caller's
@@ -215,24 +278,31 @@ pub(crate) fn make_open_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Makes the layers count: on disk first, then under their names.
-fn commit(store: &Store, staging: &Staging, done: &Done, missing: &[Missing<'_>]) -> Result<()> {
+fn commit(
+    store: &Store,
+    staging: &Staging,
+    done: BTreeSet<&Digest>,
+    missing: &[Missing<'_>],
+) -> Result<()> {
     let dir = open_dir(staging.path())?;
     // one sync of the file system costs less than one of each file
     syncfs(&dir).step(|| "sync the layers")?;
-    let layers = done.keys().map(|id| (id, staging.layer(id), store.layer_path(id)));
+    let layers = done.into_iter().map(|id| (id, staging.layer(id), store.layer_path(id)));
     let kept = missing.iter().filter(|missing| missing.keep).map(|missing| &missing.layer.digest);
     let blobs = kept.map(|digest| (digest, staging.blob(digest), store.blob_path(digest)));
     for (digest, from, target) in layers.chain(blobs) {
         match rename_with(&from, &target, libc::RENAME_NOREPLACE) {
             // another import was first: both are the same, and ours goes
             Ok(()) | Err(Errno::EEXIST) => {}
+            // one of directories alone, which is there already
+            Err(Errno::ENOENT) if target.symlink_metadata().is_ok() => {}
             Err(e) => return Err(e).step(|| format!("rename {digest}")),
         }
     }
     Ok(())
 }
 
-fn record(store: &Store, choice: &Choice, name: String) -> Result<Record> {
+fn record(store: &Store, choice: &Choice, name: String, parents: Option<Digest>) -> Result<Record> {
     let mut layers = Vec::new();
     for (diff_id, layer) in choice.diff_ids.iter().zip(&choice.manifest.layers) {
         let facts = store.layer_facts(diff_id)?;
@@ -252,6 +322,7 @@ fn record(store: &Store, choice: &Choice, name: String) -> Result<Record> {
         && there.digest == choice.digest
         && there.config_digest == choice.config_digest
         && there.layers == layers
+        && there.parents == parents
     {
         // nothing is new: a run of an image by its path costs no sync
         return Ok(there);
@@ -267,6 +338,7 @@ fn record(store: &Store, choice: &Choice, name: String) -> Result<Record> {
         created: choice.created.clone(),
         imported: now.map_or(0, |t| t.as_secs()),
         layers,
+        parents,
     };
     store.write_record(&record)?;
     Ok(record)

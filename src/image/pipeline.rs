@@ -31,6 +31,8 @@ pub(crate) struct Job<'a> {
     pub(crate) blob: Blob,
     /// Gets a copy of the blob.
     pub(crate) keep: Option<&'a File>,
+    /// Gets the layer's listing; empty.
+    pub(crate) listing: &'a File,
     pub(crate) compression: Compression,
     pub(crate) diff_id: &'a Digest,
     pub(crate) limits: &'a Limits,
@@ -206,7 +208,8 @@ fn write(job: &Job<'_>, root: BorrowedFd<'_>, chunks: Receiver<Message>) -> Resu
     unshare(CloneFlags::CLONE_FS).step(|| "unshare the file mode mask")?;
     umask(Mode::empty());
     let mut source = ChunkReader { chunks, now: None, at: 0 };
-    let facts = extract(&mut TarStream::new(&mut source, job.limits), root, job.limits)?;
+    let facts =
+        extract(&mut TarStream::new(&mut source, job.limits), root, job.listing, job.limits)?;
     // what follows the end mark counts for the hash: take it, so that the
     // producer goes on to its end
     while !source.fill_buf()?.is_empty() {

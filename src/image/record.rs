@@ -1,6 +1,7 @@
 //! What the store writes about images and layers, and the names of those files.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,10 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
+use super::listing::Name;
 use super::{manifest, tree};
 use crate::error::{Error, Result, Step};
+use crate::sys::boot;
 use crate::sys::fs::{open_dir, replace_file};
 
 /// An image in the store, as `image ls` and `image inspect` show it.
@@ -31,12 +34,21 @@ pub struct Record {
     pub imported: u64,
     /// Its layers, from the bottom up.
     pub layers: Vec<LayerRecord>,
+    /// The layer on top of these that gives the directories which they don't list the
+    /// attributes that they have in layers below, if it takes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parents: Option<Digest>,
 }
 
 impl Record {
     /// Bytes of its files, all layers together.
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.unpacked_size).sum()
+    }
+
+    /// What of the store's layers it takes.
+    pub(crate) fn diff_ids(&self) -> impl Iterator<Item = &Digest> {
+        self.layers.iter().map(|layer| &layer.diff_id).chain(&self.parents)
     }
 }
 
@@ -63,14 +75,53 @@ pub struct LayerRecord {
 pub(crate) struct LayerFacts {
     pub(crate) bytes: u64,
     pub(crate) files: u64,
+    /// The digest of its listing; none was made by earlier versions.
+    #[serde(default)]
+    pub(crate) listing: Option<Digest>,
+    /// Directories that it has and doesn't list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) implied: Vec<Name<'static>>,
+    /// Hard links in it to files that it doesn't have: their paths and targets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) links: Vec<(Name<'static>, Name<'static>)>,
 }
 
-/// A use of layers outside the store. It counts as long as `owner` is there.
+/// Paths, and where they lead.
+pub(crate) type Paths = Vec<(Vec<u8>, Vec<u8>)>;
+
+impl LayerFacts {
+    /// What it leaves to the layers below: directories, and targets of links.
+    pub(crate) fn gaps(self) -> (BTreeSet<Vec<u8>>, Paths) {
+        let bytes = |name: Name<'static>| name.0.into_owned();
+        let links = self.links.into_iter().map(|(path, to)| (bytes(path), bytes(to)));
+        (self.implied.into_iter().map(bytes).collect(), links.collect())
+    }
+}
+
+/// Writes the facts of a layer that is being made.
+pub(crate) fn write_layer_facts(layer: &Path, facts: &LayerFacts) -> Result<()> {
+    let bytes = serde_json::to_vec(facts).map_err(|e| Error::invalid(e.to_string()))?;
+    let file = File::create_new(layer.join("layer.json"))?;
+    Ok(io::Write::write_all(&mut &file, &bytes)?)
+}
+
+/// A use of layers outside the store. It counts as long as `owner` is there, and, where
+/// that ends with the machine, until that is started again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Reference {
     pub(crate) owner: PathBuf,
     pub(crate) image: String,
     pub(crate) layers: Vec<Digest>,
+    /// The machine's boot id, for an owner that ends with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) boot: Option<String>,
+}
+
+impl Reference {
+    /// Whether the owner is what an earlier start of the machine has left.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.boot.as_deref().is_some_and(boot::is_over)
+    }
 }
 
 /// Checks a name for the store: `[registry/]path[:tag]`-like.

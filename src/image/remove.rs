@@ -23,8 +23,8 @@ use crate::sys::remove::remove_tree;
 /// What nothing needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Garbage {
-    /// `layer`, `blob`, `import` (what one that died has left) or `download`
-    /// (what nobody came back for).
+    /// `layer`, `blob`, `import` (what one that died has left), `download` (what nobody
+    /// came back for) or `container` (of before the machine was started).
     pub kind: &'static str,
     /// The digest's hexadecimal, or a name in a directory of the store.
     pub name: String,
@@ -150,6 +150,7 @@ impl Store {
             staging::clean(self)?;
         }
         garbage.extend(self.forgotten(dry)?);
+        garbage.extend(self.ended(dry)?);
         garbage.extend(self.unneeded(dry)?);
         Ok(garbage)
     }
@@ -170,6 +171,22 @@ impl Store {
             garbage.push(Garbage { kind: "download", name, bytes: disk::usage(&path)? });
             if !dry {
                 remove_tree(&path).step(|| format!("remove {}", path.display()))?;
+            }
+        }
+        Ok(garbage)
+    }
+
+    /// Removes what the containers have left that ended with the machine: nobody can
+    /// delete them, since nobody knows of them any more. With `dry` it only tells.
+    fn ended(&self, dry: bool) -> Result<Vec<Garbage>> {
+        let mut garbage = Vec::new();
+        for reference in self.references()?.iter().filter(|one| one.is_stale()) {
+            let owner = &reference.owner;
+            let name = owner.file_name().unwrap_or_default().to_string_lossy().into();
+            garbage.push(Garbage { kind: "container", name, bytes: disk::usage(owner)? });
+            if !dry {
+                remove_tree(owner).step(|| format!("remove {}", owner.display()))?;
+                self.release(owner)?;
             }
         }
         Ok(garbage)
@@ -197,7 +214,8 @@ impl Store {
             return Ok(BTreeSet::new());
         }
         let _lock = self.lock(Sharing::Shared)?;
-        let all = [self.unfinished()?, self.forgotten(true)?, self.unneeded(true)?];
+        let all =
+            [self.unfinished()?, self.forgotten(true)?, self.ended(true)?, self.unneeded(true)?];
         Ok(all.into_iter().flatten().map(|garbage| garbage.name).collect())
     }
 
@@ -333,16 +351,23 @@ impl Store {
         Ok(mounts.lines().any(|line| line.contains(path.as_ref())))
     }
 
-    /// References whose owner is there; the others are removed.
+    /// References that count.
     fn live_references(&self) -> Result<Vec<Reference>> {
-        let mut live = Vec::new();
+        let mut all = self.references()?;
+        all.retain(|reference| !reference.is_stale());
+        Ok(all)
+    }
+
+    /// References whose owner is there; the others are removed.
+    fn references(&self) -> Result<Vec<Reference>> {
+        let mut found = Vec::new();
         for reference in read_dir_json::<Reference>(&self.path().join("refs"))? {
             match reference.owner.symlink_metadata() {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => self.release(&reference.owner)?,
-                _ => live.push(reference),
+                _ => found.push(reference),
             }
         }
-        Ok(live)
+        Ok(found)
     }
 }
 
@@ -358,12 +383,11 @@ fn read_names(dir: &Path) -> Result<BTreeSet<String>> {
 }
 
 fn used_layers<'a>(records: impl IntoIterator<Item = &'a Record>) -> BTreeSet<Digest> {
-    let layers = records.into_iter().flat_map(|r| &r.layers);
-    layers.map(|layer| layer.diff_id.clone()).collect()
+    records.into_iter().flat_map(Record::diff_ids).cloned().collect()
 }
 
 /// Every `DIR/ALGORITHM/HEX`.
-fn digest_entries(dir: &Path) -> Result<Vec<(Digest, PathBuf)>> {
+pub(super) fn digest_entries(dir: &Path) -> Result<Vec<(Digest, PathBuf)>> {
     let mut all = Vec::new();
     for algorithm in ["sha256", "sha512"] {
         let entries = match open_dir(&dir.join(algorithm)) {

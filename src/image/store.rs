@@ -4,7 +4,8 @@
 //! STORE/lock                     shared: uses the store; exclusive: removes from it
 //! STORE/images/NAME.json         a Record (NAME percent-encoded)
 //! STORE/blobs/ALGORITHM/HEX      manifests and configs; layers' blobs, if they are kept
-//! STORE/layers/ALGORITHM/HEX/    diff/: the layer; layer.json: its facts
+//! STORE/layers/ALGORITHM/HEX/    diff/: the layer; layer.json: its facts; listing: all
+//!                                that is in it, for `image verify`
 //! STORE/refs/HEX.json            who else uses layers: bundles, containers
 //! STORE/empty/                   the layer of images that have none
 //! STORE/staging/…                imports under way, each directory locked
@@ -36,6 +37,7 @@ use super::record::{
 use super::reference::{Reference as Name, Version, is_of_digest, same};
 use super::select::Selector;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::sys::boot;
 use crate::sys::caller::caller;
 use crate::sys::fs::{open_dir, replace_file};
 use crate::sys::lock::{FileLock, Sharing};
@@ -234,8 +236,8 @@ impl Store {
         let manifest = fs::read(self.blob_path(&record.digest)).step(step)?;
         let manifest_type = manifest::media_type(&manifest, "manifest").step(step)?;
         let mut layers: Vec<PathBuf> = Vec::new();
-        for layer in &record.layers {
-            let path = self.layer_path(&layer.diff_id).join("diff");
+        for diff_id in record.diff_ids() {
+            let path = self.layer_path(diff_id).join("diff");
             // overlayfs refuses a directory that is twice in the stack; where a
             // layer is, only its uppermost place shows
             layers.retain(|other| *other != path);
@@ -258,11 +260,24 @@ impl Store {
     /// # Errors
     /// System when the note can't be written.
     pub fn hold(&self, image: &Image, owner: &Path) -> Result<()> {
+        self.note(image, owner, None)
+    }
+
+    /// The same for an owner that can't outlive the machine's next start: a container.
+    ///
+    /// # Errors
+    /// As [`Store::hold`].
+    pub fn hold_until_reboot(&self, image: &Image, owner: &Path) -> Result<()> {
+        self.note(image, owner, boot::id().ok())
+    }
+
+    fn note(&self, image: &Image, owner: &Path, boot: Option<String>) -> Result<()> {
         let owner = std::path::absolute(owner)?;
         let reference = Reference {
             image: image.name.clone(),
-            layers: image.record.layers.iter().map(|l| l.diff_id.clone()).collect(),
+            layers: image.record.diff_ids().cloned().collect(),
             owner,
+            boot,
         };
         let file = reference_file(&reference.owner);
         write_json(&self.path.join("refs"), &file, &reference).step(|| "note the image's use")

@@ -1,8 +1,9 @@
 //! tmpcopyup: what the image has below a destination, copied into the tmpfs that
 //! is about to hide it.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -11,9 +12,10 @@ use nix::sys::time::TimeSpec;
 
 use crate::error::{Error, Result, Step};
 use crate::sys::caller::is_initial;
-use crate::sys::copy::{Attributes, Links, Place, Rules, dress_directory};
-use crate::sys::fs::{name_path, names, open_plain};
+use crate::sys::copy::{self, Attributes, Links, Rules, dress_directory};
+use crate::sys::fs::{name_path, open_plain};
 use crate::sys::mount;
+use crate::sys::walk::{Place, Walk};
 
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY);
 
@@ -46,53 +48,62 @@ pub(super) fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
 /// # Errors
 /// Whatever can't be read or written.
 pub(crate) fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    CopyUp { from, to, links: Links::new(), times: Vec::new() }.tree()
+    let again = |dir| open_plain(dir, Path::new("."), DIRECTORY, Mode::empty());
+    let mut copy = CopyUp {
+        from: Walk::new(again(from)?)?,
+        to: Place::new(again(to)?),
+        top: to,
+        links: Links::new(),
+        times: Vec::new(),
+    };
+    let done = copy.tree();
+    done.map_err(|e| e.step(format!("copy {}", Path::new(".").join(copy.from.path()).display())))
 }
 
 struct CopyUp<'a> {
-    from: BorrowedFd<'a>,
-    to: BorrowedFd<'a>,
+    from: Walk,
+    to: Place,
+    top: BorrowedFd<'a>,
     links: Links,
-    /// Times of directories, parents first.
-    times: Vec<(PathBuf, TimeSpec)>,
+    /// Times of the directories that the walk is in.
+    times: Vec<TimeSpec>,
 }
 
 impl CopyUp<'_> {
-    /// By paths and not by a stack of descriptors: an image may nest deeper than
-    /// a process may have files open.
     fn tree(&mut self) -> Result<()> {
-        let mut todo = vec![PathBuf::from(".")];
-        while let Some(path) = todo.pop() {
-            todo.extend(self.directory(&path).step(|| format!("copy {}", path.display()))?);
+        self.begin()?;
+        loop {
+            if let Some(name) = self.from.next_name() {
+                self.entry(&name).step(|| name.to_string_lossy().into_owned())?;
+                continue;
+            }
+            // now that nothing more is made in it
+            if let Some(time) = self.times.pop() {
+                futimens(self.to.here(), &time, &time)?;
+            }
+            if !self.from.leave()? {
+                return Ok(());
+            }
+            self.to.leave()?;
         }
-        // now that nothing more is made in them
-        for (path, time) in &self.times {
-            let fd = open_plain(self.to, path, DIRECTORY, Mode::empty())?;
-            futimens(&fd, time, time)?;
-        }
+    }
+
+    /// A directory that has been entered, in both trees.
+    fn begin(&mut self) -> Result<()> {
+        self.times.push(dress_directory(self.from.here(), self.to.here(), &Tmpfs)?);
         Ok(())
     }
 
-    /// Copies what is in one directory that is there already; the answer is the
-    /// directories in it.
-    fn directory(&mut self, path: &Path) -> Result<Vec<PathBuf>> {
-        let from = open_plain(self.from, path, DIRECTORY, Mode::empty())?;
-        let to = open_plain(self.to, path, DIRECTORY, Mode::empty())?;
-        let time = dress_directory(from.as_fd(), to.as_fd(), &Tmpfs)?;
-        self.times.push((path.to_owned(), time));
-        let mut below = Vec::new();
-        for (name, _) in names(from.as_fd())? {
-            let path = path.join(name_path(&name));
-            let step = || format!("copy {}", path.display());
-            let place = Place::of(from.as_fd(), to.as_fd(), &name).step(step)?;
-            if place.format() == SFlag::S_IFDIR {
-                mkdirat(&to, name.as_c_str(), Mode::S_IRWXU).step(step)?;
-                below.push(path);
-            } else {
-                place.copy(self.to, &path, &mut self.links, &Tmpfs).step(step)?;
-            }
+    fn entry(&mut self, name: &CStr) -> Result<()> {
+        let entry = copy::Entry::of(self.from.here(), self.to.here(), name)?;
+        if entry.format() == SFlag::S_IFDIR {
+            mkdirat(self.to.here(), name, Mode::S_IRWXU)?;
+            self.from.enter(name)?;
+            self.to.enter(name)?;
+            return self.begin();
         }
-        Ok(below)
+        let path = self.from.path().join(name_path(name));
+        entry.copy(self.top, &path, &mut self.links, &Tmpfs)
     }
 }
 
@@ -128,6 +139,65 @@ impl Rules for Tmpfs {
         match made {
             Err(Errno::EPERM) if !is_initial() => Ok(false),
             other => other.map(|()| true),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests")]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    use nix::fcntl::{AtFlags, openat};
+    use nix::sys::stat::{FchmodatFlags, fchmodat, fstatat};
+    use nix::unistd::linkat;
+
+    use crate::sys::fs::open_dir;
+    use crate::sys::walk::open_deep;
+
+    const DEPTH: usize = 3000;
+    const NAME: &str = "directory";
+
+    fn deep(top: &Path, levels: usize) -> OwnedFd {
+        let path: std::path::PathBuf = std::iter::repeat_n(NAME, levels).collect();
+        open_deep(open_dir(top).unwrap().as_fd(), &path).unwrap()
+    }
+
+    #[test]
+    fn a_tree_is_copied_however_deep_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        });
+        let mut here = open_dir(&from).unwrap();
+        for _ in 0..DEPTH {
+            mkdirat(&here, NAME, Mode::S_IRWXU).unwrap();
+            fchmodat(&here, NAME, Mode::from_bits_truncate(0o2751), FchmodatFlags::FollowSymlink)
+                .unwrap();
+            here = openat(&here, NAME, DIRECTORY, Mode::empty()).unwrap();
+        }
+        // a file with two names, both longer than the kernel takes
+        let flags = OFlag::O_CREAT | OFlag::O_WRONLY;
+        let file = openat(&here, "file", flags, Mode::S_IRUSR).unwrap();
+        nix::unistd::write(&file, b"content").unwrap();
+        linkat(&here, "file", deep(&from, DEPTH - 1), "other", AtFlags::empty()).unwrap();
+        let time = TimeSpec::new(1_000_000_000, 5);
+        futimens(&here, &time, &time).unwrap();
+
+        copy_tree(open_dir(&from).unwrap().as_fd(), open_dir(&to).unwrap().as_fd()).unwrap();
+        let bottom = std::fs::File::from(deep(&to, DEPTH)).metadata().unwrap();
+        assert_eq!(bottom.permissions().mode() & 0o7777, 0o2751);
+        assert_eq!((bottom.mtime(), bottom.mtime_nsec()), (1_000_000_000, 5));
+        let none = AtFlags::empty();
+        let found = fstatat(deep(&to, DEPTH), "file", none).unwrap();
+        let other = fstatat(deep(&to, DEPTH - 1), "other", none).unwrap();
+        assert_eq!((found.st_size, found.st_nlink, found.st_ino), (7, 2, other.st_ino));
+        for path in [&from, &to] {
+            crate::sys::remove::remove_tree(path).unwrap();
         }
     }
 }

@@ -17,6 +17,7 @@ use nix::unistd::{Gid, Uid, Whence, fchown, fchownat, ftruncate, linkat, lseek, 
 
 use super::fs::{name_path, reflink, set_xattr, set_xattr_at, xattrs_at};
 use super::uninterrupted;
+use super::walk::open_deep;
 use crate::error::{Error, Result, Step};
 
 /// Extended attributes: names and values.
@@ -57,7 +58,7 @@ pub trait Rules {
 
 /// One name in a directory, and the directory that its copy goes to.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub struct Entry<'a> {
     /// The directory that it is in.
     pub from: BorrowedFd<'a>,
     /// The directory of the copy.
@@ -71,11 +72,11 @@ pub struct Place<'a> {
 /// Where the first name of each file with several names is in a copy.
 pub type Links = HashMap<(u64, u64), PathBuf>;
 
-impl<'a> Place<'a> {
+impl<'a> Entry<'a> {
     /// Looks at a name.
     pub fn of(from: BorrowedFd<'a>, to: BorrowedFd<'a>, name: &'a CStr) -> Result<Self> {
         let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        Ok(Place { from, to, name, stat })
+        Ok(Entry { from, to, name, stat })
     }
 
     /// Its type.
@@ -99,8 +100,7 @@ impl<'a> Place<'a> {
         if self.stat.st_nlink > 1 {
             let file = (self.stat.st_dev, self.stat.st_ino);
             if let Some(first) = links.get(&file) {
-                linkat(top, first, self.to, self.name, AtFlags::empty())?;
-                return Ok(());
+                return self.link(top, first);
             }
             if self.content(rules)? {
                 links.insert(file, path.to_owned());
@@ -108,6 +108,19 @@ impl<'a> Place<'a> {
             return Ok(());
         }
         self.content(rules).map(drop)
+    }
+
+    /// Gives a file of the copy this name.
+    fn link(&self, top: BorrowedFd<'_>, first: &Path) -> Result<()> {
+        let link = |dir: BorrowedFd<'_>, path: &Path| {
+            linkat(dir, path, self.to, self.name, AtFlags::empty())
+        };
+        match (link(top, first), first.parent(), first.file_name()) {
+            (Err(Errno::ENAMETOOLONG), Some(parent), Some(name)) => {
+                Ok(link(open_deep(top, parent)?.as_fd(), Path::new(name))?)
+            }
+            (linked, ..) => Ok(linked?),
+        }
     }
 
     fn content(&self, rules: &impl Rules) -> Result<bool> {

@@ -218,6 +218,13 @@ pub fn set_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> SysResult<()>
     Errno::result(ret).map(drop)
 }
 
+/// Removes an extended attribute of an open file (not O_PATH).
+pub fn remove_xattr(fd: BorrowedFd<'_>, name: &CStr) -> SysResult<()> {
+    // SAFETY: a string that ends in NUL.
+    let ret = unsafe { libc::fremovexattr(fd.as_raw_fd(), name.as_ptr()) };
+    Errno::result(ret).map(drop)
+}
+
 /// Sets an extended attribute of `entry` in the directory `dir`, without
 /// following it if it is a symbolic link.
 ///

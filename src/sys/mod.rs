@@ -5,6 +5,7 @@
 //! containers.
 #![allow(unsafe_code, reason = "this module is the fence around it")]
 
+pub mod boot;
 pub mod bpf;
 pub mod caller;
 pub mod copy;
@@ -23,6 +24,7 @@ pub mod remove;
 pub mod sched;
 pub mod seccomp;
 pub mod userns;
+pub mod walk;
 
 use nix::errno::Errno;
 

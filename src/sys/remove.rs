@@ -1,25 +1,22 @@
 //! Removal of whole trees, however deep they are.
 //!
-//! A program that runs in a container nests directories as deep as it likes: deeper
-//! than a process may have files open, and with longer paths than the kernel takes.
+//! See [`super::walk`] for why that takes care.
 
-use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, renameat};
+use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::SysResult;
-use super::fs::{name_path, names, open_dir, open_plain};
+use super::fs::{name_path, open_dir, open_plain};
+use super::walk::Walk;
 
-/// How many directories are open at a time.
-const OPEN: usize = 24;
-
-/// How often a directory may have got new entries that were not moved from here:
-/// two that remove one tree move things up below each other.
+/// How often something may be in the way that was not there before: what others make in
+/// the tree, move or remove.
 const TRIES: u32 = 1000;
 
 /// Removes `path` with all that it holds. What isn't there is fine.
@@ -41,20 +38,48 @@ pub fn remove_tree(path: &Path) -> SysResult<()> {
 
 /// Removes `path` in `dir` with all that it holds. What isn't there is fine.
 ///
-/// Symbolic links are removed, not followed. No descriptor more than a few is held,
-/// and no path is longer than one name: what lies too deep to be reached that way is
-/// moved to the top first.
+/// Symbolic links are removed, not followed.
 ///
 /// # Errors
-/// What is left is the tree, though not as it was. EXDEV or EBUSY for a mount in it.
+/// What is left is the tree. EXDEV or EBUSY for a mount in it.
 pub fn remove_at(dir: BorrowedFd<'_>, path: &Path) -> SysResult<()> {
-    if !is_filled(dir, path)? {
-        return Ok(());
+    let mut tries = 0;
+    while is_filled(dir, path)? {
+        match empty(dir, path) {
+            // gone or moved by somebody else, with the way back
+            Ok(()) | Err(Errno::ENOENT | Errno::ESTALE | Errno::ENOTEMPTY) => {}
+            Err(e) => return Err(e),
+        }
+        tries += 1;
+        if tries > TRIES {
+            return Err(Errno::ENOTEMPTY);
+        }
     }
-    let Some(top) = Level::open(dir, path)? else { return Ok(()) };
-    let mut removal = Removal { dir, path, top, below: Vec::new(), moved: 0, tries: 0 };
-    while removal.step()? {}
     Ok(())
+}
+
+/// Removes all that is below a directory.
+fn empty(dir: BorrowedFd<'_>, path: &Path) -> SysResult<()> {
+    let top = open_plain(dir, path, OFlag::O_DIRECTORY | OFlag::O_RDONLY, Mode::empty())?;
+    let mut walk = Walk::new(top)?;
+    // the names that it went by
+    let mut way: Vec<CString> = Vec::new();
+    loop {
+        if let Some(name) = walk.next_name() {
+            if is_filled(walk.here(), name_path(&name))? {
+                match walk.enter(&name) {
+                    Ok(()) => way.push(name),
+                    Err(Errno::ENOENT) => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            continue;
+        }
+        let (Some(done), true) = (way.pop(), walk.leave()?) else { return Ok(()) };
+        if is_filled(walk.here(), name_path(&done))? {
+            return Err(Errno::ENOTEMPTY);
+        }
+    }
 }
 
 /// Removes a file or an empty directory; true if there is a directory that is not
@@ -72,143 +97,22 @@ fn is_filled(dir: BorrowedFd<'_>, path: &Path) -> SysResult<bool> {
     }
 }
 
-/// A directory that is being emptied.
-struct Level {
-    fd: OwnedFd,
-    /// Its name in the level above.
-    name: CString,
-    /// What was in it and has not been looked at.
-    todo: Vec<CString>,
-}
-
-impl Level {
-    /// `None` if it is gone.
-    fn open(dir: BorrowedFd<'_>, path: &Path) -> SysResult<Option<Self>> {
-        let fd = match open_plain(dir, path, OFlag::O_DIRECTORY | OFlag::O_RDONLY, Mode::empty()) {
-            Err(Errno::ENOENT) => return Ok(None),
-            other => other?,
-        };
-        let todo = listed(&fd)?;
-        let name = super::fs::cstring(path)?;
-        Ok(Some(Level { fd, name, todo }))
-    }
-}
-
-fn listed(dir: &OwnedFd) -> SysResult<Vec<CString>> {
-    match names(dir.as_fd()) {
-        // removed by another one while it was open here
-        Err(Errno::ENOENT) => Ok(Vec::new()),
-        other => Ok(other?.into_iter().map(|(name, _)| name).collect()),
-    }
-}
-
-struct Removal<'a> {
-    dir: BorrowedFd<'a>,
-    path: &'a Path,
-    top: Level,
-    below: Vec<Level>,
-    /// For the names of what was moved to the top.
-    moved: u64,
-    tries: u32,
-}
-
-impl Removal<'_> {
-    /// Removes one entry, or enters it; false when all is done.
-    fn step(&mut self) -> SysResult<bool> {
-        let depth = self.below.len();
-        let here = self.below.last_mut().unwrap_or(&mut self.top);
-        let Some(name) = here.todo.pop() else { return self.leave() };
-        if !is_filled(here.fd.as_fd(), name_path(&name))? {
-            return Ok(true);
-        }
-        if depth + 1 < OPEN {
-            let level = Level::open(here.fd.as_fd(), name_path(&name))?;
-            self.below.extend(level);
-        } else {
-            self.lift(&name)?;
-        }
-        Ok(true)
-    }
-
-    /// Moves a directory of the deepest level to the top.
-    fn lift(&mut self, name: &CStr) -> SysResult<()> {
-        let here = self.below.last().unwrap_or(&self.top);
-        loop {
-            let new = format!(".{}-{}", std::process::id(), self.moved);
-            self.moved += 1;
-            match renameat(&here.fd, name, &self.top.fd, OsStr::new(&new)) {
-                Ok(()) => {
-                    // a NUL is not in it
-                    self.top.todo.extend(CString::new(new));
-                    return Ok(());
-                }
-                Err(Errno::ENOENT) => return Ok(()),
-                // what the tree has under that name
-                Err(Errno::ENOTEMPTY | Errno::EEXIST | Errno::ENOTDIR) => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
-
-    /// Removes the directory that has been emptied, and goes on above it.
-    fn leave(&mut self) -> SysResult<bool> {
-        let (done, above) = match self.below.pop() {
-            Some(level) => (level, self.below.last().unwrap_or(&self.top).fd.as_fd()),
-            None => {
-                if !is_filled(self.dir, self.path)? {
-                    return Ok(false);
-                }
-                self.again()?;
-                self.top.todo = listed(&self.top.fd)?;
-                return Ok(true);
-            }
-        };
-        if is_filled(above, name_path(&done.name))? {
-            self.again()?;
-            let here = self.below.last_mut().unwrap_or(&mut self.top);
-            here.todo.push(done.name);
-        }
-        Ok(true)
-    }
-
-    fn again(&mut self) -> SysResult<()> {
-        self.tries += 1;
-        if self.tries > TRIES { Err(Errno::ENOTEMPTY) } else { Ok(()) }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "tests")]
 mod tests {
     use super::*;
     use std::fs;
 
-    use nix::sys::stat::mkdirat;
-
-    /// Nests directories below `top`, with a file in each.
-    fn nest(top: &Path, depth: usize) {
-        let mut here = open_dir(top).unwrap();
-        for _ in 0..depth {
-            let flags = OFlag::O_CREAT | OFlag::O_WRONLY;
-            open_plain(here.as_fd(), Path::new("file"), flags, Mode::S_IRUSR).unwrap();
-            mkdirat(&here, "d", Mode::S_IRWXU).unwrap();
-            here = open_plain(here.as_fd(), Path::new("d"), OFlag::O_DIRECTORY, Mode::empty())
-                .unwrap();
-        }
-    }
+    use crate::sys::walk::{OPEN, nest};
 
     #[test]
     fn deep_trees_go_with_a_few_descriptors() {
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().join("top");
-        for depth in [0, 1, OPEN - 2, OPEN - 1, OPEN, OPEN + 1, 3000] {
+        for depth in [0, 1, OPEN - 1, OPEN, OPEN + 1, OPEN + 2, 3000] {
             fs::create_dir(&top).unwrap();
             nest(&top, depth);
-            // names that what is moved would have
-            for n in 0..3 {
-                fs::create_dir(top.join(format!(".{}-{n}", std::process::id()))).unwrap();
-            }
-            fs::write(top.join(format!(".{}-3", std::process::id())), "").unwrap();
+            fs::create_dir_all(top.join("second/branch")).unwrap();
             remove_tree(&top).unwrap();
             assert!(!top.exists(), "{depth}");
         }

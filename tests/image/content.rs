@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::layout::*;
 
-fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
+pub fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
     let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
     let name = std::ffi::CString::new(name).unwrap();
     let dir = tare::sys::fs::open_dir(Path::new("/")).unwrap();
@@ -59,6 +59,7 @@ fn everything_is_kept_in_every_compression() {
             serde_json::from_str(&scene.ok(&["image", "inspect", "rich"])).unwrap();
         assert_eq!(inspect["layers"][0]["diffId"], layer.diff_id);
         assert_eq!(inspect["layers"][0]["dir"], root.to_str().unwrap());
+        scene.ok(&["image", "verify"]);
         scene.ok(&["image", "rm", "rich"]);
         scene.assert_store_is_empty();
     }
@@ -134,28 +135,13 @@ fn sparse_files_in_all_forms() {
             std::slice::from_ref(&layer),
         ));
         let root = scene.layer_dir(&layer);
+        scene.ok(&["image", "verify"]);
         for name in ["sparse", "hole"] {
             let (want, have) = (base.join(name), root.join(name));
             assert_eq!(fs::read(want).unwrap(), fs::read(&have).unwrap(), "{form} {name}");
             assert!(fs::metadata(have).unwrap().blocks() < 512, "{form} {name}: no holes");
         }
     }
-}
-
-#[test]
-fn unlisted_parents_are_as_below() {
-    let scene = Scene::new();
-    let below = layer(
-        &[dir("d").mode(0o2750).owner(3, 4).pax("SCHILY.xattr.user.k", b"v"), file("d/a", "a")],
-        "none",
-    );
-    let above = layer(&[file("d/b", "b")], "gzip");
-    scene.import(&simple(&scene.path("oci"), "p", &[below, above.clone()]));
-    let d = scene.layer_dir(&above).join("d");
-    let meta = fs::metadata(&d).unwrap();
-    assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid()), (0o2750, 3, 4));
-    assert_eq!(meta.mtime(), 1_000_000_000);
-    assert_eq!(xattr(&d, "user.k").unwrap(), b"v");
 }
 
 #[test]
@@ -178,11 +164,63 @@ fn later_entries_replace_earlier_ones() {
         "none",
     );
     scene.import(&simple(&scene.path("oci"), "r", std::slice::from_ref(&layer)));
+    scene.ok(&["image", "verify"]);
     let root = scene.layer_dir(&layer);
     assert_eq!(fs::read(root.join("a")).unwrap(), b"2");
     assert_eq!(fs::read(root.join("b")).unwrap(), b"file now");
     assert_eq!(fs::read(root.join("c/in")).unwrap(), b"in");
     assert_eq!(fs::read(root.join("d/passwd")).unwrap(), b"mine");
+}
+
+/// What is made in a directory with the setgid bit or a default access list inherits
+/// from it: not so what the archive has in it.
+#[test]
+fn files_have_nothing_of_their_directories() {
+    let scene = Scene::new();
+    // user::rwx, group::rwx, mask::rwx, other::---, for user 7 rwx
+    let acl = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x02\0\x07\0\x07\0\0\0\x04\0\x07\0\xff\xff\xff\xff\x10\0\x07\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+    let entries = [
+        dir("mail").mode(0o2775).owner(0, 8),
+        file("mail/root", "x"),
+        file("mail/ann", "x").owner(1000, 0),
+        dir("mail/sub"),
+        file("mail/sub/file", ""),
+        symlink("mail/link", "x"),
+        entry(b'6', "mail/fifo"),
+        file("mail/unlisted/file", ""),
+        dir("list").mode(0o770).pax("SCHILY.xattr.system.posix_acl_default", acl),
+        file("list/file", "x"),
+        dir("list/sub"),
+        // it was a directory of the first kind before
+        dir("then").mode(0o2777).owner(0, 9),
+        file(".wh.white", ""),
+        hardlink("then", "white"),
+        file("then/file", ""),
+    ];
+    let layer = layer(&entries, "none");
+    scene.import(&simple(&scene.path("oci"), "s", std::slice::from_ref(&layer)));
+    let root = scene.layer_dir(&layer);
+    let found = |name: &str| {
+        let meta = root.join(name).symlink_metadata().unwrap();
+        (meta.mode() & 0o7777, meta.uid(), meta.gid())
+    };
+    assert_eq!(found("mail"), (0o2775, 0, 8));
+    assert_eq!(found("mail/root"), (0o644, 0, 0));
+    assert_eq!(found("mail/ann"), (0o644, 1000, 0));
+    assert_eq!(found("mail/sub"), (0o755, 0, 0));
+    assert_eq!(found("mail/sub/file"), (0o644, 0, 0));
+    assert_eq!(found("mail/link"), (0o777, 0, 0));
+    assert_eq!(found("mail/fifo"), (0o644, 0, 0));
+    assert_eq!(found("mail/unlisted"), (0o755, 0, 0));
+    assert_eq!(found("then"), (0o755, 0, 0));
+    assert_eq!(fs::metadata(root.join("mail")).unwrap().mtime(), 1_000_000_000);
+    assert_eq!(xattr(&root.join("list"), "system.posix_acl_default").unwrap(), acl);
+    assert_eq!(found("list/file"), (0o644, 0, 0));
+    for name in ["list/file", "list/sub"] {
+        assert_eq!(xattr(&root.join(name), "system.posix_acl_access"), None);
+        assert_eq!(xattr(&root.join(name), "system.posix_acl_default"), None);
+    }
+    scene.ok(&["image", "verify"]);
 }
 
 #[test]

@@ -19,11 +19,13 @@ mod bundles;
 mod content;
 mod formats;
 mod layout;
+mod parents;
 mod process;
 mod rootless;
 mod running;
 mod selection;
 mod store;
+mod verify;
 mod volumes;
 
 #[path = "../support/mod.rs"]

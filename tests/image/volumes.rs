@@ -59,6 +59,24 @@ impl Box {
         self.stored().command(["delete", "--force", &self.ids[n]]).run().ok();
     }
 
+    /// Ends a container as a power cut does: nothing that it wrote to disk goes with it.
+    fn delete_state(&self, n: usize) {
+        let containers = self.scene.path("store/containers");
+        let aside = self.scene.path("aside");
+        std::fs::rename(&containers, &aside).unwrap();
+        let refs = self.scene.path("store/refs");
+        let note = std::fs::read_dir(&refs).unwrap().next().unwrap().unwrap().path();
+        let kept = std::fs::read(&note).unwrap();
+        let users = self.scene.path("store/volumes/vol/users");
+        let user = std::fs::read_dir(&users).unwrap().next().unwrap().unwrap().path();
+        let kept_user = std::fs::read(&user).unwrap();
+        self.delete(n);
+        std::fs::create_dir_all(&refs).unwrap();
+        std::fs::write(note, kept).unwrap();
+        std::fs::write(user, kept_user).unwrap();
+        std::fs::rename(aside, containers).unwrap();
+    }
+
     fn data(&self, volume: &str) -> PathBuf {
         self.scene.path("store/volumes").join(volume).join("data")
     }
@@ -251,6 +269,50 @@ fn gc_leaves_what_volumes_and_containers_hold() {
     assert!(host.scene.ok(&["image", "gc"]).contains("layer "));
     assert_eq!(left(), 0);
     assert!(host.data("vol").join("note").exists() && host.data("unused").exists());
+}
+
+/// Replaces the boot id in all files of a directory.
+fn of_another_start(dir: &std::path::Path) {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let boot = boot.trim_end();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(boot), "{text}");
+        std::fs::write(&path, text.replace(boot, &"0".repeat(boot.len()))).unwrap();
+    }
+}
+
+#[test]
+fn what_an_earlier_start_of_the_machine_has_left_is_in_nobodys_way() {
+    let host = Box::new();
+    let (mut output, writer) = pipe();
+    let flags = ["--detach", "-v", "vol:/data", "-v", "/fresh"];
+    host.command(0, &flags, &["wait"]).stdout(writer).run().ok();
+    while output.line() != "READY" {}
+    let containers = host.scene.path("store/containers");
+    let count = || std::fs::read_dir(&containers).unwrap().count();
+    for refused in [["image", "rm", "box"], ["volume", "rm", "vol"]] {
+        assert!(host.scene.fails(&refused).contains("in use"));
+    }
+    assert!(!host.scene.ok(&["image", "gc"]).contains("container "));
+    // a machine that was switched off: its /run is empty, its disk is not
+    of_another_start(&host.scene.path("store/refs"));
+    of_another_start(&host.scene.path("store/volumes/vol/users"));
+    host.delete_state(0);
+    let listed: Value = serde_json::from_str(&host.scene.ok(&["volume", "ls", "--json"])).unwrap();
+    assert_eq!(listed[0]["usedBy"], json!([]));
+    host.scene.ok(&["image", "rm", "box"]);
+    assert_eq!(std::fs::read_dir(host.scene.path("store/layers/sha256")).unwrap().count(), 0);
+    let usage: Value = serde_json::from_str(&host.scene.ok(&["image", "df", "--json"])).unwrap();
+    assert_eq!(usage["containers"]["count"], 1, "{usage}");
+    assert!(usage["containers"]["reclaimable"].as_u64().unwrap() > 0, "{usage}");
+    assert!(host.scene.ok(&["image", "gc", "--dry-run"]).contains("container "));
+    assert_eq!(count(), 1);
+    assert!(host.scene.ok(&["image", "gc"]).contains("container "));
+    assert_eq!(count(), 0);
+    assert_eq!(std::fs::read_dir(host.scene.path("store/refs")).unwrap().count(), 0);
+    host.scene.ok(&["volume", "rm", "vol"]);
 }
 
 /// Directories in one another, more than a process may have files open.

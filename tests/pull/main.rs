@@ -17,6 +17,7 @@
 
 mod hostile;
 mod login;
+mod proxy;
 mod registry;
 mod server;
 mod transfer;

@@ -1,7 +1,7 @@
 //! Debian's docker-registry, as people run it: plain, with TLS, with a password.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::server::Shop;
@@ -104,36 +104,160 @@ fn with_a_password() {
     shop.assert_pulled();
 }
 
+/// Certificates: of an authority, of a server on loopback, of a client.
+struct Certificates {
+    dir: PathBuf,
+}
+
+impl Certificates {
+    fn new(shop: &Shop) -> Self {
+        let dir = shop.scene.path("certs");
+        std::fs::create_dir(&dir).unwrap();
+        let made = Certificates { dir };
+        made.make("ca", &["-addext", "basicConstraints=critical,CA:TRUE"]);
+        made.make("server", &made.signed("subjectAltName=IP:127.0.0.1"));
+        made.make("client", &made.signed("extendedKeyUsage=clientAuth"));
+        made
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn signed(&self, extension: &str) -> Vec<String> {
+        let words = ["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", extension];
+        let place = |word: &str| match word.starts_with("ca.") {
+            true => self.path(word),
+            false => word.to_owned(),
+        };
+        let leaf = ["-addext", "basicConstraints=critical,CA:FALSE"];
+        words.iter().chain(&leaf).map(|word| place(word)).collect()
+    }
+
+    fn make(&self, name: &str, words: &[impl AsRef<std::ffi::OsStr>]) {
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
+            .args(["-nodes", "-days", "2", "-subj", &format!("/CN={name}")])
+            .args(["-keyout", &self.path(&format!("{name}.key"))])
+            .args(["-out", &self.path(&format!("{name}.crt"))])
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+
+    /// The registry's settings; with `clients` it wants to know who they are.
+    fn http(&self, clients: bool) -> String {
+        let (cert, key) = (self.path("server.crt"), self.path("server.key"));
+        let wanted = match clients {
+            true => format!(", clientcas: [{}]", self.path("ca.crt")),
+            false => String::new(),
+        };
+        format!("  tls: {{certificate: {cert}, key: {key}{wanted}}}\n")
+    }
+
+    /// What is kept for a registry: the authority, and who the client is.
+    fn keep(&self, dir: &Path, address: &str, client: bool) {
+        let dir = dir.join(address);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::copy(self.path("ca.crt"), dir.join("own.crt")).unwrap();
+        if client {
+            std::fs::copy(self.path("client.crt"), dir.join("client.cert")).unwrap();
+            std::fs::copy(self.path("client.key"), dir.join("client.key")).unwrap();
+        }
+    }
+}
+
+/// A pull without the options that do without TLS.
+fn pull_tls(shop: &Shop, command: &mut Command) -> Result<(), String> {
+    let command = command.env("HOME", shop.scene.path("home")).env_remove("XDG_CONFIG_HOME");
+    let output = command.output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    output.status.success().then_some(()).ok_or(error)
+}
+
 #[test]
 fn with_tls() {
     let shop = Shop::new();
-    let (key, cert) = (shop.scene.path("certs/key.pem"), shop.scene.path("certs/ca.crt"));
-    std::fs::create_dir(shop.scene.path("certs")).unwrap();
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"])
-        .args(["-days", "2", "-subj", "/CN=shop", "-addext", "subjectAltName=IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&cert)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
-    let http = format!("  tls: {{certificate: {}, key: {}}}\n", cert.display(), key.display());
+    let certificates = Certificates::new(&shop);
+    let http = certificates.http(false);
     let registry = Registry::start(&shop, &http, "", &["--dest-tls-verify=false"]);
     let name = registry.name();
     let pull = |options: &[&str]| {
         let mut words = vec!["image", "pull", &name];
         words.extend(options);
-        let output = shop.scene.run(&words);
-        let error = String::from_utf8(output.stderr).unwrap();
-        output.status.success().then_some(()).ok_or(error)
+        pull_tls(&shop, &mut shop.scene.command(&words))
     };
     let error = pull(&[]).unwrap_err();
     assert!(error.contains("TLS") && error.contains("--ca-file"), "{error}");
     shop.scene.assert_store_is_empty();
-    pull(&["--ca-file", cert.to_str().unwrap()]).unwrap();
+    pull(&["--ca-file", &certificates.path("ca.crt")]).unwrap();
     shop.assert_pulled();
     pull(&["--insecure", "--name", "other"]).unwrap();
+    // by the variables that other programs know as well
+    let mut command = shop.scene.command(&["image", "pull", &name, "--name", "third"]);
+    pull_tls(&shop, command.env("SSL_CERT_FILE", certificates.path("ca.crt"))).unwrap();
+}
+
+#[test]
+fn with_an_authority_that_is_kept_for_it() {
+    let shop = Shop::new();
+    let certificates = Certificates::new(&shop);
+    let http = certificates.http(false);
+    let registry = Registry::start(&shop, &http, "", &["--dest-tls-verify=false"]);
+    let name = registry.name();
+    let users = shop.scene.path("home/.config/containers/certs.d");
+    let command = || shop.scene.command(&["image", "pull", &name]);
+    // for another port it is another registry
+    certificates.keep(&users, "127.0.0.1:1", false);
+    assert!(pull_tls(&shop, &mut command()).unwrap_err().contains("TLS"));
+    certificates.keep(&users, &registry.address, false);
+    pull_tls(&shop, &mut command()).unwrap();
+    shop.assert_pulled();
+    std::fs::remove_dir_all(&users).unwrap();
+    // and where all users look, which only this command sees
+    for place in ["containers", "docker"] {
+        let etc = shop.scene.path(place);
+        certificates.keep(&etc.join("certs.d"), &registry.address, false);
+        let script = format!(
+            "mount -t tmpfs none /etc && mkdir /etc/{place} && cp -r {}/certs.d /etc/{place}/ && \
+             exec \"$@\"",
+            etc.display()
+        );
+        let mut within = Command::new("unshare");
+        within.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+        let pull = shop.scene.command(&["image", "pull", &name, "--name", place]);
+        within.arg(pull.get_program()).args(pull.get_args());
+        pull_tls(&shop, &mut within).unwrap();
+    }
+    assert!(pull_tls(&shop, &mut command()).unwrap_err().contains("TLS"));
+}
+
+#[test]
+fn with_a_certificate_of_ones_own() {
+    let shop = Shop::new();
+    let certificates = Certificates::new(&shop);
+    let skopeo = shop.scene.path("skopeo");
+    certificates.keep(&skopeo, "", true);
+    let options = ["--dest-tls-verify=false", "--dest-cert-dir", skopeo.to_str().unwrap()];
+    let registry = Registry::start(&shop, &certificates.http(true), "", &options);
+    let name = registry.name();
+    let users = shop.scene.path("home/.config/containers/certs.d");
+    let pull = |options: &[&str]| {
+        let words = [&["image", "pull", name.as_str()], options].concat();
+        pull_tls(&shop, &mut shop.scene.command(&words))
+    };
+    certificates.keep(&users, &registry.address, false);
+    let error = pull(&[]).unwrap_err();
+    assert!(error.contains("TLS") && error.to_lowercase().contains("certificate"), "{error}");
+    certificates.keep(&users, &registry.address, true);
+    pull(&[]).unwrap();
+    shop.assert_pulled();
+    pull(&["--insecure", "--name", "other"]).unwrap();
+    let kept = users.join(&registry.address);
+    std::fs::write(kept.join("client.key"), "no key").unwrap();
+    assert!(pull(&[]).unwrap_err().contains("client.key: "));
+    std::fs::remove_file(kept.join("client.key")).unwrap();
+    let error = pull(&[]).unwrap_err();
+    assert!(error.contains("client.key: no such file"), "{error}");
 }

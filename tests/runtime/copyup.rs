@@ -246,3 +246,23 @@ fn deeper_than_files_can_be_open() {
     // SAFETY: one system call.
     unsafe { limited.before_exec(lower) }.run().ok();
 }
+
+/// Deeper than a process may have files open, with paths longer than the kernel takes.
+#[test]
+fn a_deep_tree_comes_along() {
+    use nix::fcntl::{OFlag, open, openat};
+    let c = Container::new(|config| {
+        add_mount(config, tmpfs("/data", &["tmpcopyup"]));
+        args(config, &["each", "list /data", "list /data/d/d/d"]);
+    });
+    let data = c.bundle.rootfs().join("data");
+    std::fs::create_dir_all(&data).unwrap();
+    let mut here = open(&data, OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..3000 {
+        nix::sys::stat::mkdirat(&here, "d", Mode::S_IRWXU).unwrap();
+        here = openat(&here, "d", OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+    }
+    std::fs::write(data.join("d/d/d/file"), "").unwrap();
+    assert_eq!(c.lines(), ["[\"d\"]", "[\"d\",\"file\"]"]);
+    tare::sys::remove::remove_tree(&data).unwrap();
+}

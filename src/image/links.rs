@@ -1,0 +1,241 @@
+//! Hard links of a layer to files of layers below it.
+//!
+//! No file has names in two directories of an overlay, so what such a link is in an image
+//! lies with the directories of [`super::parents`]: the file once more, under both names.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, readlinkat};
+use nix::libc;
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, major, minor, mkdirat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use twox_hash::XxHash3_128;
+
+use super::extract::as_path;
+use super::listing::{Change, Data, Name, Special, escaped};
+use super::names::parent_and_name;
+use super::parents::{There, View, open, stat_facts};
+use crate::error::{Error, Result, Step};
+use crate::sys::copy::{Attributes, Entry, Links, Rules};
+use crate::sys::fs::{name_path, open_dir, open_plain};
+
+type Stack<'a> = [(&'a OwnedFd, &'a View)];
+
+/// A file of a lower layer, and the names that it has in the image.
+pub(super) struct Linked {
+    /// Sorted; all lie in directories that the image shows.
+    pub(super) names: Vec<Vec<u8>>,
+    dir: OwnedFd,
+    name: CString,
+    /// Which layer's it is, and where: what its content is known by.
+    pub(super) source: String,
+}
+
+/// All of them, as far as the image shows them.
+///
+/// # Errors
+/// Invalid for a link to what no layer below has.
+pub(super) fn find(stack: &Stack<'_>) -> Result<Vec<Linked>> {
+    let mut found: BTreeMap<String, Linked> = BTreeMap::new();
+    // links to links lead to the same file
+    let mut sources: BTreeMap<&[u8], (usize, &[u8])> = BTreeMap::new();
+    for (at, (_, view)) in stack.iter().enumerate() {
+        for (path, target) in &view.links {
+            let known = sources.get(target.as_slice()).copied();
+            let (layer, source) = known.unwrap_or((at, target));
+            let below = stack.get(..layer).unwrap_or_default();
+            let Some((owner, dir, name)) = file(below, source)? else {
+                let (path, target) = (escaped(path), escaped(target));
+                return Err(Error::invalid(format!("entry {path}: hard link to {target}")).hint(
+                    "its target must be a file that this layer has before it, or one below",
+                ));
+            };
+            sources.insert(path, (layer, source));
+            let diff_id = stack.get(owner).map(|(_, view)| view.diff_id.to_string());
+            let key = format!("{} {}", diff_id.unwrap_or_default(), escaped(source));
+            let is_seen =
+                |from: usize, path: &[u8]| is_seen(stack.get(from..).unwrap_or_default(), path);
+            let linked = found.entry(key.clone()).or_insert_with(|| Linked {
+                names: Vec::new(),
+                dir,
+                name,
+                source: key,
+            });
+            if linked.names.is_empty() && is_seen(owner + 1, source)? {
+                linked.names.push(source.to_vec());
+            }
+            if !has(stack.get(at), path)? && is_seen(at + 1, path)? && !linked.names.contains(path)
+            {
+                linked.names.push(path.clone());
+            }
+        }
+    }
+    // one that upper layers have taken all new names of is as it was
+    let mut all: Vec<_> = found.into_values().filter(|linked| linked.is_needed()).collect();
+    all.iter_mut().for_each(|linked| linked.names.sort());
+    Ok(all)
+}
+
+impl Linked {
+    fn is_needed(&self) -> bool {
+        let key = |path: &[u8]| self.source.ends_with(&format!(" {}", escaped(path)));
+        self.names.iter().any(|path| !key(path))
+    }
+
+    /// Makes the file below `top`, in directories that are there; its listing.
+    ///
+    /// # Errors
+    /// Whatever can't be read or written.
+    pub(super) fn make(&self, layer: &Path, top: BorrowedFd<'_>) -> Result<()> {
+        let layer = open_dir(layer)?;
+        // the name that it has may be one of the record's
+        mkdirat(&layer, "file", Mode::S_IRWXU)?;
+        let aside = open_plain(layer.as_fd(), Path::new("file"), DIR, Mode::empty())?;
+        let entry = Entry::of(self.dir.as_fd(), aside.as_fd(), &self.name)?;
+        entry.copy(aside.as_fd(), name_path(&self.name), &mut Links::new(), &Whole)?;
+        for path in &self.names {
+            let (parent, name) = parent_and_name(path);
+            let parent = open_plain(top, as_path(parent), DIR, Mode::empty())?;
+            linkat(&aside, self.name.as_c_str(), &parent, as_path(name), AtFlags::empty())?;
+        }
+        unlinkat(&aside, self.name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+        Ok(unlinkat(&layer, "file", UnlinkatFlags::RemoveDir)?)
+    }
+
+    /// What a listing has of it.
+    ///
+    /// # Errors
+    /// Whatever can't be read.
+    pub(super) fn changes(&self) -> Result<Vec<Change<'_>>> {
+        let Some((first, others)) = self.names.split_first() else { return Ok(Vec::new()) };
+        let path = Name::from(first.as_slice());
+        let (dir, name) = (self.dir.as_fd(), self.name.as_c_str());
+        let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let facts = stat_facts(dir, name_path(name), &stat)?;
+        let device = (number(major(stat.st_rdev)), number(minor(stat.st_rdev)));
+        let special =
+            |kind| Change::Special { path: path.clone(), facts: facts.clone(), kind, device };
+        let one = match format(&stat) {
+            SFlag::S_IFREG => Change::File { path, facts, data: data(dir, name, &stat)? },
+            SFlag::S_IFLNK => {
+                let target = readlinkat(dir, name)?.as_bytes().to_vec();
+                Change::Symlink { path, facts, target: Name(target.into()) }
+            }
+            SFlag::S_IFCHR => special(Special::Char),
+            SFlag::S_IFBLK => special(Special::Block),
+            _ => special(Special::Fifo),
+        };
+        let link = |other: &'_ Vec<u8>| Change::Link {
+            path: Name(other.clone().into()),
+            target: first.as_slice().into(),
+        };
+        Ok(std::iter::once(one).chain(others.iter().map(link)).collect())
+    }
+}
+
+fn number(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(0)
+}
+
+fn data(dir: BorrowedFd<'_>, name: &CStr, stat: &FileStat) -> Result<Data> {
+    use std::io::Read;
+    let fd = open_plain(dir, name_path(name), OFlag::O_RDONLY, Mode::empty())?;
+    let mut file = std::fs::File::from(fd);
+    let mut hasher = XxHash3_128::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let n = file.read(&mut buffer)?;
+        let Some(piece) = buffer.get(..n).filter(|piece| !piece.is_empty()) else { break };
+        hasher.write(piece);
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    Ok(Data { size, hash: hasher.finish_128(), runs: None })
+}
+
+fn format(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & libc::S_IFMT)
+}
+
+const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY);
+
+/// The uppermost file of that path: which layer's it is, its directory and its name.
+/// `None` where there is none to be seen, or a directory.
+fn file(stack: &Stack<'_>, path: &[u8]) -> Result<Option<(usize, OwnedFd, CString)>> {
+    let (parent, name) = parent_and_name(path);
+    let name = CString::new(name).map_err(|_nul| Errno::EINVAL)?;
+    for (at, (top, _)) in stack.iter().enumerate().rev() {
+        match at_path(top.as_fd(), parent, &name)? {
+            At::Nothing => {}
+            At::Hidden => return Ok(None),
+            At::File(dir, stat) => {
+                let is_file = match format(&stat) {
+                    SFlag::S_IFDIR => false,
+                    // a whiteout
+                    SFlag::S_IFCHR => stat.st_rdev != 0,
+                    _ => true,
+                };
+                return Ok(is_file.then_some((at, dir, name)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether none of these layers has or hides what layers below them have at a path.
+fn is_seen(stack: &Stack<'_>, path: &[u8]) -> Result<bool> {
+    let (parent, name) = parent_and_name(path);
+    let name = CString::new(name).map_err(|_nul| Errno::EINVAL)?;
+    for (top, _) in stack {
+        if !matches!(at_path(top.as_fd(), parent, &name)?, At::Nothing) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a layer has something at a path: a later entry than the link.
+fn has(layer: Option<&(&OwnedFd, &View)>, path: &[u8]) -> Result<bool> {
+    let Some((top, _)) = layer else { return Ok(false) };
+    let (parent, name) = parent_and_name(path);
+    let name = CString::new(name).map_err(|_nul| Errno::EINVAL)?;
+    Ok(matches!(at_path(top.as_fd(), parent, &name)?, At::File(..)))
+}
+
+/// What one layer has of a name.
+enum At {
+    Nothing,
+    /// Lower layers' is not to be seen.
+    Hidden,
+    File(OwnedFd, Box<FileStat>),
+}
+
+fn at_path(top: BorrowedFd<'_>, parent: &[u8], name: &CStr) -> Result<At> {
+    let (dir, hides) = match open(top, parent).step(|| escaped(parent))? {
+        There::Dir(dir, hides) => {
+            let hides = hides || super::parents::is_opaque(dir.as_fd())?;
+            (dir, hides)
+        }
+        There::Nothing { hides: false } => return Ok(At::Nothing),
+        There::Nothing { hides: true } | There::Other => return Ok(At::Hidden),
+    };
+    match fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(At::File(dir, Box::new(stat))),
+        Err(Errno::ENOENT) if hides => Ok(At::Hidden),
+        Err(Errno::ENOENT) => Ok(At::Nothing),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A copy is what the layer has.
+struct Whole;
+
+impl Rules for Whole {
+    fn attributes(&self, all: Attributes) -> Result<Attributes> {
+        Ok(all)
+    }
+}
