@@ -1,4 +1,5 @@
 //! A command as ptrace(2) shows it: call by call, with a signal at one of them.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::BTreeSet;
 
