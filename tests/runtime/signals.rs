@@ -112,3 +112,22 @@ fn an_exec_that_does_not_stay_has_a_process_or_none() {
         },
     );
 }
+
+/// In a paused container there is nobody to hand a signal on to.
+#[test]
+fn a_foreground_exec_in_a_paused_container_ends_by_a_signal() {
+    let c = Container::new(|config| args(config, &["sleep-forever"]));
+    c.on_bundle("create", &[]).run().ok();
+    c.start().ok();
+    c.on_id("pause", &[], &[]).run().ok();
+    let running = c.exec(&["--ignore-paused"], &["exit", "5"]).spawn();
+    let count = || {
+        let procs = std::fs::read_to_string(c.cgroup().join("cgroup.procs")).unwrap();
+        procs.lines().count()
+    };
+    wait_gone("the lack of a second process", || count() == 2);
+    running.signal(nix::sys::signal::Signal::SIGTERM);
+    running.wait().fails_with_code(255, &["interrupted by SIGTERM"]);
+    wait_gone("the process", || count() == 1);
+    assert_eq!(c.status(), "paused");
+}

@@ -93,9 +93,8 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
     let plan = plan(args, &kept, &target)?;
     check(args, &plan, options)?;
     let cgroup = own_cgroup(&record)?;
-    if let Some(cgroup) = cgroup.as_ref().filter(|_| !args.ignore_paused)
-        && cgroup.frozen()?
-    {
+    let is_paused = cgroup.as_ref().map_or(Ok(false), Cgroup::frozen)?;
+    if is_paused && !args.ignore_paused {
         return Err(Error::new(ErrorKind::State, "cannot exec in a paused container")
             .hint("resume it, or give --ignore-paused"));
     }
@@ -103,8 +102,9 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
     let agent = listener.map(Agent::connect).transpose()?;
     let spawn =
         SpawnArgs { plan: &plan, options, target, cgroup: None, waits: waits(args, &kept, &plan) };
-    // who waits for nobody says how it went before a signal ends him
-    let interrupts = args.detach.then(Interrupts::watch).transpose()?;
+    // who does not stay says how it went before a signal ends him; where nothing runs, there
+    // is nobody to hand one on to
+    let interrupts = (args.detach || is_paused).then(Interrupts::watch).transpose()?;
     let spawned = spawn_into(args, spawn, cgroup.as_ref(), init)
         .and_then(|born| serve(args, &plan, (&record, &kept), (agent, interrupts.as_ref()), born));
     interrupts.into_iter().for_each(Interrupts::keep);
