@@ -15,8 +15,12 @@
 
 mod support;
 
+#[path = "checkpoint/flags.rs"]
+mod flags;
 #[path = "checkpoint/outside.rs"]
 mod outside;
+#[path = "checkpoint/pages.rs"]
+mod pages;
 #[path = "checkpoint/processes.rs"]
 mod processes;
 #[path = "checkpoint/refused.rs"]
@@ -25,6 +29,10 @@ mod refused;
 mod saving;
 #[path = "checkpoint/scope.rs"]
 mod scope;
+#[path = "checkpoint/signals.rs"]
+mod signals;
+#[path = "runtime/traced.rs"]
+mod traced;
 
 use std::path::PathBuf;
 

@@ -83,6 +83,8 @@ mod scheduling;
 mod seccomp;
 #[path = "runtime/services.rs"]
 mod services;
+#[path = "runtime/signals.rs"]
+mod signals;
 #[path = "runtime/stats.rs"]
 mod stats;
 #[path = "runtime/submounts.rs"]
@@ -93,6 +95,8 @@ mod takeover;
 mod terminal;
 #[path = "runtime/time.rs"]
 mod time;
+#[path = "runtime/traced.rs"]
+mod traced;
 #[path = "runtime/update.rs"]
 mod update;
 #[path = "runtime/words.rs"]

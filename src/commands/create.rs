@@ -27,6 +27,7 @@ pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> 
         rootless: super::rootless(global)?,
         systemd_cgroup: global.systemd_cgroup,
         starts_later: true,
+        stays: false,
     })?;
     Ok(created.release()?)
 }

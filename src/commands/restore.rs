@@ -27,6 +27,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RestoreArgs) -> anyhow::Result<i32
             activation: Activation::default(),
             notify: None,
             starts_later: false,
+            stays: !args.detach,
             rootless: super::rootless(global)?,
             systemd_cgroup: global.systemd_cgroup,
         },

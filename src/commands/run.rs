@@ -32,6 +32,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
         rootless: super::rootless(global)?,
         systemd_cgroup: global.systemd_cgroup,
         starts_later: false,
+        stays: !args.detach,
     })?;
     Ok(follow(&id, created, signals.as_ref(), args.keep)?)
 }

@@ -14,6 +14,7 @@ use oci_spec::runtime::Spec;
 use super::activation::Activation;
 use super::agent::Agent;
 use super::check::check;
+use super::created::Created;
 use super::exec::Kept;
 use super::id::ContainerId;
 use super::notify::{self, Listener, NotifySocket};
@@ -23,9 +24,9 @@ use super::record::{InitProcess, Record};
 use super::reserve::{Reserved, remove_scratch};
 use super::shared_root::SharedRoot;
 use super::start::hook_state;
-use super::store::{Entry, Lock, Store};
+use super::store::{Entry, Store};
 use super::{start, terminal};
-use crate::cgroup::{Cgroup, CgroupRecord, OutOfMemory};
+use crate::cgroup::{Cgroup, CgroupRecord};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::hooks;
 use crate::sandbox::idmap::IdMaps;
@@ -77,29 +78,19 @@ pub struct CreateArgs<'a> {
     pub notify: Option<NotifySocket>,
     /// True: init waits for a later `start`; false: for [`Created::start`].
     pub starts_later: bool,
+    /// The caller stays with the container: signals to this process are the program's.
+    pub stays: bool,
     /// Do without a cgroup where none is delegated and nothing needs one.
     pub rootless: bool,
     /// Have systemd make the cgroup, as a scope.
     pub systemd_cgroup: bool,
 }
 
-/// A container that is created; its lock is held.
-#[derive(Debug)]
-pub struct Created {
-    spawned: Spawned,
-    entry: Entry,
-    lock: Lock,
-    record: Record,
-    listener: Option<Listener>,
-    /// Who answers system calls, if init is not to wait for `start`.
-    agent: Option<Agent>,
-}
-
 /// Creates a container.
 ///
 /// # Errors
 /// Bad input is refused before the host is touched; after that, a failure is
-/// undone. What could not be undone is part of the error.
+/// undone, and a signal is one. What could not be undone is part of the error.
 pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
     let mut plan =
         Plan::resolve(args.spec, ResolveArgs { id: args.id.as_str(), bundle: args.bundle })?;
@@ -123,13 +114,15 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
     let place = Place::find(&plan, args.rootless, args.systemd_cgroup)?;
     let id_maps = IdMaps::of(&plan)?;
     let scratch = args.reserved.as_ref().map(|r| r.scratch().to_owned()).unwrap_or_default();
+    let interrupts = if args.stays { None } else { Some(Interrupts::watch()?) };
     let (entry, lock) = match args.reserved.take().and_then(Reserved::into_parts) {
         Some(parts) => parts,
         None => args.store.reserve(args.id)?,
     };
     let mut undo = Undo::new(&entry);
     let record = new_record(args.spec, &plan, scratch.clone());
-    match steps(&mut args, record, &plan, (&place, id_maps.as_ref()), &mut undo) {
+    let facts = (&place, id_maps.as_ref());
+    match steps(&mut args, record, &plan, facts, (&mut undo, interrupts.as_ref())) {
         Ok(record) => {
             let Some(spawned) = undo.spawned.take() else {
                 return Err(Error::new(ErrorKind::System, "no init was made"));
@@ -137,7 +130,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
             let listener = undo.listener.take();
             // else `start` connects again: who answers may serve one at a time
             let agent = agent.filter(|_| !args.starts_later);
-            Ok(Created { spawned, entry, lock, record, listener, agent })
+            Ok(Created { spawned, entry, lock, record, listener, agent, interrupts })
         }
         Err(e) => {
             let e = match &undo.cgroup {
@@ -150,6 +143,7 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
                 None => entry.remove(lock).err(),
                 some => some,
             };
+            interrupts.into_iter().for_each(Interrupts::keep);
             Err(match left {
                 None => e,
                 Some(left) => e.hint(format!("and its undoing failed: {left}")),
@@ -219,7 +213,7 @@ fn steps(
     mut record: Record,
     plan: &Plan,
     (place, id_maps): (&Place, Option<&IdMaps>),
-    undo: &mut Undo<'_>,
+    (undo, interrupts): (&mut Undo<'_>, Option<&Interrupts>),
 ) -> Result<Record> {
     record.cgroup = place.record();
     record.cgroup_was_there = is_there(&place.top())?;
@@ -277,8 +271,10 @@ fn steps(
         // hook runs before `serve`
         cgroup.attach_devices(program)?;
     }
-    serve(spawned, plan, id_maps, &record)?;
+    serve(spawned, plan, (id_maps, &record), interrupts)?;
     send_descriptors(args, plan, spawned)?;
+    // the last moment before others find it
+    interrupts.map_or(Ok(()), Interrupts::check)?;
     // only now: with an init in its record, a container can be started and entered
     complete.take_place(undo.entry.dir()).step(|| "save the state")?;
     if let Some(path) = args.pid_file {
@@ -371,17 +367,24 @@ pub(super) fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Rec
 fn serve(
     spawned: &mut Spawned,
     plan: &Plan,
-    id_maps: Option<&IdMaps>,
-    record: &Record,
+    (id_maps, record): (Option<&IdMaps>, &Record),
+    interrupts: Option<&Interrupts>,
 ) -> Result<()> {
     if !plan.hooks.in_create() {
-        return spawned.serve(plan, id_maps, None, |_, _| Ok(()));
+        return spawned.serve(plan, id_maps, interrupts, |_, _| Ok(()));
     }
-    let interrupts = Interrupts::watch()?;
-    spawned.serve(plan, id_maps, Some(&interrupts), |pid, init| {
+    let own;
+    let interrupts = match interrupts {
+        Some(interrupts) => interrupts,
+        None => {
+            own = Interrupts::watch()?;
+            &own
+        }
+    };
+    spawned.serve(plan, id_maps, Some(interrupts), |pid, init| {
         let state = || hook_state(record, "creating", pid.as_raw());
-        hooks::run_outside(&plan.hooks.prestart, state(), &interrupts, Some(init))?;
-        hooks::run_outside(&plan.hooks.create_runtime, state(), &interrupts, Some(init))
+        hooks::run_outside(&plan.hooks.prestart, state(), interrupts, Some(init))?;
+        hooks::run_outside(&plan.hooks.create_runtime, state(), interrupts, Some(init))
     })
 }
 
@@ -400,106 +403,4 @@ pub(super) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
     let mode = Mode::from_bits_truncate(0o644);
     let text = pid.to_string();
     crate::sys::fs::replace_file(dir.as_fd(), name, text.as_bytes(), mode, false).step(step)
-}
-
-impl Created {
-    /// Lets init go on, and gives the lock back: it waits for `start`.
-    ///
-    /// # Errors
-    /// Init has died. The container is removed then.
-    pub fn release(self) -> Result<()> {
-        let Err(e) = self.spawned.release() else { return Ok(()) };
-        let e = e.step("the container's init has died");
-        Err(match self.destroy() {
-            Ok(()) => e,
-            Err(left) => e.hint(format!("and its undoing failed: {left}")),
-        })
-    }
-
-    /// Lets the program run, and runs the poststart hooks.
-    ///
-    /// # Errors
-    /// The program could not be executed, or a hook failed. The container is
-    /// dead then, and its state still there: see [`Created::destroy`].
-    pub fn start(&self) -> Result<()> {
-        let pid = self.spawned.pid().as_raw();
-        let pass_on =
-            self.agent.as_ref().map(|a| move |fd| a.pass_on(&self.record, "created", pid, &fd));
-        let interrupts = self.record.has_start_hooks.then(Interrupts::watch).transpose()?;
-        self.spawned.start(pass_on, interrupts.as_ref()).map_err(|e| self.record.explain(e))?;
-        drop(interrupts);
-        start::run_poststart(&self.record, self.spawned.pid().as_raw())
-    }
-
-    /// The master of the container's pty, once.
-    pub fn take_console(&mut self) -> Option<OwnedFd> {
-        self.spawned.take_console()
-    }
-
-    /// Kills what is left of the container and removes every trace of it.
-    pub fn destroy(self) -> Result<()> {
-        self.spawned.kill();
-        super::delete::destroy(self.entry, self.lock, Some(self.record))
-    }
-
-    /// Gives the lock back, so that other commands can have the container.
-    pub fn unlock(self) -> Running {
-        let Created { spawned, entry, record, listener, .. } = self;
-        Running { spawned, entry, record, listener }
-    }
-}
-
-/// A container whose program runs, with its maker waiting for it.
-#[derive(Debug)]
-pub struct Running {
-    spawned: Spawned,
-    entry: Entry,
-    record: Record,
-    listener: Option<Listener>,
-}
-
-impl Running {
-    /// For a `run` that does not stay: waits until the program is ready, if
-    /// somebody wants to know.
-    pub fn await_ready(&self) -> Result<()> {
-        match &self.listener {
-            Some(listener) => listener.wait(self.spawned.pidfd(), self.spawned.pid()),
-            None => Ok(()),
-        }
-    }
-
-    /// Where the program says that it is ready.
-    pub fn listener(&self) -> Option<&Listener> {
-        self.listener.as_ref()
-    }
-
-    /// The container's init.
-    pub fn spawned(&self) -> &Spawned {
-        &self.spawned
-    }
-
-    /// What the kernel killed in the container for want of memory.
-    pub fn out_of_memory(&self) -> Option<OutOfMemory> {
-        self.record.out_of_memory()
-    }
-
-    /// After the end of init: ends whoever else is in the container, and
-    /// removes it, unless it is to be kept.
-    pub fn finish(self, keep: bool) -> Result<()> {
-        finish(self.entry, self.record, keep)
-    }
-}
-
-/// After the end of init: ends whoever else is in the container, and removes it, unless
-/// it is to be kept.
-pub(super) fn finish(entry: Entry, record: Record, keep: bool) -> Result<()> {
-    let lock = match entry.lock() {
-        // somebody else has deleted it
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
-    if keep {
-        return super::delete::end_processes(&record);
-    }
-    super::delete::destroy(entry, lock, Some(record))
 }

@@ -13,15 +13,16 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::process;
 
-/// A signal by its number, or its name with or without SIG.
+/// A signal by its number, or its name with or without SIG; 0 only looks whether there is
+/// somebody to send one to (kill(2)).
 ///
 /// # Errors
 /// Neither of them.
 pub fn parse_signal(text: &str) -> Result<i32> {
     let unknown =
-        || Error::invalid(format!("{text:?} is not a signal (a name like TERM, or 1..64)"));
+        || Error::invalid(format!("{text:?} is not a signal (a name like TERM, or 0..64)"));
     if let Ok(number) = text.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
+        return if (0..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -112,12 +113,18 @@ mod tests {
 
     #[test]
     fn signals() {
-        for (text, number) in
-            [("9", 9), ("KILL", 9), ("SIGTERM", 15), ("sigusr1", 10), ("RTMIN+1", 35), ("64", 64)]
-        {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGTERM", 15),
+            ("sigusr1", 10),
+            ("RTMIN+1", 35),
+            ("64", 64),
+            ("0", 0),
+        ] {
             assert_eq!(parse_signal(text).unwrap(), number, "{text}");
         }
-        for bad in ["", "0", "65", "-1", "SIG", "BANANA", "RTMIN+99", "SIGSIGTERM"] {
+        for bad in ["", "65", "-1", "SIG", "BANANA", "RTMIN+99", "SIGSIGTERM"] {
             assert!(parse_signal(bad).is_err(), "{bad}");
         }
     }

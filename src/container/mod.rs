@@ -10,6 +10,7 @@ mod agent;
 mod check;
 mod checkpoint;
 mod create;
+mod created;
 mod delete;
 mod exec;
 mod figures;
@@ -39,7 +40,8 @@ pub use activation::Activation;
 pub use checkpoint::{
     CgroupsMode, CheckpointArgs, CriuWords, RestoreArgs, Restored, checkpoint, restore,
 };
-pub use create::{Console, CreateArgs, Created, Running, create};
+pub use create::{Console, CreateArgs, create};
+pub use created::{Created, Running};
 pub use delete::delete;
 pub use exec::{ExecArgs, ExecWords, exec};
 pub use figures::{Event, Live};

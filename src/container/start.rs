@@ -71,13 +71,38 @@ pub fn start(entry: Entry, manager: Option<NotifySocket>) -> Result<()> {
     let pidfd = init.open()?;
     // nothing is started for somebody who is not there
     let agent = record.seccomp_listener.as_ref().map(Agent::connect).transpose()?;
+    // a call can't be taken back: a signal stops what has been called and does not run yet,
+    // and comes too late for what does
+    let interrupts = Interrupts::watch()?;
+    // the lock goes with it: others may want the container while its program makes itself
+    // ready
+    let started = let_run((entry, lock), record, (init, taken_over), agent, &interrupts);
+    match (started, ready, pidfd) {
+        (Ok(()), Some(ready), Some(pidfd)) => {
+            drop(interrupts);
+            ready.wait(pidfd.as_fd(), init.pid())
+        }
+        (started, _, _) => {
+            interrupts.keep();
+            started
+        }
+    }
+}
+
+/// Calls init, and waits until its program runs.
+fn let_run(
+    (entry, lock): (Entry, Lock),
+    record: Record,
+    (init, taken_over): (InitProcess, bool),
+    agent: Option<Agent>,
+    interrupts: &Interrupts,
+) -> Result<()> {
     let pass_on = agent.map(|agent| {
         let record = &record;
         move |fd| agent.pass_on(record, "created", init.pid, &fd)
     });
-    let interrupts = record.has_start_hooks.then(Interrupts::watch).transpose()?;
     let channel = call_init(&entry, init, taken_over)?;
-    match channel.await_execve(pass_on, interrupts.as_ref()) {
+    match channel.await_execve(pass_on, Some(interrupts)) {
         Ok(Started::Executed) => {}
         Ok(Started::Failed(error)) if error.kind() == ErrorKind::Hook => {
             return Err(delete_after(error, entry, lock, record));
@@ -96,16 +121,10 @@ pub fn start(entry: Entry, manager: Option<NotifySocket>) -> Result<()> {
         // that it does not
         Err(e) => return Err(stop(&record, e)),
     }
-    drop(interrupts);
     if let Err(e) = run_poststart(&record, init.pid) {
         return Err(delete_after(e, entry, lock, record));
     }
-    // others may want the container while its program makes itself ready
-    drop(lock);
-    match (ready, pidfd) {
-        (Some(ready), Some(pidfd)) => ready.wait(pidfd.as_fd(), init.pid()),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn not_created(status: Status) -> Error {

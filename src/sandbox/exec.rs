@@ -15,7 +15,7 @@ use super::privileges::Groups;
 use super::protocol::{Channel, Message, Started};
 use super::spawn::{by_helper, explain_clone, set_oom_score_adj};
 use super::task::{self, Task};
-use super::{Options, Spawned, console, init, labels, program, scheduling};
+use super::{Interrupts, Options, Spawned, console, init, labels, program, scheduling};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::spec::{ExecPlan, rootless};
 use crate::sys::caller::caller;
@@ -265,34 +265,36 @@ impl Spawned {
     /// to wait for it. A listener of its filter goes to `pass_on`.
     ///
     /// # Errors
-    /// The step that failed, there or here. The process is dead then.
-    pub fn serve_exec(
+    /// The step that failed, there or here; a signal that `interrupts` watches for. The
+    /// process is dead then.
+    pub(crate) fn serve_exec(
         &mut self,
         plan: &ExecPlan,
         finish: impl FnOnce(&Spawned, Option<BorrowedFd<'_>>) -> Result<()>,
         pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
+        interrupts: Option<&Interrupts>,
     ) -> Result<()> {
         let mut finish = Some(finish);
         let mut console = None;
         let died = "the process was killed before its program ran";
-        let served =
-            self.channel.serve_until_execve(pass_on, None, died, |message, fd| match message {
-                Message::Console => {
-                    console = fd;
-                    Ok(())
-                }
-                Message::RaiseLimits => {
-                    self.raise_limits(&plan.process)?;
-                    self.release()
-                }
-                Message::Ready => {
-                    scheduling::set_outside(&plan.scheduling, self.pid())?;
-                    let master = console.as_ref().map(AsFd::as_fd);
-                    finish.take().map_or(Ok(()), |finish| finish(self, master))?;
-                    self.release()
-                }
-                _ => Err(Error::new(ErrorKind::System, "the process spoke out of turn")),
-            });
+        let serve = |message, fd| match message {
+            Message::Console => {
+                console = fd;
+                Ok(())
+            }
+            Message::RaiseLimits => {
+                self.raise_limits(&plan.process)?;
+                self.release()
+            }
+            Message::Ready => {
+                scheduling::set_outside(&plan.scheduling, self.pid())?;
+                let master = console.as_ref().map(AsFd::as_fd);
+                finish.take().map_or(Ok(()), |finish| finish(self, master))?;
+                self.release()
+            }
+            _ => Err(Error::new(ErrorKind::System, "the process spoke out of turn")),
+        };
+        let served = self.channel.serve_until_execve(pass_on, interrupts, died, serve);
         match served {
             Ok(Started::Executed) => {
                 self.console = console;

@@ -1,4 +1,4 @@
-//! Signals that end a command while it waits for a hook.
+//! Signals that end a command: heard while it waits, and held while it can't be undone.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -19,7 +19,8 @@ const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Si
 #[derive(Debug)]
 pub(crate) struct Interrupts {
     arrived: SignalFd,
-    before: SigSet,
+    /// The mask to go back to; `None`: never.
+    before: Option<SigSet>,
 }
 
 impl Interrupts {
@@ -36,7 +37,14 @@ impl Interrupts {
             .step(|| "block signals")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let arrived = SignalFd::with_flags(&watched, flags).step(|| "signalfd")?;
-        Ok(Interrupts { arrived, before })
+        Ok(Interrupts { arrived, before: Some(before) })
+    }
+
+    /// Leaves the signals blocked up to the end of this process, which is near: what its
+    /// caller gets to know is the exit code. A signal that comes now is too late to change
+    /// what has been done, and must not have it look undone.
+    pub(crate) fn keep(mut self) {
+        self.before = None;
     }
 
     /// The signal that has come, as the reason why the command fails.
@@ -47,6 +55,14 @@ impl Interrupts {
             let name = Signal::try_from(number).map_or("a signal", Signal::as_str);
             Error::new(ErrorKind::Interrupted, format!("interrupted by {name}"))
         }))
+    }
+
+    /// Says whether the command may go on.
+    ///
+    /// # Errors
+    /// A signal has come.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.taken()?.map_or(Ok(()), Err)
     }
 
     /// Waits until there is something to read.
@@ -64,8 +80,8 @@ impl Interrupts {
                 other => other.step(|| "poll")?,
             };
             let [wanted, signal] = fds.map(|fd| fd.any().unwrap_or(false));
-            if signal && let Some(interrupted) = self.taken()? {
-                return Err(interrupted);
+            if signal {
+                self.check()?;
             }
             if wanted {
                 return Ok(());
@@ -82,7 +98,9 @@ impl AsFd for Interrupts {
 
 impl Drop for Interrupts {
     fn drop(&mut self) {
-        // the mask was valid before
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None).unwrap_or_default();
+        if let Some(before) = &self.before {
+            // the mask was valid before
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(before), None).unwrap_or_default();
+        }
     }
 }

@@ -38,13 +38,14 @@ fn wanted_profile(plan: &LabelPlan, without_unconfined: bool) -> Option<&str> {
     plan.apparmor.as_deref().filter(|name| !without_unconfined || *name != UNCONFINED)
 }
 
-fn has_apparmor() -> bool {
+/// Whether AppArmor is on.
+pub(crate) fn has_apparmor() -> bool {
     std::fs::read("/sys/module/apparmor/parameters/enabled")
         .is_ok_and(|text| text.starts_with(b"Y"))
 }
 
-/// The file system is registered only by an SELinux that is on.
-fn has_selinux() -> bool {
+/// Whether SELinux is on: else its file system is not registered.
+pub(crate) fn has_selinux() -> bool {
     std::fs::read_to_string("/proc/filesystems")
         .is_ok_and(|text| text.lines().any(|line| line.ends_with("\tselinuxfs")))
 }

@@ -78,3 +78,24 @@ fn namespaces_are_joined_again() {
         assert_eq!(namespace_of(c.pid(), kind), namespace_of(holder.0.id(), kind), "{kind}");
     }
 }
+
+/// A process of another's pid namespace has its number there again.
+#[test]
+#[ignore = "needs CRIU: integration/test"]
+fn a_pid_namespace_is_joined_again() {
+    let holder = Holder::new(&["--pid", "--fork", "--kill-child"]);
+    let children = format!("/proc/{0}/task/{0}/children", holder.0.id());
+    let first = std::fs::read_to_string(children).unwrap();
+    let path = format!("/proc/{}/ns/pid", first.trim());
+    let mut c = Counter::new(&["count"], |config| namespace_path(config, "pid", &path));
+    let inside = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("NSpid:")).unwrap().to_owned();
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    let before = inside(c.pid());
+    c.there_and_back(&[]);
+    assert_eq!(inside(c.pid()), before);
+    let of_holder = std::fs::read_link(&path).unwrap();
+    assert_eq!(namespace_of(c.pid(), "pid"), of_holder.to_str().unwrap());
+}

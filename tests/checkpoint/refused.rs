@@ -60,6 +60,13 @@ fn options_are_checked_before_criu_is_called() {
         (&["--parent-path", "/abs"][..], &["--parent-path /abs", "relative"][..]),
         (&["--page-server", "here"], &["--page-server", "ADDRESS:PORT"]),
         (&["--status-fd", "77"], &["--status-fd 77", "not open"]),
+        (&["--status-fd", "1"], &["--status-fd", "--lazy-pages"]),
+        (&["--lazy-pages"], &["--lazy-pages", "--page-server"]),
+        (
+            &["--lazy-pages", "--page-server", "127.0.0.1:1", "--pre-dump"],
+            &["--lazy-pages", "pre-dump"],
+        ),
+        (&["--empty-ns", "ipc"], &["--empty-ns ipc", "network only"]),
     ] {
         c.checkpoint(flags).fails_with(texts);
     }
@@ -108,4 +115,35 @@ fn an_id_in_use_and_a_broken_image_leave_nothing() {
     restore.fails_with(&["criu: ", log.to_str().unwrap()]);
     assert!(log.is_file());
     other.assert_gone();
+}
+
+/// What CRIU would pass over in silence.
+#[test]
+#[ignore = "needs CRIU: integration/test"]
+fn labels_that_nobody_would_look_at_are_refused() {
+    let c = Counter::new(&["count"], |_| {});
+    c.checkpoint(&["--leave-running"]).ok();
+    let images = c.images();
+    let other = Container::new(|config| args(config, &["count"]));
+    let has =
+        |path: &str, text: &str| std::fs::read_to_string(path).is_ok_and(|all| all.contains(text));
+    let selinux = has("/proc/filesystems", "selinuxfs");
+    let apparmor = has("/sys/module/apparmor/parameters/enabled", "Y");
+    for (flags, is_there, texts) in [
+        (["--lsm-profile", "nothing"], false, ["--lsm-profile nothing", "apparmor:NAME"]),
+        (["--lsm-profile", "selinux:a"], selinux, ["selinux:a", "SELinux is not enabled"]),
+        (["--lsm-profile", "apparmor:a"], apparmor, ["apparmor:a", "AppArmor is not enabled"]),
+        (["--lsm-mount-context", "a"], selinux, ["--lsm-mount-context a", "SELinux is not"]),
+    ] {
+        let words = [&["--detach", "--image-path", images.to_str().unwrap()], &flags[..]].concat();
+        let restore = other.on_bundle("restore", &words).run();
+        if is_there {
+            // there is no label to be replaced
+            restore.ok();
+            other.delete_by_force().ok();
+        } else {
+            restore.fails_with(&texts);
+        }
+        other.assert_gone();
+    }
 }

@@ -354,3 +354,33 @@ fn a_deep_tree_keeps_neither_a_container_nor_a_volume() {
     assert!(done.status.success());
     assert_eq!(std::fs::read_dir(host.scene.path("store/volumes")).unwrap().count(), 0);
 }
+
+/// What keeps it is a mount that only this removal sees: the next one takes the rest.
+#[test]
+fn a_volume_that_can_not_be_swept_away_is_a_warning() {
+    let host = Box::new();
+    host.scene.ok(&["volume", "create", "busy", "other"]);
+    let data = host.data("busy");
+    std::fs::create_dir(data.join("mounted")).unwrap();
+    let script = format!("mount -t tmpfs none '{}/mounted' && exec \"$@\"", data.display());
+    let words = ["--mount", "--propagation", "private", "sh", "-c", &script];
+    let unshare = std::path::Path::new("/usr/bin/unshare");
+    let removed = host.stored().command(["volume", "rm", "busy"]).through(unshare, &words).run();
+    let removed = removed.ok();
+    assert_eq!(removed.stderr.lines().count(), 1, "{removed:#?}");
+    for text in ["tare: warning: remove .gone-", "busy"] {
+        assert!(removed.stderr.contains(text), "{removed:#?}");
+    }
+    let volumes = data.parent().unwrap().parent().unwrap();
+    let left = || {
+        let names = std::fs::read_dir(volumes).unwrap().map(|f| f.unwrap().file_name());
+        names.filter(|n| n.to_str().unwrap().starts_with(".gone-")).count()
+    };
+    assert_eq!(left(), 1);
+    let shown = host.stored().command(["volume", "ls"]).run().ok();
+    assert!(!shown.stdout.contains("busy") && !shown.stdout.contains("gone"), "{shown:#?}");
+    // the name is free
+    host.scene.ok(&["volume", "create", "busy"]);
+    assert_eq!(host.stored().command(["volume", "rm", "other"]).run().ok().stderr, "");
+    assert_eq!(left(), 0);
+}

@@ -8,120 +8,8 @@ use std::collections::BTreeSet;
 
 use nix::libc;
 
-use crate::support::{Container, Invocation, Output, args, drop_namespace, pipe, wait_gone};
-
-/// How many moments of a command are tried, unless `TARE_TEST_WALK=all` asks for
-/// each of its system calls.
-const MOMENTS: usize = 40;
-
-/// From one moment to the next.
-fn stride(calls: usize, most: usize) -> usize {
-    let all = std::env::var("TARE_TEST_WALK").is_ok_and(|value| value == "all");
-    if all { 1 } else { (calls / most).max(1) }
-}
-
-/// Who is killed.
-#[derive(Clone, Copy, PartialEq)]
-enum Victim {
-    /// The command itself
-    Runtime,
-    /// What it has cloned: the container's init
-    Init,
-}
-
-/// A command that was traced.
-struct Traced {
-    /// System calls of the victim, up to its end
-    calls: usize,
-    /// Whether it was killed before
-    is_killed: bool,
-    /// Of the command
-    output: Output,
-}
-
-/// Runs the command, and kills the victim when it enters its n-th system call.
-fn kill_at_call(command: Invocation, victim: Victim, n: usize) -> Traced {
-    // SAFETY: one system call.
-    let command = unsafe {
-        command.before_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
-            -1 => Err(std::io::Error::last_os_error()),
-            _ => Ok(()),
-        })
-    };
-    let running = command.spawn();
-    let runtime = i32::try_from(running.pid()).unwrap();
-    let mut others = BTreeSet::new();
-    let mut stops = 0;
-    let mut is_killed = false;
-    let code = loop {
-        let (pid, status) = next_stop();
-        if pid != runtime {
-            others.insert(pid);
-        }
-        if !libc::WIFSTOPPED(status) {
-            others.remove(&pid);
-            match pid == runtime {
-                true if libc::WIFEXITED(status) => break libc::WEXITSTATUS(status),
-                true => break 128 + libc::WTERMSIG(status),
-                false => continue,
-            }
-        }
-        let is_call = libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80;
-        if is_call && (pid == runtime) == (victim == Victim::Runtime) {
-            stops += 1;
-            // two stops a call: on its way in and out
-            if stops / 2 >= n && !is_killed {
-                is_killed = true;
-                // SAFETY: numbers only.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-                continue;
-            }
-        }
-        go_on(pid, status, victim);
-    };
-    // an init that we trace can't be reaped by anyone else: it would stay
-    for pid in others.clone() {
-        // SAFETY: our tracee, and a place for its status.
-        unsafe { libc::kill(pid, libc::SIGKILL) };
-    }
-    while !others.is_empty() {
-        let (pid, status) = next_stop();
-        if !libc::WIFSTOPPED(status) {
-            others.remove(&pid);
-        }
-    }
-    Traced { calls: stops / 2, is_killed, output: running.reaped(code) }
-}
-
-/// The next event of a tracee of this thread; those of other tests are theirs.
-fn next_stop() -> (i32, i32) {
-    let mut status = 0;
-    // SAFETY: a place for the status.
-    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
-    assert!(pid > 0, "waitpid: {}", std::io::Error::last_os_error());
-    (pid, status)
-}
-
-/// Lets a stopped tracee run up to its next system call.
-fn go_on(pid: i32, status: i32, victim: Victim) {
-    let signal = match libc::WSTOPSIG(status) {
-        // calls, the stop at exec, the news of a clone, the first stop of a child
-        stop if stop & 0x7f == libc::SIGTRAP => 0,
-        libc::SIGSTOP => 0,
-        signal => signal,
-    };
-    let mut options = libc::PTRACE_O_TRACESYSGOOD;
-    if victim == Victim::Init {
-        // children are traced too; else an init that is left alone lives on
-        options |= libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACECLONE;
-    }
-    // SAFETY: a stopped tracee of ours; it may have been killed meanwhile, and
-    // then both calls fail, which the next wait tells.
-    unsafe {
-        libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options);
-        libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, signal);
-    }
-}
+use crate::support::{Container, Invocation, args, drop_namespace, pipe, wait_gone};
+use crate::traced::{MOMENTS, Victim, signal_at_call, stride};
 
 /// Tries moments spread over the whole command; `prepare` brings the container
 /// to where the command starts.
@@ -132,12 +20,12 @@ fn at_each_moment(
 ) {
     let c = new();
     prepare(&c);
-    let calls = kill_at_call(command(&c), Victim::Runtime, usize::MAX).calls;
+    let calls = signal_at_call(command(&c), Victim::Runtime, usize::MAX, libc::SIGKILL).calls;
     for n in (1..=calls).step_by(stride(calls, MOMENTS)) {
         let c = new();
         prepare(&c);
         println!("killing at call {n} of {calls}");
-        kill_at_call(command(&c), Victim::Runtime, n);
+        signal_at_call(command(&c), Victim::Runtime, n, libc::SIGKILL);
         let output = c.delete_by_force();
         assert_eq!(output.code, 0, "killed at call {n} of {calls}: {output:?}");
         let what = format!("traces of a command killed at call {n} of {calls}");
@@ -169,6 +57,36 @@ fn a_killed_create_without_a_mount_namespace_can_be_cleaned_up() {
     at_each_moment(shares_mounts, |_| {}, |c| c.on_bundle("create", &[]));
 }
 
+/// An init that nobody has let go has ended with its maker: it can't be started.
+#[test]
+fn a_start_after_a_killed_create_starts_a_whole_container_or_none() {
+    let create = |c: &Container| c.on_bundle("create", &[]);
+    let c = container();
+    let calls = signal_at_call(create(&c), Victim::Runtime, usize::MAX, libc::SIGKILL).calls;
+    let mut started = 0;
+    // the last of its calls are those between the record's name and init's leave
+    let moments = (1..=calls).step_by(stride(calls, MOMENTS / 2));
+    for n in moments.chain(calls.saturating_sub(12)..=calls).collect::<BTreeSet<_>>() {
+        println!("killing at call {n} of {calls}");
+        let c = container();
+        signal_at_call(create(&c), Victim::Runtime, n, libc::SIGKILL);
+        let start = c.start();
+        if start.code == 0 {
+            started += 1;
+            assert_eq!(c.status(), "running");
+            c.delete_by_force().ok();
+        } else {
+            start.fails_with(&[&c.id]);
+            // never taken for one that runs
+            let state = c.on_id("state", &[], &[]).run();
+            assert!(!state.stdout.contains("running"), "{state:#?}");
+            c.delete_by_force().ok();
+        }
+        wait_gone("the container", || c.traces().is_empty());
+    }
+    assert!(started > 0, "killed after its last word, a create is a create");
+}
+
 #[test]
 fn a_killed_start_can_be_cleaned_up() {
     at_each_moment(
@@ -185,10 +103,10 @@ fn a_killed_exec_leaves_the_container_as_it_was() {
     c.start().ok();
     let pid_file = c.bundle.path().join("pid");
     let exec = || c.exec(&["--pid-file", pid_file.to_str().unwrap()], &["exit", "0"]);
-    let calls = kill_at_call(exec(), Victim::Runtime, usize::MAX).calls;
+    let calls = signal_at_call(exec(), Victim::Runtime, usize::MAX, libc::SIGKILL).calls;
     for n in (1..=calls).step_by(stride(calls, MOMENTS)) {
         println!("killing at call {n} of {calls}");
-        kill_at_call(exec(), Victim::Runtime, n);
+        signal_at_call(exec(), Victim::Runtime, n, libc::SIGKILL);
         wait_gone("the process of an exec that was killed", || {
             let procs = std::fs::read_to_string(c.cgroup().join("cgroup.procs")).unwrap();
             procs.trim() == c.pid().to_string()
@@ -293,16 +211,17 @@ fn a_killed_delete_of_a_stopped_container_can_be_tried_again() {
 #[test]
 fn a_create_whose_init_dies_undoes_itself() {
     let c = container();
-    let calls = kill_at_call(c.on_bundle("create", &[]), Victim::Init, usize::MAX).calls;
+    let calls =
+        signal_at_call(c.on_bundle("create", &[]), Victim::Init, usize::MAX, libc::SIGKILL).calls;
     c.delete_by_force().ok();
     assert!(calls > 10, "the init was not traced");
     for n in (1..=calls).step_by(stride(calls, MOMENTS)) {
         println!("killing init at call {n} of {calls}");
         let c = container();
-        let traced = kill_at_call(c.on_bundle("create", &[]), Victim::Init, n);
+        let traced = signal_at_call(c.on_bundle("create", &[]), Victim::Init, n, libc::SIGKILL);
         if traced.output.code == 0 {
             // at its very end create is done, and does not look back
-            assert!(!traced.is_killed || n + 10 > calls, "{:#?}", traced.output);
+            assert!(!traced.is_signalled || n + 10 > calls, "{:#?}", traced.output);
             c.delete_by_force().ok();
         } else {
             traced.output.fails_with(&[&c.id]);

@@ -124,6 +124,8 @@ fn kill_refuses_words_that_are_no_signal() {
     let _output = c.started();
     c.kill("SIGNONE").fails_with(&["SIGNONE"]);
     c.kill("99").fails_with(&["99"]);
+    // which is none, and asks whether there is somebody
+    c.kill("0").ok();
     assert_eq!(c.status(), "running");
 }
 

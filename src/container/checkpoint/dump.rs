@@ -58,27 +58,47 @@ pub fn checkpoint(entry: Entry, args: &CheckpointArgs) -> Result<()> {
     let plan = plan_of(&record)?;
     check(&plan)?;
     args.page_server.as_deref().map(server).transpose()?;
+    check_laziness(args)?;
+    args.words.empty_kinds()?;
     if let Some(parent) = args.parent_path.as_ref().filter(|parent| parent.is_absolute()) {
         return Err(Error::invalid("has to be relative to --image-path")
             .step(format!("--parent-path {}", parent.display())));
     }
     Criu::check_version()?;
     check_features(args)?;
+    // half a dump leaves processes that stand still, and of a whole one the caller has to
+    // know: a signal has to wait
+    let interrupts = Interrupts::watch()?;
+    let saved = save(&record, &plan, init, args, entry.path());
+    let done = match saved {
+        Ok(()) if args.leave_running || args.pre_dump => Ok(()),
+        Ok(()) => destroy(entry, lock, Some(record))
+            .map_err(|e| e.step("delete the container, which is saved")),
+        Err(e) => Err(e),
+    };
+    interrupts.keep();
+    done
+}
+
+/// The dump, in its directory.
+fn save(
+    record: &Record,
+    plan: &Plan,
+    init: InitProcess,
+    args: &CheckpointArgs,
+    state: &Path,
+) -> Result<()> {
     let made = make_directory(&args.words.image_path)?;
     let dumped = check_parent(args).and_then(|()| {
-        let workshop = Workshop::new(entry.path())?;
-        let dumped = dump(&record, &plan, init, args, &workshop);
+        let workshop = Workshop::new(state)?;
+        let dumped = dump(record, plan, init, args, &workshop);
         dumped.and(workshop.remove())
     });
     if dumped.is_err() && made {
         // kept if there is a log in it
         std::fs::remove_dir(&args.words.image_path).unwrap_or_default();
     }
-    dumped?;
-    if args.leave_running || args.pre_dump {
-        return Ok(());
-    }
-    destroy(entry, lock, Some(record)).map_err(|e| e.step("delete the container, which is saved"))
+    dumped
 }
 
 /// The configuration is read again: `create` need not keep it for the few that are
@@ -101,6 +121,22 @@ fn check_parent(args: &CheckpointArgs) -> Result<()> {
         Some(parent) if !args.words.image_path.join(parent).is_dir() => {
             Err(Error::invalid("there is no such directory, seen from --image-path")
                 .step(format!("--parent-path {}", parent.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whoever asks for memory has to know where, and only such a one waits for a word.
+fn check_laziness(args: &CheckpointArgs) -> Result<()> {
+    match (args.words.lazy_pages, &args.page_server, &args.status_fd) {
+        (true, None, _) => Err(Error::invalid(
+            "--lazy-pages goes with --page-server, which says where memory is asked for",
+        )),
+        (false, _, Some(_)) => Err(Error::invalid(
+            "--status-fd goes with --lazy-pages: else there is nothing to be ready for",
+        )),
+        (true, _, _) if args.pre_dump => {
+            Err(Error::invalid("--lazy-pages: a pre-dump leaves nothing to be asked for"))
         }
         _ => Ok(()),
     }
@@ -167,8 +203,6 @@ fn dump(
     for external in namespaces::external(plan, init.pid())? {
         options.text(Text::External, external);
     }
-    // half a dump leaves processes that stand still: a signal has to wait
-    let _interrupts = Interrupts::watch()?;
     let mut criu = Criu::start(Setting { view: Some(view.as_fd()), ..Setting::default() })?;
     let kind = if args.pre_dump { Kind::PreDump } else { Kind::Dump };
     let dumped = criu.call(kind, &options, &places.log, |_notice| Ok(()), None);

@@ -6,6 +6,7 @@
 
 mod criu;
 mod dump;
+mod labels;
 mod mounts;
 mod namespaces;
 mod restore;

@@ -7,12 +7,13 @@ use nix::unistd::Pid;
 
 use super::criu::{Criu, Kind, Notice, Options, Setting, Switch, Text};
 use super::workshop::Workshop;
-use super::{CgroupsMode, CriuWords, Places, check, check_caller, mounts, namespaces, stdio};
+use super::{
+    CgroupsMode, CriuWords, Places, check, check_caller, labels, mounts, namespaces, stdio,
+};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::container::check::check as check_create;
-use crate::container::create::{
-    Console, CreateArgs, Undo, finish, is_there, new_record, write_pid_file,
-};
+use crate::container::create::{Console, CreateArgs, Undo, is_there, new_record, write_pid_file};
+use crate::container::created::finish;
 use crate::container::exec::Kept;
 use crate::container::place::Place;
 use crate::container::record::{InitProcess, Record};
@@ -65,11 +66,23 @@ pub fn restore(mut args: RestoreArgs<'_>) -> Result<Restored> {
     let plan = Plan::resolve(create.spec, resolve)?;
     check_create(create, &plan)?;
     check(&plan)?;
+    args.words.empty_kinds()?;
     check_images(&args.words)?;
-    Criu::check_version()?;
+    if args.words.cgroups == CgroupsMode::Strict {
+        return Err(Error::unsupported(
+            "the container's own cgroup is there before criu is, and it would refuse that one",
+        )
+        .hint("soft makes those that are missing")
+        .step("--manage-cgroups-mode strict"));
+    }
+    let version = Criu::check_version()?;
+    labels::check(&args, version)?;
     let opened = namespaces::open(&plan)?;
     let stdio = stdio::load(&args.words.image_path)?;
     let place = Place::find(&plan, create.rootless, create.systemd_cgroup)?;
+    // once its processes go on there is no way back: what comes of it is said before a
+    // signal ends this one
+    let interrupts = Interrupts::watch()?;
     let (entry, lock) = create.store.reserve(create.id)?;
     let mut undo = Undo::new(&entry);
     let record = new_record(create.spec, &plan, Vec::new());
@@ -78,21 +91,24 @@ pub fn restore(mut args: RestoreArgs<'_>) -> Result<Restored> {
         place: &place,
         opened: &opened,
         stdio: &stdio,
+        interrupts: &interrupts,
         record,
         cgroup: None,
         console: None,
         groups: Vec::new(),
     };
-    match task.run(&mut args, &mut undo) {
-        Ok(pidfd) => {
-            let Task { record, console, .. } = task;
-            Ok(Restored { entry, _lock: lock, record, pidfd, console })
-        }
+    let run = task.run(&mut args, &mut undo);
+    let Task { record, console, .. } = task;
+    let restored = match run {
+        Ok(pidfd) => Ok(Restored { entry, _lock: lock, record, pidfd, console }),
         Err(e) => {
             let undone = undo.run().and_then(|()| entry.remove(lock));
             Err(e.undone(undone))
         }
-    }
+    };
+    // the caller's own signals, if it stays, are held by itself
+    interrupts.keep();
+    restored
 }
 
 /// What is no set of images is said before anything is made.
@@ -111,6 +127,7 @@ struct Task<'a> {
     place: &'a Place,
     opened: &'a [(&'static str, OwnedFd)],
     stdio: &'a [(String, OwnedFd)],
+    interrupts: &'a Interrupts,
     record: Record,
     cgroup: Option<Cgroup>,
     console: Option<OwnedFd>,
@@ -167,7 +184,6 @@ impl Task<'_> {
         let given = self.stdio.iter().map(|(_, fd)| fd);
         let keeps = self.opened.iter().map(|(_, fd)| fd).chain(given).map(OwnedFd::as_fd);
         // its children begin where it is
-        let interrupts = Interrupts::watch()?;
         let mut criu = Criu::start(Setting {
             cgroup: self.cgroup.as_ref().map(Cgroup::dir),
             waits: true,
@@ -176,8 +192,9 @@ impl Task<'_> {
         })?;
         let asked = self.place_criu(criu.pid(), undo).and_then(|()| {
             criu.go_on()?;
-            let notice = |notice: Notice<'_>| hear(self, args, undo, notice, &interrupts);
-            criu.call(Kind::Restore, &options, &places.log, notice, Some(&interrupts))
+            let interrupts = self.interrupts;
+            let notice = |notice: Notice<'_>| hear(self, args, undo, notice);
+            criu.call(Kind::Restore, &options, &places.log, notice, Some(interrupts))
         });
         match asked {
             Ok(answer) => criu.finish().map(|()| Pid::from_raw(answer.pid)),
@@ -270,8 +287,8 @@ fn hear(
     args: &RestoreArgs<'_>,
     undo: &mut Undo<'_>,
     notice: Notice<'_>,
-    interrupts: &Interrupts,
 ) -> Result<()> {
+    let interrupts = task.interrupts;
     match notice.script {
         // networks are set up by hooks, if at all
         "setup-namespaces" => {

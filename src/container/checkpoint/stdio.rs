@@ -25,9 +25,14 @@ pub(super) fn save(init: Pid, table: &Table, words: &CriuWords) -> Result<Vec<St
     let mut names = Vec::new();
     let mut external = Vec::new();
     for fd in 0..3 {
-        let (name, is_external) =
-            name_of(init, fd, table).step(|| format!("descriptor {fd} of process {init}"))?;
-        if is_external {
+        let step = || format!("descriptor {fd} of process {init}");
+        let (name, place) = name_of(init, fd, table).step(step)?;
+        if place == Place::HostTerminal && !words.shell_job {
+            return Err(Error::unsupported("it is a terminal of the host")
+                .hint("--shell-job has that of restore take its place")
+                .step(step()));
+        }
+        if place != Place::Container {
             external.push(name.clone());
         }
         names.push(name);
@@ -44,24 +49,36 @@ pub(super) fn save(init: Pid, table: &Table, words: &CriuWords) -> Result<Vec<St
     Ok(external)
 }
 
+/// Where the file of a descriptor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// On one of the container's mounts, or nowhere, as a pipe.
+    Container,
+    Host,
+    HostTerminal,
+}
+
 /// What /proc says it is; a file from outside by its mount and inode.
-fn name_of(init: Pid, fd: u32, table: &Table) -> std::io::Result<(String, bool)> {
+fn name_of(init: Pid, fd: u32, table: &Table) -> std::io::Result<(String, Place)> {
     let path = format!("/proc/{init}/fd/{fd}");
     let link = match std::fs::read_link(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((String::new(), false)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Ok((String::new(), Place::Container));
+        }
         other => other?,
     };
     let name = String::from_utf8_lossy(link.as_os_str().as_bytes()).into_owned();
     if !link.is_absolute() {
-        return Ok((name, false));
+        return Ok((name, Place::Container));
     }
     let info = std::fs::read_to_string(format!("/proc/{init}/fdinfo/{fd}"))?;
     let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
     let file = std::fs::metadata(&path)?;
     let is_terminal = file.file_type().is_char_device() && link.starts_with("/dev/pts");
-    match mount.filter(|id| !table.has(*id) && !is_terminal) {
-        Some(id) => Ok((format!("file[{id:x}:{:x}]", file.ino()), true)),
-        None => Ok((name, false)),
+    let place = if is_terminal { Place::HostTerminal } else { Place::Host };
+    match mount.filter(|id| !table.has(*id)) {
+        Some(id) => Ok((format!("file[{id:x}:{:x}]", file.ino()), place)),
+        None => Ok((name, Place::Container)),
     }
 }
 

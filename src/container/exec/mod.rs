@@ -24,7 +24,7 @@ use super::{create, rdt, terminal};
 use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sandbox::exec::{ExecArgs as SpawnArgs, Target, joins_users, spawn_exec};
-use crate::sandbox::{Options, Spawned, labels};
+use crate::sandbox::{Interrupts, Options, Spawned, labels};
 use crate::spec::ExecPlan;
 use crate::sys::fs::open_plain;
 
@@ -93,9 +93,8 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
     let plan = plan(args, &kept, &target)?;
     check(args, &plan, options)?;
     let cgroup = own_cgroup(&record)?;
-    if let Some(cgroup) = cgroup.as_ref().filter(|_| !args.ignore_paused)
-        && cgroup.frozen()?
-    {
+    let is_paused = cgroup.as_ref().map_or(Ok(false), Cgroup::frozen)?;
+    if is_paused && !args.ignore_paused {
         return Err(Error::new(ErrorKind::State, "cannot exec in a paused container")
             .hint("resume it, or give --ignore-paused"));
     }
@@ -103,8 +102,12 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
     let agent = listener.map(Agent::connect).transpose()?;
     let spawn =
         SpawnArgs { plan: &plan, options, target, cgroup: None, waits: waits(args, &kept, &plan) };
+    // who does not stay says how it went before a signal ends him; where nothing runs, there
+    // is nobody to hand one on to
+    let interrupts = (args.detach || is_paused).then(Interrupts::watch).transpose()?;
     let spawned = spawn_into(args, spawn, cgroup.as_ref(), init)
-        .and_then(|born| serve(args, &plan, (&record, &kept), agent, born));
+        .and_then(|born| serve(args, &plan, (&record, &kept), (agent, interrupts.as_ref()), born));
+    interrupts.into_iter().for_each(Interrupts::keep);
     spawned.map_err(|e| match init.is_alive() {
         // whatever it was in the middle of
         Ok(false) => stopped(),
@@ -244,7 +247,7 @@ fn serve(
     args: &ExecArgs<'_>,
     plan: &ExecPlan,
     (record, kept): (&Record, &Kept),
-    agent: Option<Agent>,
+    (agent, interrupts): (Option<Agent>, Option<&Interrupts>),
     (mut spawned, awaited): Born<'_>,
 ) -> Result<Spawned> {
     let pid = spawned.pid().as_raw();
@@ -262,6 +265,6 @@ fn serve(
         }
         args.pid_file.map_or(Ok(()), |path| create::write_pid_file(path, spawned.pid()))
     };
-    spawned.serve_exec(plan, finish, pass_on)?;
+    spawned.serve_exec(plan, finish, pass_on, interrupts)?;
     Ok(spawned)
 }

@@ -53,8 +53,10 @@ const USAGE: &str = "probe WORD [ARGS]
   wait [CODE]                print READY and each signal; SIGTERM ends with CODE
   leave-first-thread         end the first thread; another one waits as with wait
   sleep-forever              nothing, ever; every signal has its default action
-  count [tcp|lock PATH]      READY, then COUNT N for each SIGUSR1, by way of a connection,
-                             or with a lock held
+  count [WAY]                READY, then COUNT N for each SIGUSR1, by way of a connection
+                             (tcp), datagrams (unix PATH) or an open file (unlinked PATH
+                             OTHER), or with a lock held (lock PATH) or a caller that was
+                             not accepted (queue)
   lock PATH                  take a lock: ok, or the name of the errno
   children N [setsid]        fork N children that wait, print their ids, wait
   abandon N                  fork N children that hold stdout open, then exit 0

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What is asked for (`criu_req_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::container::checkpoint) enum Kind {
+pub(crate) enum Kind {
     Dump = 1,
     Restore = 2,
     PreDump = 4,
@@ -21,7 +21,7 @@ pub(in crate::container::checkpoint) enum Kind {
 
 /// Switches of `criu_opts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::container::checkpoint) enum Switch {
+pub(crate) enum Switch {
     LeaveRunning = 3,
     ExtUnixSk = 4,
     TcpEstablished = 5,
@@ -42,7 +42,7 @@ pub(in crate::container::checkpoint) enum Switch {
 
 /// Numbers of `criu_opts`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::container::checkpoint) enum Figure {
+pub(crate) enum Figure {
     Pid = 2,
     LogLevel = 9,
     ManageCgroupsMode = 34,
@@ -52,7 +52,7 @@ pub(in crate::container::checkpoint) enum Figure {
 
 /// Texts of `criu_opts`; `External` may be there more than once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::container::checkpoint) enum Text {
+pub(crate) enum Text {
     LogFile = 10,
     Root = 13,
     ParentImg = 14,
@@ -66,15 +66,11 @@ pub(in crate::container::checkpoint) enum Text {
 
 /// `criu_opts`, field by field.
 #[derive(Debug, Clone, Default)]
-pub(in crate::container::checkpoint) struct Options(Message);
+pub(crate) struct Options(Message);
 
 impl Options {
     /// Where images and log go: descriptors of this process.
-    pub(in crate::container::checkpoint) fn new(
-        images: BorrowedFd<'_>,
-        work: BorrowedFd<'_>,
-        log: &str,
-    ) -> Self {
+    pub(crate) fn new(images: BorrowedFd<'_>, work: BorrowedFd<'_>, log: &str) -> Self {
         let mut options = Options::default();
         options.0.number(1, number_of(images.as_raw_fd()));
         options.0.number(17, number_of(work.as_raw_fd()));
@@ -84,58 +80,57 @@ impl Options {
         options
     }
 
-    pub(in crate::container::checkpoint) fn switch(&mut self, field: Switch, on: bool) {
+    pub(crate) fn switch(&mut self, field: Switch, on: bool) {
         if on {
             self.0.number(field as u32, 1);
         }
     }
 
-    pub(in crate::container::checkpoint) fn figure(&mut self, field: Figure, value: u64) {
+    pub(crate) fn figure(&mut self, field: Figure, value: u64) {
         self.0.number(field as u32, value);
     }
 
-    pub(in crate::container::checkpoint) fn text(&mut self, field: Text, value: impl AsRef<Path>) {
+    pub(crate) fn text(&mut self, field: Text, value: impl AsRef<Path>) {
         self.0.bytes(field as u32, bytes(value.as_ref()));
     }
 
     /// A mount that comes from outside: at the checkpoint its place and its name,
     /// at the restore its name and its source.
-    pub(in crate::container::checkpoint) fn external_mount(&mut self, key: &Path, value: &Path) {
-        let mut pair = Message::default();
-        pair.bytes(1, bytes(key));
-        pair.bytes(2, bytes(value));
-        self.0.message(23, &pair);
+    pub(crate) fn external_mount(&mut self, key: &Path, value: &Path) {
+        self.pair(23, bytes(key), Value::Bytes(bytes(value)));
     }
 
     /// The new place of all cgroups, below the hierarchy's root.
-    pub(in crate::container::checkpoint) fn cgroup_root(&mut self, path: &Path) {
+    pub(crate) fn cgroup_root(&mut self, path: &Path) {
         let mut root = Message::default();
         root.bytes(2, bytes(path));
         self.0.message(25, &root);
     }
 
     /// A descriptor of CRIU's own that takes the place of what has this name.
-    pub(in crate::container::checkpoint) fn inherit(&mut self, name: &str, fd: BorrowedFd<'_>) {
-        let mut pair = Message::default();
-        pair.bytes(1, name.as_bytes());
-        pair.number(2, number_of(fd.as_raw_fd()));
-        self.0.message(27, &pair);
+    pub(crate) fn inherit(&mut self, name: &str, fd: BorrowedFd<'_>) {
+        self.pair(27, name.as_bytes(), Value::Number(number_of(fd.as_raw_fd())));
     }
 
     /// A namespace that is joined, not made.
-    pub(in crate::container::checkpoint) fn join(&mut self, kind: &str, path: &Path) {
-        let mut namespace = Message::default();
-        namespace.bytes(1, kind.as_bytes());
-        namespace.bytes(2, bytes(path));
-        self.0.message(39, &namespace);
+    pub(crate) fn join(&mut self, kind: &str, path: &Path) {
+        self.pair(39, kind.as_bytes(), Value::Bytes(bytes(path)));
     }
 
     /// Who takes the pages of memory.
-    pub(in crate::container::checkpoint) fn page_server(&mut self, address: &str, port: u16) {
-        let mut server = Message::default();
-        server.bytes(1, address.as_bytes());
-        server.number(2, u64::from(port));
-        self.0.message(11, &server);
+    pub(crate) fn page_server(&mut self, address: &str, port: u16) {
+        self.pair(11, address.as_bytes(), Value::Number(u64::from(port)));
+    }
+
+    /// A message of two fields, 1 and 2.
+    fn pair(&mut self, field: u32, first: &[u8], second: Value<'_>) {
+        let mut pair = Message::default();
+        pair.bytes(1, first);
+        match second {
+            Value::Number(number) => pair.number(2, number),
+            Value::Bytes(bytes) => pair.bytes(2, bytes),
+        }
+        self.0.message(field, &pair);
     }
 }
 
@@ -150,7 +145,7 @@ fn number_of(value: i32) -> u64 {
 
 /// Something that can be had only of some kernels (`criu_features`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::container::checkpoint) enum Feature {
+pub(crate) enum Feature {
     MemTrack = 1,
     LazyPages = 2,
 }
@@ -182,15 +177,15 @@ pub(super) fn reply(success: bool) -> Message {
 
 /// What CRIU says (`criu_resp`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::container::checkpoint) struct Response {
+pub(crate) struct Response {
     pub(super) kind: u64,
     pub(super) success: bool,
     pub(super) errno: i32,
     pub(super) message: String,
     /// Of a notice: which.
-    pub(in crate::container::checkpoint) script: String,
+    pub(crate) script: String,
     /// Of a notice, and of a restore: init.
-    pub(in crate::container::checkpoint) pid: i32,
+    pub(crate) pid: i32,
     pub(super) features: Vec<u64>,
     /// Major, minor, sublevel.
     pub(super) version: (u64, u64, u64),

@@ -17,7 +17,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, socketpair,
 };
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdout, execve, pipe2, read, write};
+use nix::unistd::{Pid, dup2_stderr, dup2_stdout, execve, getpid, getppid, pipe2, read, write};
 
 use super::log;
 use super::message::{Feature, Kind, Options, Response, feature_request, reply, request};
@@ -38,20 +38,20 @@ const MAX_MESSAGE: usize = 64 << 10;
 
 /// What CRIU's process finds around it.
 #[derive(Debug, Default)]
-pub(in crate::container::checkpoint) struct Setting<'a> {
+pub(crate) struct Setting<'a> {
     /// Where it begins.
-    pub(in crate::container::checkpoint) cgroup: Option<BorrowedFd<'a>>,
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
     /// It waits for [`Criu::go_on`].
-    pub(in crate::container::checkpoint) waits: bool,
+    pub(crate) waits: bool,
     /// The mount namespace that it is in, if not the caller's.
-    pub(in crate::container::checkpoint) view: Option<BorrowedFd<'a>>,
+    pub(crate) view: Option<BorrowedFd<'a>>,
     /// Descriptors that it keeps, under their numbers.
-    pub(in crate::container::checkpoint) keeps: Vec<BorrowedFd<'a>>,
+    pub(crate) keeps: Vec<BorrowedFd<'a>>,
 }
 
 /// A CRIU that serves this process.
 #[derive(Debug)]
-pub(in crate::container::checkpoint) struct Criu {
+pub(crate) struct Criu {
     child: Child,
     socket: OwnedFd,
     gate: OwnedFd,
@@ -59,10 +59,10 @@ pub(in crate::container::checkpoint) struct Criu {
 }
 
 /// What CRIU says on its way, with the descriptor that comes along.
-pub(in crate::container::checkpoint) struct Notice<'a> {
-    pub(in crate::container::checkpoint) script: &'a str,
-    pub(in crate::container::checkpoint) pid: i32,
-    pub(in crate::container::checkpoint) fd: Option<OwnedFd>,
+pub(crate) struct Notice<'a> {
+    pub(crate) script: &'a str,
+    pub(crate) pid: i32,
+    pub(crate) fd: Option<OwnedFd>,
 }
 
 impl Criu {
@@ -70,7 +70,7 @@ impl Criu {
     ///
     /// # Errors
     /// It is not installed.
-    pub(in crate::container::checkpoint) fn start(setting: Setting<'_>) -> Result<Self> {
+    pub(crate) fn start(setting: Setting<'_>) -> Result<Self> {
         let program = find()?;
         let flags = SockFlag::SOCK_CLOEXEC;
         let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
@@ -78,8 +78,10 @@ impl Criu {
         let (closed, gate) = pipe2(nix::fcntl::OFlag::O_CLOEXEC).step(|| "pipe for criu")?;
         let words = File::from(memfd_create("criu", MFdFlags::MFD_CLOEXEC)?);
         let how = CloneHow { cgroup: setting.cgroup, ..CloneHow::default() };
+        let parent = getpid();
         let child = clone_child(how, || {
-            let Err(e) = enter(&program, &setting, (theirs.as_fd(), closed.as_fd()), &words);
+            let ends = Ends { socket: theirs.as_fd(), gate: closed.as_fd(), parent };
+            let Err(e) = enter(&program, &setting, &ends, &words);
             // read as one of CRIU's own would be
             let text = format!("Error (tare): {e}\n");
             write(&words, text.as_bytes()).unwrap_or_default();
@@ -94,18 +96,18 @@ impl Criu {
     }
 
     /// Its pid.
-    pub(in crate::container::checkpoint) fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         self.child.pid
     }
 
     /// Lets one that waits begin.
-    pub(in crate::container::checkpoint) fn go_on(&self) -> Result<()> {
+    pub(crate) fn go_on(&self) -> Result<()> {
         uninterrupted(|| write(&self.gate, b"1")).map(drop).step(|| "let criu begin")
     }
 
     /// Refuses one that is too old; the version as CRIU's own number has it, 31701 for
     /// 3.17.1.
-    pub(in crate::container::checkpoint) fn check_version() -> Result<(u64, u64, u64)> {
+    pub(crate) fn check_version() -> Result<(u64, u64, u64)> {
         let mut criu = Criu::start(Setting::default())?;
         let answer = criu.ask(&request(Kind::Version, None), None, |_| Ok(()), None)?;
         criu.finish()?;
@@ -119,7 +121,7 @@ impl Criu {
     }
 
     /// Whether this kernel and this CRIU have a feature.
-    pub(in crate::container::checkpoint) fn has(feature: Feature) -> Result<bool> {
+    pub(crate) fn has(feature: Feature) -> Result<bool> {
         let mut criu = Criu::start(Setting::default())?;
         let answer = criu.ask(&feature_request(feature), None, |_| Ok(()), None)?;
         criu.finish()?;
@@ -132,7 +134,7 @@ impl Criu {
     /// # Errors
     /// What `notice` said; the first error in CRIU's log; a signal, if `interrupts`
     /// watches for one and the container is not restored yet.
-    pub(in crate::container::checkpoint) fn call(
+    pub(crate) fn call(
         &mut self,
         kind: Kind,
         options: &Options,
@@ -230,13 +232,13 @@ impl Criu {
     }
 
     /// Lets it end, and reaps it.
-    pub(in crate::container::checkpoint) fn finish(self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         drop(self.socket);
         reap(&self.child)
     }
 
     /// Kills it, and reaps it.
-    pub(in crate::container::checkpoint) fn kill(self) -> Result<()> {
+    pub(crate) fn kill(self) -> Result<()> {
         match pidfd_send_signal(self.child.pidfd.as_fd(), libc::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => reap(&self.child),
             Err(e) => Err(Error::from(e).step("kill criu")),
@@ -267,20 +269,37 @@ fn path() -> std::ffi::OsString {
     std::env::var_os("PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| USUAL_PATH.into())
 }
 
+/// What joins the child with its maker.
+struct Ends<'a> {
+    socket: BorrowedFd<'a>,
+    gate: BorrowedFd<'a>,
+    parent: Pid,
+}
+
 /// In the child: to CRIU's program.
 fn enter(
     program: &Path,
     setting: &Setting<'_>,
-    (socket, gate): (BorrowedFd<'_>, BorrowedFd<'_>),
+    ends: &Ends<'_>,
     words: &File,
 ) -> Result<Infallible> {
+    let socket = ends.socket;
+    let needed = [socket, ends.gate, words.as_fd()].into_iter().chain(setting.view);
+    let needed: Vec<RawFd> =
+        needed.chain(setting.keeps.iter().copied()).map(|fd| fd.as_raw_fd()).collect();
+    // the other end of the gate is among the rest: with it, nobody's end would be heard
+    process::close_all_but(3, &needed).step(|| "close descriptors")?;
     // one that restores would go on behind everybody's back without this command; one
     // that saves has the container's processes in its hands, and has to let them go
     if setting.waits {
         set_pdeathsig(Signal::SIGKILL).step(|| "prctl")?;
+        // no signal comes of a parent that ended before
+        if getppid() != ends.parent {
+            process::exit_now(1);
+        }
     }
     process::reset_signals().step(|| "reset signals")?;
-    if uninterrupted(|| read(gate, &mut [0; 1])).step(|| "wait")? == 0 {
+    if uninterrupted(|| read(ends.gate, &mut [0; 1])).step(|| "wait")? == 0 {
         process::exit_now(1);
     }
     dup2_stdout(words).step(|| "stdout")?;
