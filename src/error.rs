@@ -33,6 +33,9 @@ pub enum ErrorKind {
     Hook,
     /// A signal has ended the command.
     Interrupted,
+    /// A process was killed before it ran: by the kernel, which takes its maker's
+    /// cgroup for one that is being killed.
+    Unborn,
     /// A system call failed.
     System,
 }
