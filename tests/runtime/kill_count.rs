@@ -58,7 +58,7 @@ fn a_container_is_created_and_started_and_entered() {
     let killed = Killed::new();
     let c = Container::new(|config| args(config, &["wait"]));
     let (mut output, writer) = pipe();
-    killed.inside(c.on_bundle("create", &[]).stdout(writer)).run().ok();
+    killed.inside(c.on_bundle("create", &[])).stdout(writer).run().ok();
     assert_eq!(c.status(), "created");
     killed.inside(c.on_id("start", &[], &[])).run().ok();
     assert_eq!(output.line(), "READY");

@@ -14,7 +14,9 @@ fn calls(tare: &Tare, words: &[&str]) -> usize {
     let strace = ["-o", trace.to_str().unwrap()];
     tare.command(words).through("strace".as_ref(), &strace).run().ok();
     let text = std::fs::read_to_string(trace).unwrap();
-    text.lines().filter(|line| line.contains('(')).count()
+    // before a close, the standard library of a debug build looks whether it is open
+    let is_call = |line: &&str| line.contains('(') && !line.contains("F_GETFD");
+    text.lines().filter(is_call).count()
 }
 
 #[test]
