@@ -240,6 +240,8 @@ pub fn errno_text(errno: Errno) -> String {
     match errno {
         // the C library's words have a socket in mind
         Errno::EOPNOTSUPP => "operation not supported".to_owned(),
+        // mathematics
+        Errno::ERANGE => "out of range".to_owned(),
         _ => lower_first(errno.desc()),
     }
 }

@@ -225,10 +225,24 @@ impl Cgroup {
                 "{}: this kernel's cgroups have no {file}",
                 setting.field
             )),
-            _ => Error::errno(errno)
-                .step(format!("write \"{value}\" to {file}"))
-                .step(&setting.field),
+            _ => {
+                let error = Error::errno(errno).step(format!("write \"{value}\" to {file}"));
+                let error = error.step(&setting.field);
+                match self.to_choose_from(file).filter(|_| errno != Errno::EPERM) {
+                    Some(there) => error.hint(format!("there are {there}")),
+                    None => error,
+                }
+            }
         })
+    }
+
+    /// The processors, or memory nodes, that a cpuset can be made of.
+    fn to_choose_from(&self, file: &str) -> Option<String> {
+        if !["cpuset.cpus", "cpuset.mems"].contains(&file) {
+            return None;
+        }
+        let text = tree::read(self.dir(), format!("../{file}.effective").as_str()).ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
     /// Refuses limits that are no more than what is in use.
