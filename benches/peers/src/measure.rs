@@ -165,15 +165,21 @@ impl Bench<'_> {
         self.forget(runtime, &id)
     }
 
-    /// One run with, one without: what else the machine does meets both alike.
+    /// One run with, between two without: what else the machine does, and what a run
+    /// leaves to the next one, meets both alike.
     fn limits(&mut self, config: Config, runtime: &Runtime) -> Result<()> {
-        let (mut times, ids) = ([0.0; 2], [self.id(), self.id()]);
-        for ((config, id), took) in [config, Config::Default].into_iter().zip(&ids).zip(&mut times)
-        {
-            *took = self.runner.spaced(&mut runtime.run(self.bundles, config, "true", id))?;
+        let mut times = Vec::new();
+        for config in [Config::Default, config, Config::Default] {
+            let id = self.id();
+            let mut run = runtime.run(self.bundles, config, "true", &id);
+            times.push(self.runner.spaced(&mut run)?);
+            self.forget(runtime, &id)?;
         }
-        self.figures.add(Figure::Limits, config, &runtime.name, times[0] / times[1]);
-        ids.iter().try_for_each(|id| self.forget(runtime, id))
+        if let [before, with, after] = times[..] {
+            let ratio = with / ((before + after) / 2.0);
+            self.figures.add(Figure::Limits, config, &runtime.name, ratio);
+        }
+        Ok(())
     }
 
     fn row(&mut self, config: Config, runtime: &Runtime) -> Result<()> {
