@@ -33,6 +33,9 @@ pub enum ErrorKind {
     Hook,
     /// A signal has ended the command.
     Interrupted,
+    /// A process was killed before it ran: by the kernel, which takes its maker's
+    /// cgroup for one that is being killed.
+    Unborn,
     /// A system call failed.
     System,
 }
@@ -237,6 +240,8 @@ pub fn errno_text(errno: Errno) -> String {
     match errno {
         // the C library's words have a socket in mind
         Errno::EOPNOTSUPP => "operation not supported".to_owned(),
+        // mathematics
+        Errno::ERANGE => "out of range".to_owned(),
         _ => lower_first(errno.desc()),
     }
 }

@@ -127,6 +127,9 @@ fn a_controller_that_this_machine_lacks_is_named() {
 fn a_value_that_the_kernel_refuses_is_named_and_undone() {
     limited(json!({"unified": {"memory.max": "a lot"}}), &["wait"])
         .assert_refused(&["linux.resources.unified", "memory.max"]);
-    limited(json!({"cpu": {"cpus": "4000"}}), &["wait"])
-        .assert_refused(&["linux.resources.cpu.cpus"]);
+    limited(json!({"cpu": {"cpus": "4000"}}), &["wait"]).assert_refused(&[
+        "linux.resources.cpu.cpus",
+        "out of range",
+        "there are 0",
+    ]);
 }

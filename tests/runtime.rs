@@ -53,6 +53,8 @@ mod idmap;
 mod init;
 #[path = "runtime/inside.rs"]
 mod inside;
+#[path = "runtime/kill_count.rs"]
+mod kill_count;
 #[path = "runtime/labels.rs"]
 mod labels;
 #[path = "runtime/lifecycle.rs"]
@@ -61,6 +63,8 @@ mod lifecycle;
 mod links;
 #[path = "runtime/log.rs"]
 mod log;
+#[path = "runtime/many.rs"]
+mod many;
 #[path = "runtime/mounts.rs"]
 mod mounts;
 #[path = "runtime/namespaces.rs"]

@@ -23,6 +23,7 @@ pub mod hierarchy;
 mod identity;
 pub mod limits;
 mod oom;
+mod owner;
 pub mod path;
 mod signals;
 pub mod stats;
@@ -199,7 +200,7 @@ impl Cgroup {
     /// The kernel refuses one; those before it are in effect.
     pub fn apply(&self, settings: &[Setting]) -> Result<()> {
         self.check_use(settings)?;
-        settings.iter().try_for_each(|setting| self.write(setting))
+        update::write_all(settings.iter(), |setting| self.write(setting))
     }
 
     fn write(&self, setting: &Setting) -> Result<()> {
@@ -224,10 +225,24 @@ impl Cgroup {
                 "{}: this kernel's cgroups have no {file}",
                 setting.field
             )),
-            _ => Error::errno(errno)
-                .step(format!("write \"{value}\" to {file}"))
-                .step(&setting.field),
+            _ => {
+                let error = Error::errno(errno).step(format!("write \"{value}\" to {file}"));
+                let error = error.step(&setting.field);
+                match self.to_choose_from(file).filter(|_| errno != Errno::EPERM) {
+                    Some(there) => error.hint(format!("there are {there}")),
+                    None => error,
+                }
+            }
         })
+    }
+
+    /// The processors, or memory nodes, that a cpuset can be made of.
+    fn to_choose_from(&self, file: &str) -> Option<String> {
+        if !["cpuset.cpus", "cpuset.mems"].contains(&file) {
+            return None;
+        }
+        let text = tree::read(self.dir(), format!("../{file}.effective").as_str()).ok()?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
     /// Refuses limits that are no more than what is in use.
@@ -256,8 +271,17 @@ impl Cgroup {
     /// # Errors
     /// No such process, no permission, or a cgroup that hands controllers down.
     pub fn add(&self, pid: Pid) -> Result<()> {
-        tree::write(self.dir(), "cgroup.procs", &pid.to_string())
-            .step(|| format!("move process {pid} into the cgroup {}", self.path().display()))
+        enter(self.dir(), pid).map_err(|e| e.step(format!("cgroup {}", self.path().display())))
+    }
+
+    /// True for one that hands controllers to those below, and so takes no process.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn hands_down(&self) -> Result<bool> {
+        let handed = tree::read(self.dir(), "cgroup.subtree_control")
+            .step(|| format!("read {}/cgroup.subtree_control", self.path().display()))?;
+        Ok(!handed.trim().is_empty())
     }
 
     /// The processes in it; with `recursive`, those of cgroups below as well. A
@@ -372,7 +396,11 @@ impl CgroupRecord {
         match Cgroup::open(self.clone()) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e.step("empty it")),
-            Ok(cgroup) => cgroup.kill_each().and_then(|()| tree::empty(&cgroup, deadline)),
+            Ok(cgroup) => {
+                let emptied =
+                    cgroup.kill_each(deadline).and_then(|()| tree::empty(&cgroup, deadline));
+                emptied.and(cgroup.take_back())
+            }
         }
     }
 
@@ -389,6 +417,15 @@ impl CgroupRecord {
         }
         self.scope.as_ref().map_or(Ok(()), systemd::Scope::stop)
     }
+}
+
+/// Moves a process into the cgroup of this directory, as [`Cgroup::add`] does.
+///
+/// # Errors
+/// As there.
+pub fn enter(dir: BorrowedFd<'_>, pid: Pid) -> Result<()> {
+    tree::write(dir, "cgroup.procs", &pid.to_string())
+        .step(|| format!("move process {pid} into it"))
 }
 
 /// Makes the directory; false if it was there.

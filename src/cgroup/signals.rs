@@ -7,7 +7,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid};
 
-use super::{Cgroup, identity, tree};
+use super::{Cgroup, events, identity, tree};
 use crate::error::{Error, Result, Step};
 use crate::sys::{SysResult, process};
 
@@ -15,8 +15,12 @@ use crate::sys::{SysResult, process};
 /// in the kernel get it all the same.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
-/// How often those are killed whom a fork has saved from the time before.
-const ROUNDS: u32 = 64;
+/// How long those who are killed one by one have for their end, before whoever a fork
+/// has saved from it has his turn.
+const ROUND: Duration = Duration::from_millis(10);
+
+/// How long that may take where nobody waits for their end.
+const ROUNDS: Duration = Duration::from_secs(1);
 
 impl Cgroup {
     /// Kills everything in it and below, frozen or not, forking or not.
@@ -30,7 +34,9 @@ impl Cgroup {
             Ok(()) | Err(Errno::ENODEV) => Ok(()),
             Err(Errno::ENOENT) if self.is_gone().step(step)? => Ok(()),
             // Linux before 5.14; a cgroup below a threaded one
-            Err(Errno::ENOENT | Errno::EOPNOTSUPP) => self.kill_each().map_err(|e| e.step(step())),
+            Err(Errno::ENOENT | Errno::EOPNOTSUPP) => {
+                self.kill_each(Instant::now() + ROUNDS).map_err(|e| e.step(step()))
+            }
             Err(errno) => Err(Error::errno(errno).step(step())),
         }
     }
@@ -45,15 +51,23 @@ impl Cgroup {
         }
     }
 
-    /// Kills one after the other, until nobody is there.
-    pub(super) fn kill_each(&self) -> Result<()> {
-        for _ in 0..ROUNDS {
-            self.signal(libc::SIGKILL)?;
-            if self.processes()?.is_empty() {
+    /// Kills one after the other, and waits for their end. Who is still dying at
+    /// `deadline` is no error: he makes no more processes.
+    pub(super) fn kill_each(&self, deadline: Instant) -> Result<()> {
+        loop {
+            let hit = self.send(libc::SIGKILL)?;
+            let next = deadline.min(Instant::now() + ROUND);
+            let ended = events::wait(self.dir(), next, |events| !events.populated);
+            if ended.step(|| "wait for the end of who was killed")? {
                 return Ok(());
             }
+            if next == deadline {
+                return match self.processes()?.iter().all(|pid| hit.contains(pid)) {
+                    true => Ok(()),
+                    false => Err(Error::errno(Errno::EBUSY).hint("there are always new ones")),
+                };
+            }
         }
-        Err(Error::errno(Errno::EBUSY).hint("there are always new ones"))
     }
 
     /// Sends a signal to every process in it and below. They stand still
@@ -62,18 +76,28 @@ impl Cgroup {
     /// # Errors
     /// No permission for one of them. Who has ended meanwhile is no error.
     pub fn signal(&self, signal: i32) -> Result<()> {
+        self.send(signal).map(drop)
+    }
+
+    /// The same; the answer is who was there.
+    fn send(&self, signal: i32) -> Result<Vec<Pid>> {
         let held = self.hold()?;
         let sent = self.processes().and_then(|pids| {
-            pids.into_iter().try_for_each(|pid| match process::kill(pid, signal) {
-                Ok(()) | Err(Errno::ESRCH) => Ok(()),
-                Err(e) => {
-                    Err(Error::from(e).step(format!("send signal {signal} to process {pid}")))
+            for pid in &pids {
+                match process::kill(*pid, signal) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(e) => {
+                        let step = format!("send signal {signal} to process {pid}");
+                        return Err(Error::from(e).step(step));
+                    }
                 }
-            })
+            }
+            Ok(pids)
         });
         if held {
-            let thawed = tree::write(self.dir(), "cgroup.freeze", "0");
-            return sent.and(thawed.step(|| format!("thaw the cgroup {}", self.path().display())));
+            let thawed = tree::write(self.dir(), "cgroup.freeze", "0")
+                .step(|| format!("thaw the cgroup {}", self.path().display()));
+            return sent.and_then(|pids| thawed.map(|()| pids));
         }
         sent
     }

@@ -404,9 +404,29 @@ fn everyone_in_a_subtree_gets_a_signal_once() {
     cgroup.signal(libc::SIGWINCH).unwrap();
     assert!(cgroup.record().is_frozen().unwrap(), "what was paused stays so");
     assert!(inmates.iter_mut().all(|inmate| inmate.child.try_wait().unwrap().is_none()));
-    cgroup.kill_each().unwrap();
+    cgroup.kill_each(soon()).unwrap();
     ended_by(inmates, libc::SIGKILL);
     nested.remove(soon()).unwrap();
+    cgroup.remove(soon()).unwrap();
+}
+
+#[test]
+fn who_takes_long_to_die_is_waited_for() {
+    let Some(hierarchy) = hierarchy() else { return };
+    let path = Scratch::new("slow");
+    let cgroup = Cgroup::create(&hierarchy, &path, &[]).unwrap();
+    // the kernel has to take back what he has of memory, page by page
+    let words = ["if=/dev/zero", "bs=150000000", "count=1", "status=none"];
+    let mut slow = Command::new("dd").args(words).stdout(Stdio::piped()).spawn().unwrap();
+    cgroup.add(pid(&slow)).unwrap();
+    // the first byte comes when all of it is filled; then the pipe is
+    let mut filled = slow.stdout.take().unwrap();
+    std::io::Read::read_exact(&mut filled, &mut [0]).unwrap();
+    // frozen already: nobody waits for a standstill
+    cgroup.freeze(true, soon()).unwrap();
+    cgroup.record().empty(soon()).unwrap();
+    assert!(!cgroup.is_populated().unwrap());
+    assert_eq!(slow.wait().unwrap().signal(), Some(libc::SIGKILL));
     cgroup.remove(soon()).unwrap();
 }
 

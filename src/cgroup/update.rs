@@ -44,7 +44,9 @@ impl Cgroup {
         // it may cost a process its life, which can't be put back: after all
         // that can fail
         order.sort_by_key(|setting| setting.file == "memory.max");
-        let done = self.enable_for(settings).and_then(|()| updated.write_all(&order));
+        let done = self
+            .enable_for(settings)
+            .and_then(|()| write_all(order.into_iter(), |setting| updated.write(setting)));
         match done {
             Ok(()) => Ok(updated),
             Err(e) => Err(e.undone(updated.put_back())),
@@ -99,27 +101,29 @@ impl Updated<'_> {
         again.fold(told.and(written), Result::and)
     }
 
-    /// Writes what there is to write. The kernel holds some files against each
-    /// other (a burst is no more than its quota), and whether one is to grow or to
-    /// shrink first depends on what is there: what it refuses gets a second try
-    /// after the others.
-    fn write_all(&mut self, settings: &[&Setting]) -> Result<()> {
-        let mut refused = Vec::new();
-        for setting in settings {
-            match self.write(setting) {
-                Err(e) if e.is_errno(Errno::EINVAL) => refused.push(setting),
-                other => other?,
-            }
-        }
-        refused.into_iter().try_for_each(|setting| self.write(setting))
-    }
-
     fn write(&mut self, setting: &Setting) -> Result<()> {
         let before = self.cgroup.before(setting).filter(|_| !self.is_told);
         self.cgroup.write(setting)?;
         self.before.extend(before);
         Ok(())
     }
+}
+
+/// Writes settings in their order. The kernel holds some files against each other (a
+/// burst is no more than its quota), and whether one is to grow or to shrink first
+/// depends on what is there: what it refuses gets a second try after the others.
+pub(super) fn write_all<'a>(
+    settings: impl Iterator<Item = &'a Setting>,
+    mut write: impl FnMut(&Setting) -> Result<()>,
+) -> Result<()> {
+    let mut refused = Vec::new();
+    for setting in settings {
+        match write(setting) {
+            Err(e) if e.is_errno(Errno::EINVAL) => refused.push(setting),
+            other => other?,
+        }
+    }
+    refused.into_iter().try_for_each(write)
 }
 
 /// The value that puts back what a file shows, where `written` is about to be

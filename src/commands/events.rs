@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::shape::Figures;
 use crate::cli::{EventsArgs, GlobalArgs};
+use crate::container::stats::MemoryEvents;
 use crate::container::{Detail, Event, Live};
 use crate::error::{Error, ErrorKind, Result, Step};
 
@@ -25,6 +26,9 @@ struct OutOfMemory {
     oom: u64,
     /// Processes that were killed for it.
     oom_kill: u64,
+    /// Of `oom`, those at the container's own limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oom_local: Option<u64>,
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &EventsArgs) -> anyhow::Result<()> {
@@ -38,8 +42,8 @@ pub(super) fn run(global: &GlobalArgs, args: &EventsArgs) -> anyhow::Result<()> 
     let told = live.watch(interval, out.as_fd(), |event| match event {
         Event::Stats(stats) => print(&args.id, "stats", Figures::of(&stats)),
         Event::OutOfMemory(events) => {
-            let data = OutOfMemory { oom: events.oom, oom_kill: events.oom_kill };
-            print(&args.id, "oom", data)
+            let MemoryEvents { oom, oom_kill, oom_local, .. } = events;
+            print(&args.id, "oom", OutOfMemory { oom, oom_kill, oom_local })
         }
     });
     match told {

@@ -7,8 +7,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::cli::{GlobalArgs, ListArgs, ListFormat};
-use crate::container::{ContainerId, State, Store};
-use crate::error::{Error, ErrorKind, Result, Step};
+use crate::container::{ContainerId, Containers, State};
+use crate::error::{Error, ErrorKind, Step};
 
 /// One container in the list.
 #[derive(Debug, Serialize)]
@@ -34,32 +34,31 @@ struct Broken {
 }
 
 pub(super) fn run(global: &GlobalArgs, args: &ListArgs) -> anyhow::Result<()> {
-    let store = super::store(global)?;
-    let mut listed = Vec::new();
-    let mut out = std::io::stdout().lock();
-    for id in store.ids()? {
-        if args.quiet {
-            if !store.find(&id).and_then(|entry| entry.is_foreign()).unwrap_or(false) {
-                writeln!(out, "{id}").step(|| super::PRINTING)?;
-            }
-            continue;
-        }
-        listed.extend(look_at(&store, &id));
-    }
-    if args.quiet {
-        return Ok(());
-    }
-    match args.format {
+    let all = super::store(global)?.containers()?;
+    let text = match args.format {
+        _ if args.quiet => ids(&all),
         ListFormat::Json => {
-            writeln!(out, "{}", serde_json::to_string(&listed)?).step(|| super::PRINTING)?
+            let listed: Vec<Listed> = all.ids.iter().filter_map(|id| look_at(&all, id)).collect();
+            serde_json::to_string(&listed)? + "\n"
         }
-        ListFormat::Table => table(&mut out, &listed)?,
-    }
+        ListFormat::Table => {
+            let listed: Vec<Listed> = all.ids.iter().filter_map(|id| look_at(&all, id)).collect();
+            table(&listed)
+        }
+    };
+    // in one write: of many containers, each line would be one
+    std::io::stdout().lock().write_all(text.as_bytes()).step(|| super::PRINTING)?;
     Ok(())
 }
 
-fn look_at(store: &Store, id: &ContainerId) -> Option<Listed> {
-    let entry = match store.find(id) {
+fn ids(all: &Containers) -> String {
+    let is_ours =
+        |id: &&ContainerId| !all.find(id).and_then(|entry| entry.is_foreign()).unwrap_or(false);
+    all.ids.iter().filter(is_ours).map(|id| format!("{id}\n")).collect()
+}
+
+fn look_at(all: &Containers, id: &ContainerId) -> Option<Listed> {
+    let entry = match all.find(id) {
         Ok(entry) => entry,
         // deleted since its name was read
         Err(e) if e.kind() == ErrorKind::NotFound => return None,
@@ -101,7 +100,7 @@ fn without_record(
     }
 }
 
-fn table(out: &mut impl Write, listed: &[Listed]) -> Result<()> {
+fn table(listed: &[Listed]) -> String {
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
     let rows = listed.iter().map(|row| match row {
         Listed::Container(s) => [
@@ -118,8 +117,5 @@ fn table(out: &mut impl Write, listed: &[Listed]) -> Result<()> {
         }
     });
     let rows: Vec<[String; 6]> = std::iter::once(head).chain(rows).collect();
-    for line in super::table::lines(&rows) {
-        writeln!(out, "{line}").step(|| super::PRINTING)?;
-    }
-    Ok(())
+    super::table::lines(&rows).join("\n") + "\n"
 }

@@ -13,25 +13,23 @@ use oci_spec::runtime::Spec;
 
 use super::activation::Activation;
 use super::agent::Agent;
+use super::birth::{Birth, bring_up};
 use super::check::check;
 use super::created::Created;
-use super::exec::Kept;
 use super::id::ContainerId;
 use super::notify::{self, Listener, NotifySocket};
 use super::place::Place;
 use super::rdt;
-use super::record::{InitProcess, Record};
+use super::record::Record;
 use super::reserve::{Reserved, remove_scratch};
 use super::shared_root::SharedRoot;
-use super::start::hook_state;
 use super::store::{Entry, Store};
 use super::{start, terminal};
 use crate::cgroup::{Cgroup, CgroupRecord};
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sandbox::hooks;
 use crate::sandbox::idmap::IdMaps;
-use crate::sandbox::netdevices::{self, Moved};
-use crate::sandbox::{Interrupts, Options, SpawnArgs, Spawned, spawn};
+use crate::sandbox::netdevices::Moved;
+use crate::sandbox::{Interrupts, Options, Spawned};
 use crate::spec::{Plan, RdtPlan, ResolveArgs};
 use crate::sys::caller::caller;
 
@@ -157,11 +155,12 @@ pub(super) struct Undo<'a> {
     pub(super) entry: &'a Entry,
     pub(super) cgroup: Option<CgroupRecord>,
     pub(super) cgroup_was_there: bool,
-    spawned: Option<Spawned>,
+    pub(super) spawned: Option<Spawned>,
     /// For the poststop hooks, with the init that they are told of.
     pub(super) poststop: Option<(Record, Pid)>,
     listener: Option<Listener>,
-    devices: Option<Moved>,
+    pub(super) devices: Option<Moved>,
+    pub(super) has_device_program: bool,
     pub(super) rdt: Vec<PathBuf>,
     shared_root: Option<SharedRoot>,
 }
@@ -176,6 +175,7 @@ impl<'a> Undo<'a> {
             poststop: None,
             listener: None,
             devices: None,
+            has_device_program: false,
             rdt: Vec::new(),
             shared_root: None,
         }
@@ -241,37 +241,24 @@ fn steps(
     undo.rdt = group.as_ref().map(|group| group.made().to_vec()).unwrap_or_default();
     let listener = args.starts_later.then(|| start::listen(undo.entry)).transpose()?;
     share_root(args, plan, &mut record, undo)?;
-    let spawned = undo.spawned.insert(spawn(SpawnArgs {
-        plan,
-        options: args.options,
-        cgroup: cgroup.as_ref().map(Cgroup::dir),
-        cgroup_path: place.seen(cgroup.as_ref()),
-        awaits_cgroup: place.awaits_init(),
-        id_maps,
-        rootfs: args.rootfs.take(),
-        listener,
-    })?);
-    undo.poststop = Some((record.clone(), spawned.pid()));
-    // while init is busy
-    let groups = group.as_ref().map(rdt::Group::entered).unwrap_or_default();
-    Kept::new(args.spec, plan, args.options, groups).save(undo.entry.dir())?;
-    let scope = place.enclose(plan, spawned.pid(), &mut record.cgroup, &mut undo.cgroup);
-    let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
-    group.map_or(Ok(()), |group| group.enter(spawned.pid()))?;
-    record.init = Some(InitProcess::of(spawned.pid())?);
-    let complete = record.prepare(undo.entry.dir())?;
-    undo.devices =
-        netdevices::move_in(plan, spawned.pid()).map_err(|e| spawned.reason(plan, id_maps, e))?;
-    if let (Some(program), Some(cgroup), true) =
-        (&plan.device_program, &cgroup, caller().is_host_root())
-    {
-        // only root may; others get no device but those that are bound, and have
-        // the rights on them that they have anyway.
-        // while init is busy with its mounts: no code of the user's or of a
-        // hook runs before `serve`
-        cgroup.attach_devices(program)?;
-    }
-    serve(spawned, plan, (id_maps, &record), interrupts)?;
+    let complete = bring_up(
+        &Birth {
+            spec: args.spec,
+            options: args.options,
+            rootfs: args.rootfs.take(),
+            listener,
+            plan,
+            id_maps,
+            place,
+            cgroup: cgroup.as_ref(),
+            group: group.as_ref(),
+        },
+        &mut record,
+        (undo, interrupts),
+    )?;
+    let Some(spawned) = &undo.spawned else {
+        return Err(Error::new(ErrorKind::System, "no init was made"));
+    };
     send_descriptors(args, plan, spawned)?;
     // the last moment before others find it
     interrupts.map_or(Ok(()), Interrupts::check)?;
@@ -361,31 +348,6 @@ pub(super) fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Rec
         rdt_groups: Vec::new(),
         shared_root: None,
     }
-}
-
-/// Serves init, and runs the hooks that are due meanwhile.
-fn serve(
-    spawned: &mut Spawned,
-    plan: &Plan,
-    (id_maps, record): (Option<&IdMaps>, &Record),
-    interrupts: Option<&Interrupts>,
-) -> Result<()> {
-    if !plan.hooks.in_create() {
-        return spawned.serve(plan, id_maps, interrupts, |_, _| Ok(()));
-    }
-    let own;
-    let interrupts = match interrupts {
-        Some(interrupts) => interrupts,
-        None => {
-            own = Interrupts::watch()?;
-            &own
-        }
-    };
-    spawned.serve(plan, id_maps, Some(interrupts), |pid, init| {
-        let state = || hook_state(record, "creating", pid.as_raw());
-        hooks::run_outside(&plan.hooks.prestart, state(), interrupts, Some(init))?;
-        hooks::run_outside(&plan.hooks.create_runtime, state(), interrupts, Some(init))
-    })
 }
 
 /// Written under another name and renamed: conmon reads it as soon as it is

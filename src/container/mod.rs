@@ -7,6 +7,7 @@
 
 mod activation;
 mod agent;
+mod birth;
 mod check;
 mod checkpoint;
 mod create;
@@ -57,5 +58,5 @@ pub use sample::Sample;
 pub use shared_root::SharedRoot;
 pub use start::start;
 pub use state::{State, Status};
-pub use store::{Entry, Lock, Store};
+pub use store::{Containers, Entry, Lock, Store};
 pub use update::{UpdateArgs, update};

@@ -14,7 +14,7 @@ use super::shared_root::SharedRoot;
 use crate::cgroup::{Cgroup, CgroupRecord, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{HookPlan, ListenerPlan};
-use crate::sys::fs::Replacement;
+use crate::sys::fs::{Replacement, read_whole};
 use crate::sys::process::pidfd_open;
 
 /// A process, told apart from a later one with the same id.
@@ -176,8 +176,7 @@ impl Record {
         use nix::fcntl::{OFlag, openat};
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = openat(dir, NAME, flags, nix::sys::stat::Mode::empty()).step(|| NAME)?;
-        let mut bytes = Vec::with_capacity(4096);
-        std::io::Read::read_to_end(&mut std::fs::File::from(fd), &mut bytes).step(|| NAME)?;
+        let bytes = read_whole(fd).step(|| NAME)?;
         serde_json::from_slice(&bytes)
             .map_err(|e| Error::new(ErrorKind::System, format!("{NAME} is damaged: {e}")))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -123,7 +124,9 @@ fn user_name(uid: u32) -> String {
     if uid == 0 {
         return "root".to_owned();
     }
-    let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    // once for all containers
+    static PASSWD: OnceLock<String> = OnceLock::new();
+    let text = PASSWD.get_or_init(|| std::fs::read_to_string("/etc/passwd").unwrap_or_default());
     let wanted = uid.to_string();
     let name = text.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -4,10 +4,12 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use super::id::ContainerId;
@@ -24,13 +26,23 @@ pub struct Store {
     root: PathBuf,
 }
 
+/// The containers that there are at one moment.
+#[derive(Debug)]
+pub struct Containers {
+    store: Store,
+    /// The state root; `None` where none was made yet.
+    root: Option<Arc<OwnedFd>>,
+    /// Their ids, sorted. Entries that are no ids are left out.
+    pub ids: Vec<ContainerId>,
+}
+
 /// The state directory of one container.
 #[derive(Debug)]
 pub struct Entry {
     id: ContainerId,
     path: PathBuf,
     dir: OwnedFd,
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
 }
 
 /// Held while something about a container changes.
@@ -89,7 +101,7 @@ impl Store {
             }
             Err(e) => return Err(Error::from(e).step(format!("mkdir {}/{id}", self.show()))),
         }
-        let reserved = self.entry(root, id).and_then(|entry| {
+        let reserved = self.entry(&Arc::new(root), id).and_then(|entry| {
             let lock = entry.lock()?;
             Ok((entry, lock))
         });
@@ -109,14 +121,23 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::NotFound`].
     pub fn find(&self, id: &ContainerId) -> Result<Entry> {
+        self.find_in(self.open_root()?.as_ref(), id)
+    }
+
+    fn find_in(&self, root: Option<&Arc<OwnedFd>>, id: &ContainerId) -> Result<Entry> {
         let missing = || {
             Error::new(ErrorKind::NotFound, format!("container {id} {}", phrase::DOES_NOT_EXIST))
         };
-        let root = match open_dir(&self.root) {
-            Err(Errno::ENOENT) => return Err(missing()),
-            other => other.step(|| self.show())?,
-        };
-        self.entry(root, id).map_err(|e| if e.is_errno(Errno::ENOENT) { missing() } else { e })
+        let found = self.entry(root.ok_or_else(missing)?, id);
+        found.map_err(|e| if e.is_errno(Errno::ENOENT) { missing() } else { e })
+    }
+
+    /// The state root; `None` where none was made yet.
+    fn open_root(&self) -> Result<Option<Arc<OwnedFd>>> {
+        match open_dir(&self.root) {
+            Err(Errno::ENOENT) => Ok(None),
+            other => Ok(Some(Arc::new(other.step(|| self.show())?))),
+        }
     }
 
     /// Where the state directory of a container is or would be.
@@ -124,32 +145,22 @@ impl Store {
         self.root.join(id.as_str())
     }
 
-    /// The ids of all containers, sorted. Entries that are no ids are left out.
-    pub fn ids(&self) -> Result<Vec<ContainerId>> {
-        let entries = match std::fs::read_dir(&self.root) {
-            Err(e) if e.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(Vec::new()),
-            other => other.step(|| self.show())?,
-        };
-        let mut ids = Vec::new();
-        for entry in entries {
-            let entry = entry.step(|| self.show())?;
-            let name = entry.file_name();
-            if let Some(id) = name.to_str().and_then(|name| ContainerId::parse(name).ok())
-                && entry.file_type().is_ok_and(|kind| kind.is_dir())
-            {
-                ids.push(id);
-            }
-        }
-        ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        Ok(ids)
+    /// All containers.
+    ///
+    /// # Errors
+    /// The state root can't be read.
+    pub fn containers(&self) -> Result<Containers> {
+        let root = self.open_root()?;
+        let ids = root.as_ref().map(|root| ids_in(root).step(|| self.show()));
+        Ok(Containers { store: self.clone(), ids: ids.transpose()?.unwrap_or_default(), root })
     }
 
-    fn entry(&self, root: OwnedFd, id: &ContainerId) -> Result<Entry> {
+    fn entry(&self, root: &Arc<OwnedFd>, id: &ContainerId) -> Result<Entry> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let path = self.path_of(id);
         let dir =
-            openat(&root, id.as_str(), flags, Mode::empty()).step(|| path.display().to_string())?;
-        Ok(Entry { id: id.clone(), path, dir, root })
+            openat(root, id.as_str(), flags, Mode::empty()).step(|| path.display().to_string())?;
+        Ok(Entry { id: id.clone(), path, dir, root: Arc::clone(root) })
     }
 
     fn open_or_make_root(&self) -> Result<OwnedFd> {
@@ -187,6 +198,41 @@ impl Store {
     fn show(&self) -> String {
         self.root.display().to_string()
     }
+}
+
+impl Containers {
+    /// The state directory of one of them, as [`Store::find`] gives it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when it was deleted meanwhile.
+    pub fn find(&self, id: &ContainerId) -> Result<Entry> {
+        self.store.find_in(self.root.as_ref(), id)
+    }
+}
+
+fn ids_in(root: &OwnedFd) -> nix::Result<Vec<ContainerId>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut dir = Dir::openat(root, ".", flags, Mode::empty())?;
+    let mut ids = Vec::new();
+    for entry in dir.iter() {
+        let entry = entry?;
+        let Some(id) = entry.file_name().to_str().ok().and_then(|n| ContainerId::parse(n).ok())
+        else {
+            continue;
+        };
+        let is_dir = match entry.file_type() {
+            Some(kind) => kind == Type::Directory,
+            // a file system that does not tell
+            None => fstatat(root, id.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|found| {
+                SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
+            }),
+        };
+        if is_dir {
+            ids.push(id);
+        }
+    }
+    ids.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+    Ok(ids)
 }
 
 impl Entry {
@@ -302,7 +348,7 @@ impl Entry {
 
     fn names(&self) -> nix::Result<Vec<CString>> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut dir = nix::dir::Dir::openat(&self.dir, ".", flags, Mode::empty())?;
+        let mut dir = Dir::openat(&self.dir, ".", flags, Mode::empty())?;
         let mut names = Vec::new();
         for entry in dir.iter() {
             let name = entry?.file_name().to_owned();
@@ -332,7 +378,7 @@ impl Entry {
         for name in &names {
             remove_at(self.dir.as_fd(), name_path(name)).step(step)?;
         }
-        match unlinkat(&self.root, self.id.as_str(), UnlinkatFlags::RemoveDir) {
+        match unlinkat(&*self.root, self.id.as_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
             Err(e) => return Err(Error::from(e).step(step())),
         }

@@ -13,13 +13,13 @@ use nix::unistd::{Pid, chroot, fchdir};
 
 use super::privileges::Groups;
 use super::protocol::{Channel, Message, Started};
-use super::spawn::{by_helper, explain_clone, set_oom_score_adj};
+use super::spawn::{by_helper, explain_clone, never_ran, set_oom_score_adj};
 use super::task::{self, Task};
 use super::{Interrupts, Options, Spawned, console, init, labels, program, scheduling};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::spec::{ExecPlan, rootless};
 use crate::sys::caller::caller;
-use crate::sys::process::{self, CloneHow, clone_child};
+use crate::sys::process::{self, CloneHow, clone_child, pidfd_send_signal};
 use crate::sys::sched;
 
 /// The container's init, as `exec` needs it.
@@ -300,7 +300,14 @@ impl Spawned {
                 self.console = console;
                 Ok(())
             }
-            Ok(Started::Failed(error)) | Err(error) => {
+            Ok(Started::Failed(error)) => {
+                // who has ended already can't be killed
+                pidfd_send_signal(self.pidfd(), libc::SIGKILL).unwrap_or_default();
+                let unborn = never_ran(&self.child);
+                self.kill();
+                Err(if unborn { error.of_kind(ErrorKind::Unborn) } else { error })
+            }
+            Err(error) => {
                 self.kill();
                 Err(error)
             }

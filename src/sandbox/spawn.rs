@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
@@ -212,11 +213,15 @@ pub(super) fn by_helper(how: CloneHow<'_>, make: impl FnOnce() -> Result<Child>)
     })
     .map_err(|e| explain_clone(e.into()))?;
     // it ends by itself, at once: everything it does is a few system calls
+    let unborn = never_ran(&helper);
     wait_for_end(helper.pidfd.as_fd()).step(|| "wait for the helper")?;
     match ours.receive()? {
         Some((Message::Moved(pid), Some(pidfd))) => Ok(Child { pid: Pid::from_raw(pid), pidfd }),
         Some((Message::Failed(error), _)) => Err(error),
-        _ => Err(Error::new(ErrorKind::System, "the helper that joins namespaces has died")),
+        _ => {
+            let kind = if unborn { ErrorKind::Unborn } else { ErrorKind::System };
+            Err(Error::new(kind, "the helper that joins namespaces has died"))
+        }
     }
 }
 
@@ -412,13 +417,28 @@ impl Spawned {
     }
 
     fn unexpected_death(&self) -> Error {
+        let kind = if never_ran(&self.child) { ErrorKind::Unborn } else { ErrorKind::System };
         let how = match wait_for_end(self.pidfd()) {
             Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
             Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
             _ => "has gone".to_owned(),
         };
-        Error::new(ErrorKind::System, format!("the container's init {how} during its set-up"))
+        Error::new(kind, format!("the container's init {how} during its set-up"))
     }
+}
+
+/// Waits for the end of a child, and tells whether it was killed before its first
+/// instruction: it has touched no page then (proc_pid_stat(5), field 10). Its status
+/// stays to be waited for.
+pub(super) fn never_ran(child: &Child) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    let ended = uninterrupted(|| waitid(Id::PIDFd(child.pidfd.as_fd()), flags));
+    if !matches!(ended, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _))) {
+        return false;
+    }
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.pid)).unwrap_or_default();
+    let faults = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(7));
+    faults == Some("0")
 }
 
 pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {

@@ -29,6 +29,12 @@ pub struct IdMapping {
 }
 
 impl IdMapping {
+    /// The id outside of one inside, if it is in this range.
+    pub(super) fn to_host(self, id: u32) -> Option<u32> {
+        let at = id.checked_sub(self.container).filter(|at| *at < self.size)?;
+        self.host.checked_add(at)
+    }
+
     /// False for an empty range, and for one beyond the last id.
     pub(super) fn is_range(self) -> bool {
         let fits = |first: u32| first.checked_add(self.size).is_some();

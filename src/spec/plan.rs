@@ -11,7 +11,7 @@ use super::clocks::time_offsets;
 use super::hooks::{Hooks, hooks};
 use super::labels::LabelPlan;
 use super::linux::{self, DevicePlan, SysctlPlan};
-use super::mounts::{MountPlan, Propagation};
+use super::mounts::{MountKind, MountPlan, Propagation};
 use super::namespaces::NamespacePlan;
 use super::net::{NetDevicePlan, net_devices};
 use super::process::ProcessPlan;
@@ -23,6 +23,7 @@ use crate::cgroup;
 use crate::cgroup::devices::DeviceProgram;
 use crate::cgroup::limits::LimitsPlan;
 use crate::error::{Error, Result};
+use crate::sys::mount::attr;
 
 /// What a plan is made from, beside the configuration itself.
 #[derive(Debug, Clone, Copy)]
@@ -157,6 +158,25 @@ impl Plan {
             namespaces,
             asked,
         })
+    }
+
+    /// The user, as the host knows him, to whom the container's cgroup has to belong: the
+    /// container's program can divide it, since it sees it as the root of a mount that it
+    /// may write to (config-linux.md, "Cgroup ownership").
+    pub fn cgroup_owner(&self) -> Option<u32> {
+        let is_writable = |mount: &MountPlan| {
+            mount.kind == MountKind::Cgroup
+                && mount.destination == Path::new("/sys/fs/cgroup")
+                && (mount.attrs.set | mount.recursive_attrs.set) & attr::RDONLY == 0
+        };
+        let divides = self.namespaces.makes(CloneFlags::CLONE_NEWCGROUP)
+            && self.mounts.iter().any(is_writable);
+        let uid = self.process.uid;
+        match self.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
+            _ if !divides => None,
+            false => Some(uid),
+            true => self.namespaces.uid_map.iter().find_map(|map| map.to_host(uid)),
+        }
     }
 }
 

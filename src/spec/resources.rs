@@ -4,7 +4,7 @@ use oci_spec::runtime::{LinuxIntelRdt, LinuxResources, Spec};
 use serde_json::Value;
 
 use super::rdt;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Parses the JSON of a `linux.resources` object.
 ///
@@ -12,6 +12,10 @@ use crate::error::Result;
 /// Text that is not JSON, or a value of the wrong type, by its path below
 /// `linux.resources`.
 pub fn parse_resources(text: &[u8]) -> Result<LinuxResources> {
+    // the parser takes a list for an object's values in their order
+    if text.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Error::invalid("is a list, and not a linux.resources object"));
+    }
     let mut resources: LinuxResources = crate::json::parse(text)?;
     drop_empty_pids(&mut resources, text, "/pids/limit");
     Ok(resources)
@@ -75,6 +79,8 @@ mod tests {
     fn a_wrong_type_names_its_field() {
         let text = parse_resources(br#"{"memory":{"limit":"1g"}}"#).unwrap_err().to_string();
         assert!(text.starts_with("memory.limit: invalid type: string"), "{text}");
+        let text = parse_resources(b" []").unwrap_err().to_string();
+        assert_eq!(text, "is a list, and not a linux.resources object");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renamea
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-use super::{SysResult, check};
+use super::{SysResult, check, uninterrupted};
 
 /// A path as the kernel takes it.
 ///
@@ -117,6 +117,24 @@ pub fn replace_file(
     sync: bool,
 ) -> std::io::Result<()> {
     Replacement::write(&dir, name, bytes, mode, sync)?.take_place(&dir)
+}
+
+/// Reads a regular file that nobody writes to, up to its end: a read that is not filled
+/// was the last. The standard library asks for its size and its place first, and reads
+/// once more.
+///
+/// # Errors
+/// What read(2) says.
+pub fn read_whole(fd: impl AsFd) -> SysResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut buf = [0; 8192];
+    loop {
+        let length = uninterrupted(|| nix::unistd::read(&fd, &mut buf))?;
+        bytes.extend_from_slice(buf.get(..length).unwrap_or_default());
+        if length < buf.len() {
+            return Ok(bytes);
+        }
+    }
 }
 
 /// A file under a temporary name, which is to have another one's.

@@ -55,6 +55,25 @@ fn an_idle_container_is_marked_so() {
     assert_eq!(crate::file(&container, "cpu.idle"), "1");
 }
 
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn a_leftover_whose_burst_is_above_the_quota_takes_the_next_container() {
+    let cpu = json!({"cpu": {"quota": 40_000, "period": 100_000, "burst": 10_000}});
+    let container = limited(cpu, &["wait"]);
+    // the controller is there, and then the leftover of somebody
+    let mut output = container.started();
+    container.kill("KILL").ok();
+    container.ended(&mut output);
+    container.delete().ok();
+    let leftover = container.cgroup();
+    std::fs::create_dir(&leftover).unwrap();
+    std::fs::write(leftover.join("cpu.max"), "90000 100000").unwrap();
+    std::fs::write(leftover.join("cpu.max.burst"), "80000").unwrap();
+    let _output = container.started();
+    assert_eq!(crate::file(&container, "cpu.max"), "40000 100000");
+    assert_eq!(crate::file(&container, "cpu.max.burst"), "10000");
+}
+
 /// Time on one processor, in microseconds, of two containers that both want all of
 /// it: while both do, from when both have begun to the second one's end.
 fn shared(first: serde_json::Value, second: serde_json::Value) -> (u64, u64) {

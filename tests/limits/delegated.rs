@@ -166,6 +166,24 @@ fn a_user_pauses_and_updates_what_is_his() {
 
 #[test]
 #[ignore = "needs the controllers: integration/test"]
+fn a_session_that_was_once_killed_makes_containers_as_before() {
+    let delegated = Delegated::new();
+    std::fs::write(delegated.path.join("session/cgroup.kill"), "1").unwrap();
+    let c = container(&delegated.user(), json!({"pids": {"limit": 8}}), &["wait"]);
+    let mut output = c.started();
+    let cgroup = delegated.path.join(format!("tare-{}", c.id));
+    assert_eq!(read(&cgroup, "cgroup.procs"), c.pid().to_string());
+    assert_eq!(read(&cgroup, "pids.max"), "8");
+    let seen = c.exec_report(&[]);
+    assert!(seen["cgroup"].as_array().unwrap().contains(&json!("0::/")), "{}", seen["cgroup"]);
+    c.kill("KILL").ok();
+    c.ended(&mut output);
+    c.delete().ok();
+    c.assert_gone();
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
 fn an_exec_of_a_user_joins_the_cgroup_from_inside_the_delegated_part() {
     let delegated = Delegated::new();
     let user = delegated.user();

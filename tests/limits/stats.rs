@@ -40,6 +40,59 @@ fn a_kill_for_want_of_memory_is_told_before_the_end() {
     assert_eq!(crate::figure(&container, "memory.events", "oom_kill"), sum("oom_kill"), "{rest}");
     assert_eq!(crate::figure(&container, "memory.events", "oom"), sum("oom"), "{rest}");
     assert_eq!(sum("oom_kill"), 1, "{rest}");
+    // it was the container's own limit
+    assert_eq!(sum("oom_local"), sum("oom"), "{rest}");
+    assert!(sum("oom") > 0, "{rest}");
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn news_of_a_limit_above_and_of_one_below_are_told_apart() {
+    // the limit is that of the cgroup above, then of one inside
+    for (limited_at, container_at) in [("", "inner"), ("inner", "")] {
+        let container = limited(
+            json!({"memory": {"limit": -1}}),
+            &["each", "wait", "alloc-in-child 67108864", "wait"],
+        );
+        let top = container.cgroup();
+        let inner = top.join("inner");
+        let path = format!("/{}/{container_at}", container.id);
+        container.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+        if container_at == "inner" {
+            std::fs::create_dir(&top).unwrap();
+            std::fs::write(top.join("cgroup.subtree_control"), "+memory").unwrap();
+        }
+        let mut output = container.started();
+        if container_at.is_empty() {
+            std::fs::create_dir(&inner).unwrap();
+            std::fs::write(inner.join("cgroup.procs"), container.pid().to_string()).unwrap();
+            std::fs::write(top.join("cgroup.subtree_control"), "+memory").unwrap();
+        }
+        std::fs::write(top.join(limited_at).join("memory.max"), (16 * MIB).to_string()).unwrap();
+        let (mut lines, writer) = pipe();
+        let flags = ["--interval", "20ms"];
+        let events = container.on_id("events", &flags, &[]).stdout(writer).spawn();
+        assert!(lines.line().contains(r#""type":"stats""#));
+        container.kill("TERM").ok();
+        assert_eq!([output.line(), output.line()], ["GOT SIGTERM", "SIGKILL"]);
+        let (mut oom, mut killed) = (0, 0);
+        while killed == 0 {
+            let event: Value = serde_json::from_str(&lines.line()).unwrap();
+            if event["type"] == "oom" {
+                oom += number(&event, "/data/oom");
+                killed += number(&event, "/data/oom_kill");
+                assert_eq!(number(&event, "/data/oom_local"), 0, "{event}");
+            }
+        }
+        // what is below counts here as well, what is above does not
+        assert_eq!((oom > 0, killed), (container_at.is_empty(), 1));
+        container.delete_by_force().ok();
+        events.wait().ok();
+        if container_at == "inner" {
+            std::fs::remove_dir(&top).unwrap();
+        }
+        container.assert_gone();
+    }
 }
 
 #[test]

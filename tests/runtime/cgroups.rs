@@ -6,7 +6,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
-use crate::support::{Container, add_mount, args, cgroup2_mount, is_alive, pipe, wait_gone};
+use crate::support::{
+    Container, add_mount, args, cgroup2_mount, drop_namespace, is_alive, map_users, pipe, wait_gone,
+};
 
 fn cgroup_of(pid: u32) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
@@ -68,6 +70,98 @@ fn a_cgroup_mount_type_of_version_2_is_the_same() {
     });
     assert_eq!(c.lines(), ["1", "ok"]);
     c.delete_by_force();
+    c.assert_gone();
+}
+
+/// What a container with a writable mount of its cgroup does there, and who the
+/// cgroup's owner is on the host.
+fn divides(edit: impl FnOnce(&mut Value)) -> (Vec<String>, u32) {
+    let c = Container::new(|config| {
+        config["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "cgroup");
+        let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"});
+        add_mount(config, mount);
+        let words = [
+            "each",
+            "mkdir /sys/fs/cgroup/leaf",
+            "write /sys/fs/cgroup/leaf/cgroup.procs 1",
+            "write /sys/fs/cgroup/cgroup.max.depth 7",
+            "read /proc/self/cgroup",
+            "wait",
+        ];
+        args(config, &words);
+        edit(config);
+    });
+    if c.bundle.config()["linux"].get("uidMappings").is_some() {
+        c.bundle.give_rootfs_to(100_000);
+    }
+    let mut output = c.create();
+    c.start().ok();
+    let mut lines = Vec::new();
+    loop {
+        match output.line() {
+            line if line == "READY" => break,
+            line => lines.push(line),
+        }
+    }
+    lines.retain(|line| !line.contains(':') || line.starts_with("0::"));
+    let owner = std::os::unix::fs::MetadataExt::uid(&c.cgroup().metadata().unwrap());
+    c.kill("KILL").ok();
+    c.ended(&mut output);
+    c.delete().ok();
+    c.assert_gone();
+    (lines, owner)
+}
+
+#[test]
+fn who_may_write_to_his_cgroup_divides_it() {
+    let divided = |last: &str| ["ok", "ok", "EACCES", last].map(str::to_owned).to_vec();
+    // root of a user namespace, and somebody in there
+    assert_eq!(divides(map_users), (divided("0::/leaf"), 100_000));
+    let (lines, owner) = divides(|config| {
+        map_users(config);
+        config["process"]["user"] = json!({"uid": 7, "gid": 7});
+    });
+    assert_eq!((lines, owner), (divided("0::/leaf"), 100_007));
+    // a user of the host
+    let (lines, owner) = divides(|config| config["process"]["user"] = json!({"uid": 7, "gid": 7}));
+    assert_eq!((lines, owner), (divided("0::/leaf"), 7));
+}
+
+#[test]
+fn the_cgroup_stays_roots_without_a_view_of_its_own_or_with_a_read_only_one() {
+    let (lines, owner) = divides(|config| {
+        map_users(config);
+        let mount = config["mounts"].as_array_mut().unwrap().last_mut().unwrap();
+        mount["options"] = json!(["ro"]);
+    });
+    assert_eq!((lines[0].as_str(), owner), ("EROFS", 0));
+    let (lines, owner) = divides(|config| {
+        map_users(config);
+        drop_namespace(config, "cgroup");
+    });
+    assert_eq!((lines[0].as_str(), owner), ("EACCES", 0));
+}
+
+#[test]
+fn a_cgroup_that_was_there_is_roots_again_after_a_create_that_fails() {
+    let c = Container::new(|config| {
+        map_users(config);
+        config["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "cgroup");
+        let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"});
+        add_mount(config, mount);
+        config["process"]["args"] = json!(["/nowhere"]);
+    });
+    c.bundle.give_rootfs_to(100_000);
+    std::fs::create_dir(c.cgroup()).unwrap();
+    // the second one takes over what the first has left
+    for command in ["create", "run"] {
+        c.on_bundle(command, &[]).run().fails_with(&["/nowhere"]);
+        let found = [c.cgroup(), c.cgroup().join("cgroup.procs")];
+        let owners =
+            found.map(|path| std::os::unix::fs::MetadataExt::uid(&path.metadata().unwrap()));
+        assert_eq!(owners, [0, 0]);
+    }
+    std::fs::remove_dir(c.cgroup()).unwrap();
     c.assert_gone();
 }
 

@@ -332,6 +332,22 @@ static void allow_devices(int cgroup_fd)
     close(loaded);
 }
 
+/* "file value" a line, from the environment. */
+static void set_limits(int cgroup_fd)
+{
+    char *limits = getenv("FLOOR_LIMITS");
+
+    for (char *line = limits ? strtok(limits, "\n") : NULL; line; line = strtok(NULL, "\n")) {
+        char *value = strchr(line, ' ');
+        if (!value)
+            continue;
+        *value++ = '\0';
+        int file = must(openat(cgroup_fd, line, O_WRONLY | O_CLOEXEC), line);
+        must(write(file, value, strlen(value)), line);
+        close(file);
+    }
+}
+
 int main(int argc, char **argv)
 {
     char path[4096];
@@ -347,6 +363,7 @@ int main(int argc, char **argv)
     cgroup = path;
     must(mkdir(cgroup, 0755), cgroup);
     int cgroup_fd = must(open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC), cgroup);
+    set_limits(cgroup_fd);
     must(pipe2(gate, O_CLOEXEC), "pipe");
     struct clone_args how = {
         .flags = CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNS |

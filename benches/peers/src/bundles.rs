@@ -67,7 +67,8 @@ impl Bundles {
             (Config::Docker, config::docker(&rootfs, &etc)),
         ];
         if view.has_limits() {
-            documents.push((Config::Limits, config::limits(&spec, &rootfs)));
+            let disk = view.disk();
+            documents.push((Config::Limits, config::limits(&spec, &rootfs, disk)));
         }
         let configs = documents.iter().map(|(config, _)| *config).collect();
         let mut bundles = Bundles {
@@ -166,6 +167,7 @@ impl Bundles {
             false => command.arg(self.filter()),
         };
         command.args(["/bin/inside", word]);
+        command.env("FLOOR_LIMITS", config::floor_limits(self.document(config)));
         command
     }
 }

@@ -15,7 +15,7 @@ const TOP: f64 = 62.0;
 const HEADING: f64 = 28.0;
 
 /// Colours by class: viewers without media queries see the light ones.
-const STYLE: &str = "\
+pub(crate) const STYLE: &str = "\
 .ground{fill:#ffffff}.text{fill:#1f2328}.faint{fill:#59636e}.grid{stroke:#d1d9e0}\
 .tare{fill:#0969da}.peer{fill:#9198a1}.floor{fill:#1a7f37}.range{stroke:#1f2328}\
 text{font-family:system-ui,sans-serif;font-size:13px}.title{font-size:16px;font-weight:600}\
@@ -129,7 +129,7 @@ impl Chart {
 }
 
 /// A round step that gives at most six ticks.
-fn tick(most: f64) -> f64 {
+pub(crate) fn tick(most: f64) -> f64 {
     let mut step = 0.1;
     for factor in [2.0, 2.5, 2.0].iter().cycle().take(60) {
         if most / step <= 6.0 {
@@ -140,7 +140,7 @@ fn tick(most: f64) -> f64 {
     step
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 

@@ -15,14 +15,38 @@ pub(crate) fn default(spec: &Value, rootfs: &Path) -> Value {
     config
 }
 
-/// `limits`: the same with three limits that nothing in it reaches.
-pub(crate) fn limits(spec: &Value, rootfs: &Path) -> Value {
+/// `limits`: the same with limits that nothing in it reaches, one for a disk if there is
+/// such a device.
+pub(crate) fn limits(spec: &Value, rootfs: &Path, disk: Option<(u64, u64)>) -> Value {
     let mut config = default(spec, rootfs);
     let resources = &mut config["linux"]["resources"];
     resources["memory"] = json!({"limit": 256 << 20});
     resources["cpu"] = json!({"quota": 100_000, "period": 100_000, "shares": 512});
     resources["pids"] = json!({"limit": 512});
+    if let Some((major, minor)) = disk {
+        let device = json!([{"major": major, "minor": minor, "rate": 1u64 << 40}]);
+        resources["blockIO"] = json!({"throttleReadBpsDevice": device});
+    }
     config
+}
+
+/// The same for the floor: a file of the cgroup and what is written to it, a line each.
+pub(crate) fn floor_limits(config: &Value) -> String {
+    let resources = &config["linux"]["resources"];
+    let (memory, cpu, pids) = (&resources["memory"], &resources["cpu"], &resources["pids"]);
+    if memory.is_null() {
+        return String::new();
+    }
+    let mut lines = format!(
+        "memory.max {}\ncpu.weight 59\ncpu.max {} {}\npids.max {}\n",
+        memory["limit"], cpu["quota"], cpu["period"], pids["limit"]
+    );
+    let disk = &resources["blockIO"]["throttleReadBpsDevice"][0];
+    if !disk.is_null() {
+        let line = format!("io.max {}:{} rbps={}\n", disk["major"], disk["minor"], disk["rate"]);
+        lines.push_str(&line);
+    }
+    lines
 }
 
 /// `docker`: what an engine asks for: more capabilities, files bound into /etc,
@@ -316,6 +340,18 @@ mod tests {
         assert_eq!(length(&config["mounts"]), 10);
         assert_eq!(length(&config["linux"]["maskedPaths"]), 12);
         assert_eq!(length(&config["process"]["capabilities"]["bounding"]), 14);
+    }
+
+    #[test]
+    fn the_floor_gets_the_same_limits() {
+        let spec = json!({"process": {}, "root": {}, "linux": {"resources": {}}});
+        let config = limits(&spec, Path::new("/r"), Some((254, 0)));
+        assert_eq!(
+            floor_limits(&config),
+            "memory.max 268435456\ncpu.weight 59\ncpu.max 100000 100000\npids.max 512\n\
+             io.max 254:0 rbps=1099511627776\n"
+        );
+        assert_eq!(floor_limits(&default(&spec, Path::new("/r"))), "");
     }
 
     #[test]

@@ -18,12 +18,31 @@ pub(crate) enum Figure {
     Memory,
     Syscalls,
     Size,
+    Limits,
+    Stats,
+    StatsJson,
+    StatsMetrics,
+    List,
+    ListJson,
+    ListQuiet,
+    ScaleCreate,
+    ScaleSlope,
+    ScaleStart,
+    ScaleMemory,
+    ScaleOwn,
+    ScaleState,
+    ScaleList,
+    ScaleStats,
+    ScaleKill,
+    ScaleDelete,
+    AtOnce,
+    Busy,
     Import,
     Unpack,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Figure; 13] = [
+    pub(crate) const ALL: [Figure; 32] = [
         Figure::Run,
         Figure::Row,
         Figure::Lifecycle,
@@ -35,52 +54,84 @@ impl Figure {
         Figure::Memory,
         Figure::Syscalls,
         Figure::Size,
+        Figure::Limits,
+        Figure::Stats,
+        Figure::StatsJson,
+        Figure::StatsMetrics,
+        Figure::List,
+        Figure::ListJson,
+        Figure::ListQuiet,
+        Figure::ScaleCreate,
+        Figure::ScaleSlope,
+        Figure::ScaleStart,
+        Figure::ScaleMemory,
+        Figure::ScaleOwn,
+        Figure::ScaleState,
+        Figure::ScaleList,
+        Figure::ScaleStats,
+        Figure::ScaleKill,
+        Figure::ScaleDelete,
+        Figure::AtOnce,
+        Figure::Busy,
         Figure::Import,
         Figure::Unpack,
     ];
 
-    /// Key in the results, and name of the chart.
-    pub(crate) fn key(self) -> &'static str {
+    /// Key in the results and name of the chart, and what it is.
+    fn names(self) -> (&'static str, &'static str) {
         match self {
-            Figure::Run => "run",
-            Figure::Row => "run-in-a-row",
-            Figure::Lifecycle => "lifecycle",
-            Figure::State => "state",
-            Figure::Kill => "kill",
-            Figure::KillDelete => "kill-delete",
-            Figure::Exec => "exec",
-            Figure::Version => "version",
-            Figure::Memory => "memory",
-            Figure::Syscalls => "syscalls",
-            Figure::Size => "size",
-            Figure::Import => "image-import",
-            Figure::Unpack => "image-unpack",
+            Figure::Run => ("run", "run of true, spaced"),
+            Figure::Row => ("run-in-a-row", "run of true, back to back"),
+            Figure::Lifecycle => ("lifecycle", "create, start, wait, delete"),
+            Figure::State => ("state", "state of a created container"),
+            Figure::Kill => ("kill", "kill of a running container"),
+            Figure::KillDelete => ("kill-delete", "kill to deleted"),
+            Figure::Exec => ("exec", "exec of true in a running container"),
+            Figure::Version => ("version", "--version"),
+            Figure::Memory => ("memory", "largest process of a run (peak resident set)"),
+            Figure::Syscalls => ("syscalls", "system calls of a run, program included"),
+            Figure::Size => ("size", "size of the binary"),
+            Figure::Limits => ("limits", "run with limits, as a part of run without"),
+            Figure::Stats => ("stats", "stats of many containers, table"),
+            Figure::StatsJson => ("stats-json", "stats of many containers, json"),
+            Figure::StatsMetrics => ("stats-openmetrics", "stats of many containers, openmetrics"),
+            Figure::List => ("list", "list of many containers, table"),
+            Figure::ListJson => ("list-json", "list of many containers, json"),
+            Figure::ListQuiet => ("list-quiet", "list of many containers, ids alone"),
+            Figure::ScaleCreate => ("scale-create", "create, one container after the other"),
+            Figure::ScaleSlope => {
+                ("scale-slope", "create of the last of them, more than of the first")
+            }
+            Figure::ScaleStart => ("scale-start", "start of each of them"),
+            Figure::ScaleMemory => ("scale-memory", "memory that a container takes, all in all"),
+            Figure::ScaleOwn => ("scale-own", "of that, its program's own"),
+            Figure::ScaleState => ("scale-state", "state of one of them"),
+            Figure::ScaleList => ("scale-list", "list of them"),
+            Figure::ScaleStats => ("scale-stats", "stats of them"),
+            Figure::ScaleKill => ("scale-kill", "kill of each of them"),
+            Figure::ScaleDelete => ("scale-delete", "delete of each of them"),
+            Figure::AtOnce => ("at-once", "run of true, 16 at once: time for each"),
+            Figure::Busy => ("at-once-busy", "run of true, 16 at once: processors at work"),
+            Figure::Import => ("image-import", "image to layers that can be mounted"),
+            Figure::Unpack => ("image-unpack", "image to a bundle that can be run"),
         }
     }
 
+    /// Key in the results, and name of the chart.
+    pub(crate) fn key(self) -> &'static str {
+        self.names().0
+    }
+
     pub(crate) fn title(self) -> &'static str {
-        match self {
-            Figure::Run => "run of true, spaced",
-            Figure::Row => "run of true, back to back",
-            Figure::Lifecycle => "create, start, wait, delete",
-            Figure::State => "state of a created container",
-            Figure::Kill => "kill of a running container",
-            Figure::KillDelete => "kill to deleted",
-            Figure::Exec => "exec of true in a running container",
-            Figure::Version => "--version",
-            Figure::Memory => "largest process of a run (peak resident set)",
-            Figure::Syscalls => "system calls of a run, program included",
-            Figure::Size => "size of the binary",
-            Figure::Import => "image to layers that can be mounted",
-            Figure::Unpack => "image to a bundle that can be run",
-        }
+        self.names().1
     }
 
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Figure::Memory => "KiB",
+            Figure::Memory | Figure::Size | Figure::ScaleMemory | Figure::ScaleOwn => "KiB",
             Figure::Syscalls => "calls",
-            Figure::Size => "KiB",
+            Figure::ScaleSlope | Figure::Busy => "%",
+            Figure::Limits => "×",
             Figure::Import | Figure::Unpack => "s",
             _ => "ms",
         }
@@ -89,7 +140,12 @@ impl Figure {
     /// Digits after the point.
     pub(crate) fn digits(self) -> usize {
         match self {
-            Figure::Memory | Figure::Syscalls | Figure::Size => 0,
+            Figure::Memory
+            | Figure::Syscalls
+            | Figure::Size
+            | Figure::ScaleMemory
+            | Figure::ScaleOwn => 0,
+            Figure::ScaleSlope | Figure::Busy => 1,
             _ => 2,
         }
     }

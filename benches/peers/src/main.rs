@@ -5,15 +5,19 @@
     reason = "nobody reads our files while they are written, or has another copy of our directory"
 )]
 
+mod at_once;
 mod bundles;
 mod chart;
 mod config;
+mod crowd;
 mod figures;
 mod image;
 mod measure;
 mod process;
 mod report;
 mod runtime;
+mod scale;
+mod scatter;
 mod settings;
 mod stats;
 mod table;
@@ -105,7 +109,7 @@ fn bench() -> Result<()> {
         runs: settings.runs,
         notes: notes(&view, &bundles),
     };
-    report.write(&settings.out)?;
+    report.write(&settings.out, settings.chart.as_deref())?;
     println!("\nresults.json and charts are in {}", settings.out.display());
     let ours = [format!("{TARE}:"), format!("{FLOOR}:")];
     let failed = figures.failures().into_iter().find(|f| ours.iter().any(|o| f.starts_with(o)));
@@ -162,6 +166,7 @@ fn measure(
         }
     }
     bench.measure(settings, &mut random)?;
+    bench.crowds(settings)?;
     if settings.wants("image") {
         unpack_image(settings, runner, workspace.dir.path(), &mut bench.figures, &mut random)?;
     }

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::bundles::{Bundles, Config};
 use crate::figures::{Figure, Figures};
-use crate::process::Runner;
+use crate::process::{GAP, Runner};
 use crate::runtime::Runtime;
 use crate::settings::Settings;
 use crate::stats::Random;
@@ -39,6 +39,7 @@ fn figures_of(case: &str) -> &'static [Figure] {
         "version" => &[Figure::Version],
         "memory" => &[Figure::Memory],
         "syscalls" => &[Figure::Syscalls],
+        "limits" => &[Figure::Limits],
         _ => &[],
     }
 }
@@ -90,6 +91,7 @@ impl Bench<'_> {
             for config in self.bundles.configs() {
                 add("run", *config);
                 if *config == Config::Limits {
+                    add("limits", *config);
                     continue;
                 }
                 add("row", *config);
@@ -134,6 +136,7 @@ impl Bench<'_> {
             "control" => self.control(job.config, runtime),
             "memory" => self.memory(job.config, runtime),
             "syscalls" => self.syscalls(job.config, runtime),
+            "limits" => self.limits(job.config, runtime),
             _ => {
                 let mut version = Command::new(&runtime.path);
                 let took = self.runner.spaced(version.arg("--version"))?;
@@ -143,7 +146,7 @@ impl Bench<'_> {
         }
     }
 
-    fn id(&self) -> String {
+    pub(crate) fn id(&self) -> String {
         next_id(self.tag, self.counter)
     }
 
@@ -160,6 +163,23 @@ impl Bench<'_> {
         let took = self.runner.spaced(&mut runtime.run(self.bundles, config, "true", &id))?;
         self.figures.add(Figure::Run, config, &runtime.name, took);
         self.forget(runtime, &id)
+    }
+
+    /// One run with, between two without: what else the machine does, and what a run
+    /// leaves to the next one, meets both alike.
+    fn limits(&mut self, config: Config, runtime: &Runtime) -> Result<()> {
+        let mut times = Vec::new();
+        for config in [Config::Default, config, Config::Default] {
+            let id = self.id();
+            let mut run = runtime.run(self.bundles, config, "true", &id);
+            times.push(self.runner.spaced(&mut run)?);
+            self.forget(runtime, &id)?;
+        }
+        if let [before, with, after] = times[..] {
+            let ratio = with / ((before + after) / 2.0);
+            self.figures.add(Figure::Limits, config, &runtime.name, ratio);
+        }
+        Ok(())
     }
 
     fn row(&mut self, config: Config, runtime: &Runtime) -> Result<()> {
@@ -181,11 +201,22 @@ impl Bench<'_> {
         word: &str,
         id: &str,
     ) -> Result<(Pid, f64)> {
+        std::thread::sleep(GAP);
+        self.create_at_once(config, runtime, word, id)
+    }
+
+    pub(crate) fn create_at_once(
+        &self,
+        config: Config,
+        runtime: &Runtime,
+        word: &str,
+        id: &str,
+    ) -> Result<(Pid, f64)> {
         let pid_file = self.bundles.path(config, word).join("pid");
         let mut command = runtime.command();
         command.arg("create").arg("--bundle").arg(self.bundles.path(config, word));
         command.arg("--pid-file").arg(&pid_file).arg(id);
-        let took = self.runner.spaced(&mut command)?;
+        let took = self.runner.at_once(&mut command)?;
         let text = std::fs::read_to_string(&pid_file).context("read the pid file")?;
         std::fs::remove_file(&pid_file)?;
         let pid = text.trim().parse().with_context(|| format!("pid file: {text:?}"))?;

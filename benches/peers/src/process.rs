@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 /// Longer than anything here takes: one of the peers may hang for ever.
 const DEADLINE: Duration = Duration::from_secs(20);
 /// What has just ended still has work done for it: spaced starts wait for that.
-const GAP: Duration = Duration::from_millis(15);
+pub(crate) const GAP: Duration = Duration::from_millis(15);
 
 /// Kills what takes too long, and remembers that somebody wants to stop.
 #[derive(Debug, Clone)]
@@ -174,7 +174,10 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
 /// Program and first plain word: `crun run`.
 fn name_of(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default();
-    let words = ["run", "create", "start", "state", "kill", "delete", "exec", "image", "unpack"];
+    let words = [
+        "run", "create", "start", "state", "list", "stats", "kill", "delete", "exec", "image",
+        "unpack",
+    ];
     let word = command.get_args().find(|arg| words.iter().any(|word| arg == word));
     let word = word.map(|word| format!(" {}", word.to_string_lossy())).unwrap_or_default();
     format!("{}{word}", program.to_string_lossy())

@@ -6,12 +6,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::bundles::Config;
 use crate::chart;
 use crate::figures::{Figure, Figures};
 use crate::runtime::Runtime;
 use crate::stats::Random;
-use crate::table::{self, Line};
+use crate::table::{self, Line, TARE};
 use crate::view::View;
+use crate::{scale, scatter};
 
 /// What is said around the figures.
 pub(crate) struct Report<'a> {
@@ -25,7 +27,7 @@ pub(crate) struct Report<'a> {
 }
 
 impl Report<'_> {
-    pub(crate) fn write(&self, out: &Path) -> Result<()> {
+    pub(crate) fn write(&self, out: &Path, chart: Option<&Path>) -> Result<()> {
         let mut names: Vec<String> = self.runtimes.iter().map(|one| one.name.clone()).collect();
         names.extend(["umoci", "containerd"].map(str::to_owned));
         let runtimes = names.get(..self.runtimes.len()).unwrap_or_default();
@@ -47,6 +49,11 @@ impl Report<'_> {
                 write(&file, &chart::render(figure, &groups))?;
             }
         }
+        if let Some(drawn) = self.scale() {
+            for file in [Some(out.join("scale.svg")), chart.map(Path::to_owned)].iter().flatten() {
+                write(file, &drawn)?;
+            }
+        }
         text.push_str(&self.what_to_know());
         let results = json!({
             "machine": machine(self.view),
@@ -54,11 +61,30 @@ impl Report<'_> {
             "runs": self.runs,
             "runtimes": self.runtimes.iter().map(Runtime::describe).collect::<Vec<_>>(),
             "figures": entries,
+            "scale": self.row(Figure::ScaleCreate),
             "notes": self.notes,
             "failures": self.figures.failures(),
         });
         write(&out.join("results.json"), &format!("{results:#}\n"))?;
         std::io::stdout().write_all(text.as_bytes()).context("print the tables")
+    }
+
+    fn row(&self, figure: Figure) -> Option<&[f64]> {
+        self.figures.row(figure, Config::Any, TARE)
+    }
+
+    /// The chart of how long each of many containers took.
+    fn scale(&self) -> Option<String> {
+        let one = |figure| self.row(figure)?.first().copied();
+        let creates = self.row(Figure::ScaleCreate)?;
+        let mut legend = format!("ms for each create, with the medians of {} parts", scale::BINS);
+        if let Some(slope) = one(Figure::ScaleSlope) {
+            legend.push_str(&format!("; from the first to the last {slope:+.1} %"));
+        }
+        if let Some(memory) = one(Figure::ScaleMemory) {
+            legend.push_str(&format!("; {memory:.0} KiB a container"));
+        }
+        Some(scatter::render(&format!("{} containers", creates.len()), &legend, creates))
     }
 
     fn what_to_know(&self) -> String {

@@ -24,8 +24,21 @@ pub(crate) struct Named {
 }
 
 /// What there is to measure; the words of BENCH_ONLY.
-pub(crate) const CASES: [&str; 9] =
-    ["run", "row", "lifecycle", "control", "version", "memory", "syscalls", "size", "image"];
+pub(crate) const CASES: [&str; 13] = [
+    "run",
+    "row",
+    "lifecycle",
+    "control",
+    "version",
+    "memory",
+    "syscalls",
+    "size",
+    "limits",
+    "stats",
+    "list",
+    "scale",
+    "image",
+];
 
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -36,6 +49,12 @@ pub(crate) struct Settings {
     pub(crate) peers: Vec<Named>,
     pub(crate) seed: u64,
     pub(crate) image: Option<PathBuf>,
+    /// Containers that are there while `stats` and `list` are measured.
+    pub(crate) many: usize,
+    /// Containers of the case `scale`.
+    pub(crate) scale: usize,
+    /// Where the chart of that goes as well.
+    pub(crate) chart: Option<PathBuf>,
     /// Where results and the image go.
     pub(crate) out: PathBuf,
 }
@@ -52,10 +71,20 @@ impl Settings {
             Some(text) => parse_peers(&text)?,
             None => peers_in(&get("PATH").unwrap_or_default()),
         };
-        let runs = number("BENCH_RUNS")?.unwrap_or(40);
-        ensure!((1..=10_000).contains(&runs), "BENCH_RUNS={runs}: give a number from 1 to 10000");
+        let within = |name: &str, least: u64, default: u64| -> Result<usize> {
+            let found = number(name)?.unwrap_or(default);
+            ensure!(
+                (least..=10_000).contains(&found),
+                "{name}={found}: give a number from {least} to 10000"
+            );
+            Ok(found as usize)
+        };
         Ok(Settings {
-            runs: runs as usize,
+            runs: within("BENCH_RUNS", 1, 40)?,
+            many: within("BENCH_MANY", 1, 500)?,
+            // a slope takes some
+            scale: within("BENCH_SCALE", 20, 1000)?,
+            chart: get("BENCH_CHART").map(PathBuf::from),
             only: parse_only(&get("BENCH_ONLY").unwrap_or_default())?,
             tare: get("BENCH_TARE").map_or_else(|| default_tare.to_owned(), PathBuf::from),
             peers,
@@ -165,6 +194,7 @@ mod tests {
             ("BENCH_ONLY", "run,exec", "BENCH_ONLY: what is exec?"),
             ("BENCH_RUNS", "many", "BENCH_RUNS=many: give a number"),
             ("BENCH_RUNS", "0", "BENCH_RUNS=0: give a number from 1"),
+            ("BENCH_SCALE", "19", "BENCH_SCALE=19: give a number from 20 to 10000"),
         ] {
             let error = read(&[(name, value)]).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");

@@ -44,8 +44,28 @@ impl View {
     }
 
     pub(crate) fn has_limits(&self) -> bool {
-        let has = |name| self.controllers.split(' ').any(|one| one == name);
-        has("memory") && has("cpu") && has("pids")
+        ["memory", "cpu", "pids"].iter().all(|name| self.has(name))
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.split(' ').any(|one| one == controller)
+    }
+
+    /// A disk that the io controller can throttle: its device number.
+    pub(crate) fn disk(&self) -> Option<(u64, u64)> {
+        if !self.has("io") {
+            return None;
+        }
+        let mut names: Vec<_> = read_dir("/sys/block").ok()?.flatten().collect();
+        names.sort_by_key(std::fs::DirEntry::file_name);
+        names.into_iter().find_map(|entry| {
+            // a loop device, a RAM disk, a CD-ROM: nothing behind them
+            let size = read_to_string(entry.path().join("size")).ok()?;
+            let is_disk = entry.path().join("device").exists() && size.trim() != "0";
+            let number = read_to_string(entry.path().join("dev")).ok().filter(|_| is_disk)?;
+            let (major, minor) = number.trim().split_once(':')?;
+            Some((major.parse().ok()?, minor.parse().ok()?))
+        })
     }
 }
 

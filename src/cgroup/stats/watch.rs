@@ -21,12 +21,20 @@ pub struct MemoryEvents {
     pub oom: u64,
     /// `oom_kill`: processes killed for want of memory.
     pub oom_kill: u64,
+    /// Of `oom`, those at the cgroup's own limit and not at that of one below
+    /// (memory.events.local, Linux 5.2); [`MemoryWatch`] alone looks there.
+    pub oom_local: Option<u64>,
 }
 
 impl MemoryEvents {
     pub(super) fn of(flat: &Flat) -> Self {
         let get = |key| flat.get(key).unwrap_or_default();
-        MemoryEvents { max: get("max"), oom: get("oom"), oom_kill: get("oom_kill") }
+        MemoryEvents {
+            max: get("max"),
+            oom: get("oom"),
+            oom_kill: get("oom_kill"),
+            oom_local: None,
+        }
     }
 
     /// What has come since `before`.
@@ -36,6 +44,10 @@ impl MemoryEvents {
             max: self.max.saturating_sub(before.max),
             oom: self.oom.saturating_sub(before.oom),
             oom_kill: self.oom_kill.saturating_sub(before.oom_kill),
+            oom_local: self
+                .oom_local
+                .zip(before.oom_local)
+                .map(|(now, then)| now.saturating_sub(then)),
         }
     }
 }
@@ -43,7 +55,11 @@ impl MemoryEvents {
 /// memory.events, held open: poll(2) on it tells of a change by POLLPRI, once it
 /// has been read.
 #[derive(Debug)]
-pub struct MemoryWatch(OwnedFd);
+pub struct MemoryWatch {
+    all: OwnedFd,
+    /// memory.events.local, where the kernel has it.
+    own: Option<OwnedFd>,
+}
 
 impl Cgroup {
     /// Opens memory.events; `None` without the memory controller.
@@ -52,14 +68,15 @@ impl Cgroup {
     /// It can't be opened.
     pub fn watch_memory(&self) -> Result<Option<MemoryWatch>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        match openat(self.dir(), "memory.events", flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(MemoryWatch(fd))),
+        let open = |file: &str| match openat(self.dir(), file, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd)),
             Err(Errno::ENOENT | Errno::ENODEV) => Ok(None),
             Err(errno) => {
-                Err(Error::errno(errno)
-                    .step(format!("open {}/memory.events", self.path().display())))
+                Err(Error::errno(errno).step(format!("open {}/{file}", self.path().display())))
             }
-        }
+        };
+        let Some(all) = open("memory.events")? else { return Ok(None) };
+        Ok(Some(MemoryWatch { all, own: open("memory.events.local")? }))
     }
 }
 
@@ -69,21 +86,28 @@ impl MemoryWatch {
     /// # Errors
     /// It can't be read.
     pub fn read(&self) -> Result<Option<MemoryEvents>> {
-        // a handful of lines
-        let mut buf = [0; 1024];
-        match uninterrupted(|| pread(&self.0, &mut buf, 0)) {
-            Ok(n) => {
-                let text = String::from_utf8_lossy(buf.get(..n).unwrap_or_default());
-                Ok(Some(MemoryEvents::of(&Flat::of(&text))))
-            }
-            Err(Errno::ENODEV) => Ok(None),
-            Err(errno) => Err(Error::errno(errno).step("read memory.events")),
-        }
+        let Some(all) = flat(&self.all)? else { return Ok(None) };
+        let own = match &self.own {
+            Some(own) => flat(own)?,
+            None => None,
+        };
+        let oom_local = own.and_then(|own| own.get("oom"));
+        Ok(Some(MemoryEvents { oom_local, ..MemoryEvents::of(&all) }))
+    }
+}
+
+fn flat(file: &OwnedFd) -> Result<Option<Flat>> {
+    // a handful of lines
+    let mut buf = [0; 1024];
+    match uninterrupted(|| pread(file, &mut buf, 0)) {
+        Ok(n) => Ok(Some(Flat::of(&String::from_utf8_lossy(buf.get(..n).unwrap_or_default())))),
+        Err(Errno::ENODEV) => Ok(None),
+        Err(errno) => Err(Error::errno(errno).step("read memory.events")),
     }
 }
 
 impl AsFd for MemoryWatch {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.all.as_fd()
     }
 }

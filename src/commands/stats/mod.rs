@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::shape::Figures;
 use crate::cli::{GlobalArgs, StatsArgs, StatsFormat};
-use crate::container::{ContainerId, Sample, Status, Store};
+use crate::container::{ContainerId, Entry, Sample, Status, Store};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 
 /// One container in the JSON form.
@@ -75,23 +75,23 @@ impl Source {
 
     /// Any look: who has ended is no longer there.
     fn again(&self) -> Result<Vec<Sample>> {
-        let all;
-        let ids = match self.ids.as_slice() {
-            [] => {
-                all = self.store.ids()?;
-                &all
-            }
-            named => named,
-        };
-        let mut samples = Vec::with_capacity(ids.len());
-        for id in ids {
-            match self.store.find(id).and_then(|entry| Sample::of(&entry)) {
-                Ok(sample) => samples.extend(sample),
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                // one broken container is no reason to hide the others
-                Err(e) => crate::logging::warn(&format!("stats: {id}: {e}")),
-            }
+        if self.ids.is_empty() {
+            let all = self.store.containers()?;
+            return Ok(samples(&all.ids, |id| all.find(id)));
         }
-        Ok(samples)
+        Ok(samples(&self.ids, |id| self.store.find(id)))
     }
+}
+
+fn samples(ids: &[ContainerId], find: impl Fn(&ContainerId) -> Result<Entry>) -> Vec<Sample> {
+    let mut samples = Vec::with_capacity(ids.len());
+    for id in ids {
+        match find(id).and_then(|entry| Sample::of(&entry)) {
+            Ok(sample) => samples.extend(sample),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            // one broken container is no reason to hide the others
+            Err(e) => crate::logging::warn(&format!("stats: {id}: {e}")),
+        }
+    }
+    samples
 }

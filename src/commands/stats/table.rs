@@ -1,5 +1,7 @@
 //! Figures for people.
 
+use std::collections::HashMap;
+
 use crate::container::stats::{Pressure, Stats};
 use crate::container::{Bytes, Sample};
 
@@ -12,10 +14,8 @@ const HEAD: [&str; 10] =
 /// The table's lines. The processor's percent is of the time since `before`, or
 /// since the container's start where it is not in there.
 pub(super) fn lines(samples: &[Sample], before: &[Sample]) -> Vec<String> {
-    let rows = samples.iter().map(|sample| {
-        let before = before.iter().find(|before| before.id == sample.id);
-        row(sample, before)
-    });
+    let before: HashMap<&str, &Sample> = before.iter().map(|one| (one.id.as_str(), one)).collect();
+    let rows = samples.iter().map(|sample| row(sample, before.get(sample.id.as_str()).copied()));
     let rows: Vec<_> = std::iter::once(HEAD.map(str::to_owned)).chain(rows).collect();
     crate::commands::table::lines(&rows)
 }

@@ -21,7 +21,7 @@ use super::check::check_fds;
 use super::record::{InitProcess, Record};
 use super::store::Entry;
 use super::{create, rdt, terminal};
-use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy};
+use crate::cgroup::{self, Cgroup, CgroupRecord, Hierarchy};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sandbox::exec::{ExecArgs as SpawnArgs, Target, joins_users, spawn_exec};
 use crate::sandbox::{Interrupts, Options, Spawned, labels};
@@ -105,8 +105,15 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
     // who does not stay says how it went before a signal ends him; where nothing runs, there
     // is nobody to hand one on to
     let interrupts = (args.detach || is_paused).then(Interrupts::watch).transpose()?;
-    let spawned = spawn_into(args, spawn, cgroup.as_ref(), init)
-        .and_then(|born| serve(args, &plan, (&record, &kept), (agent, interrupts.as_ref()), born));
+    let attempt = |moves: bool| {
+        let born = spawn_into(args, spawn, (cgroup.as_ref(), init), moves)?;
+        serve(args, &plan, (&record, &kept), (agent.as_ref(), interrupts.as_ref()), born)
+    };
+    let spawned = match attempt(false) {
+        // see `birth::bring_up`
+        Err(e) if e.kind() == ErrorKind::Unborn && cgroup.is_some() => attempt(true),
+        other => other,
+    };
     interrupts.into_iter().for_each(Interrupts::keep);
     spawned.map_err(|e| match init.is_alive() {
         // whatever it was in the middle of
@@ -183,18 +190,25 @@ fn own_cgroup(record: &Record) -> Result<Option<Cgroup>> {
     }
 }
 
-/// A process, and the cgroup of a scope that systemd has to move it into.
-type Born<'a> = (Spawned, Option<&'a Cgroup>);
+/// A process, and the cgroup that it has to be moved into before its program runs.
+type Born<'a> = (Spawned, Option<Awaited<'a>>);
+
+enum Awaited<'a> {
+    /// That of a scope, by systemd.
+    Scope(&'a Cgroup),
+    /// This one.
+    Cgroup(OwnedFd),
+}
 
 /// Makes the process in the container's cgroup or, where that hands controllers
 /// down and so takes no process, in the one that init has found for itself. Where
 /// the kernel takes none from this caller, systemd may for a scope of his: then it
-/// is made beside the caller, and waits.
+/// is made beside the caller, and waits; so it does with `moves`.
 fn spawn_into<'a>(
     args: &ExecArgs<'_>,
     spawn: SpawnArgs<'_>,
-    cgroup: Option<&'a Cgroup>,
-    init: InitProcess,
+    (cgroup, init): (Option<&'a Cgroup>, InitProcess),
+    moves: bool,
 ) -> Result<Born<'a>> {
     let Some(cgroup) = cgroup else {
         if args.cgroup.is_some() {
@@ -203,16 +217,25 @@ fn spawn_into<'a>(
         return Ok((spawn_exec(spawn)?, None));
     };
     let at = |dir: BorrowedFd<'_>| {
+        if moves {
+            let dir = dir.try_clone_to_owned().step(|| "copy the cgroup's descriptor")?;
+            let spawned = spawn_exec(SpawnArgs { waits: true, ..spawn })?;
+            return Ok((spawned, Some(Awaited::Cgroup(dir))));
+        }
         spawn_exec(SpawnArgs { cgroup: Some(dir), ..spawn }).map(|spawned| (spawned, None))
     };
     if let Some(path) = &args.cgroup {
         let sub = open_sub(cgroup, path).step(|| format!("--cgroup {}", path.display()))?;
         return at(sub.as_ref().map_or(cgroup.dir(), AsFd::as_fd));
     }
+    // clone3 would say so
+    if moves && cgroup.hands_down()? {
+        return at(cgroup_of(init)?.dir());
+    }
     match at(cgroup.dir()) {
         Err(e) if e.is_errno(Errno::EBUSY) => at(cgroup_of(init)?.dir()),
         Err(e) if e.is_errno(Errno::EACCES) && cgroup.record().scope.is_some() => {
-            Ok((spawn_exec(SpawnArgs { waits: true, ..spawn })?, Some(cgroup)))
+            Ok((spawn_exec(SpawnArgs { waits: true, ..spawn })?, Some(Awaited::Scope(cgroup))))
         }
         other => other,
     }
@@ -247,14 +270,19 @@ fn serve(
     args: &ExecArgs<'_>,
     plan: &ExecPlan,
     (record, kept): (&Record, &Kept),
-    (agent, interrupts): (Option<Agent>, Option<&Interrupts>),
+    (agent, interrupts): (Option<&Agent>, Option<&Interrupts>),
     (mut spawned, awaited): Born<'_>,
 ) -> Result<Spawned> {
     let pid = spawned.pid().as_raw();
     let pass_on = agent.map(|agent| move |fd| agent.pass_on(record, "running", pid, &fd));
     let finish = |spawned: &Spawned, console: Option<BorrowedFd<'_>>| {
-        if let Some((scope, cgroup)) = awaited.and_then(|c| Some((c.record().scope.as_ref()?, c))) {
-            scope.attach(cgroup.path(), spawned.pid())?;
+        match &awaited {
+            Some(Awaited::Cgroup(dir)) => cgroup::enter(dir.as_fd(), spawned.pid())?,
+            Some(Awaited::Scope(cgroup)) => {
+                let scope = cgroup.record().scope.as_ref();
+                scope.map_or(Ok(()), |scope| scope.attach(cgroup.path(), spawned.pid()))?;
+            }
+            None => {}
         }
         rdt::enter(&kept.rdt_groups, spawned.pid())?;
         if let (Some(path), Some(master)) = (args.console_socket, console) {
