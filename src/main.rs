@@ -2,7 +2,7 @@
 #![no_main]
 
 use tare::error::one_line;
-use tare::{cli, commands};
+use tare::{cli, commands, trace};
 
 tare::sys::program::main_is!(run);
 
@@ -13,7 +13,9 @@ fn run() -> u8 {
     if words.next().is_some_and(|word| word == "--version") && words.next().is_none() {
         return u8::from(commands::print_version().is_err());
     }
-    let words = cli::usual(std::env::args_os().collect());
+    let words: Vec<_> = std::env::args_os().collect();
+    trace::notice(&words);
+    let words = cli::usual(words);
     let cli = match cli::parse(&words) {
         Ok(cli) => cli,
         Err(e) => {

@@ -93,6 +93,8 @@ mod takeover;
 mod terminal;
 #[path = "runtime/time.rs"]
 mod time;
+#[path = "runtime/trace.rs"]
+mod trace;
 #[path = "runtime/update.rs"]
 mod update;
 #[path = "runtime/words.rs"]

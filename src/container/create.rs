@@ -33,6 +33,7 @@ use crate::sandbox::netdevices::{self, Moved};
 use crate::sandbox::{Interrupts, Options, SpawnArgs, Spawned, spawn};
 use crate::spec::{Plan, RdtPlan, ResolveArgs};
 use crate::sys::caller::caller;
+use crate::trace;
 
 /// How long leftovers of a failed create may take to die.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
@@ -101,14 +102,14 @@ pub struct Created {
 /// Bad input is refused before the host is touched; after that, a failure is
 /// undone. What could not be undone is part of the error.
 pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
-    let mut plan =
-        Plan::resolve(args.spec, ResolveArgs { id: args.id.as_str(), bundle: args.bundle })?;
+    let given = ResolveArgs { id: args.id.as_str(), bundle: args.bundle };
+    let mut plan = trace::step("resolve the plan", || Plan::resolve(args.spec, given))?;
     args.options.listen_fds = args.activation.fds;
     args.activation.tell(&mut plan.process);
     if let Some(manager) = &args.notify {
         manager.share(&mut plan, &args.store.path_of(args.id));
     }
-    check(&args, &plan)?;
+    trace::step("check the host", || check(&args, &plan))?;
     let agent = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref());
     let agent = agent.map(Agent::connect).transpose()?;
     if !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
@@ -120,12 +121,14 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         }
     }
     plan.limits.warnings.iter().for_each(|text| crate::logging::warn(text));
-    let place = Place::find(&plan, args.rootless, args.systemd_cgroup)?;
+    let place = trace::step("find a place for the cgroup", || {
+        Place::find(&plan, args.rootless, args.systemd_cgroup)
+    })?;
     let id_maps = IdMaps::of(&plan)?;
     let scratch = args.reserved.as_ref().map(|r| r.scratch().to_owned()).unwrap_or_default();
     let (entry, lock) = match args.reserved.take().and_then(Reserved::into_parts) {
         Some(parts) => parts,
-        None => args.store.reserve(args.id)?,
+        None => trace::step("reserve the id", || args.store.reserve(args.id))?,
     };
     let mut undo = Undo::new(&entry);
     let record = new_record(args.spec, &plan, scratch.clone());
@@ -144,16 +147,12 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
                 Some(cgroup) if !undo.cgroup_was_there => cgroup.explain(e),
                 _ => e,
             };
-            let left = undo.run().and_then(|()| remove_scratch(&scratch)).err();
             // what could not be undone stays known by its record
-            let left = match left {
-                None => entry.remove(lock).err(),
-                some => some,
-            };
-            Err(match left {
-                None => e,
-                Some(left) => e.hint(format!("and its undoing failed: {left}")),
-            })
+            Err(e.undone(trace::step("undo", || {
+                undo.run()?;
+                remove_scratch(&scratch)?;
+                entry.remove(lock)
+            })))
         }
     }
 }
@@ -227,25 +226,26 @@ fn steps(
     let resctrl = foresee_rdt(args.id, plan, &mut record)?;
     // before anything else exists: whatever is killed from here on, `delete
     // --force` knows what there may be
-    undo.entry.save(&record)?;
+    trace::step("save a first record", || undo.entry.save(&record))?;
     if let Some(manager) = args.notify.take() {
         notify::make_directory(undo.entry)?;
         if !args.starts_later {
             undo.listener = Listener::bind(undo.entry, manager)?;
         }
     }
-    let cgroup = place.make(plan)?;
+    let cgroup = trace::step("make the cgroup", || place.make(plan))?;
     if let Some(cgroup) = &cgroup {
         record.cgroup = cgroup.record().clone();
         undo.cgroup = Some(record.cgroup.clone());
         if record.cgroup.made_parents > 0 {
             undo.entry.save(&record)?;
         }
-        cgroup.apply(&plan.limits.settings)?;
+        trace::step("write the limits", || cgroup.apply(&plan.limits.settings))?;
     }
     let group = resctrl.map(|(rdt, root)| rdt::Group::prepare(&root, rdt, args.id)).transpose()?;
     undo.rdt = group.as_ref().map(|group| group.made().to_vec()).unwrap_or_default();
-    let listener = args.starts_later.then(|| start::listen(undo.entry)).transpose()?;
+    let listen = || trace::step("make the start socket", || start::listen(undo.entry));
+    let listener = args.starts_later.then(listen).transpose()?;
     share_root(args, plan, &mut record, undo)?;
     let spawned = undo.spawned.insert(spawn(SpawnArgs {
         plan,
@@ -260,31 +260,40 @@ fn steps(
     undo.poststop = Some((record.clone(), spawned.pid()));
     // while init is busy
     let groups = group.as_ref().map(rdt::Group::entered).unwrap_or_default();
-    Kept::new(args.spec, plan, args.options, groups).save(undo.entry.dir())?;
+    trace::step("save what exec needs", || {
+        Kept::new(args.spec, plan, args.options, groups).save(undo.entry.dir())
+    })?;
     let scope = place.enclose(plan, spawned.pid(), &mut record.cgroup, &mut undo.cgroup);
     let cgroup = scope.map_err(|e| spawned.reason(plan, id_maps, e))?.or(cgroup);
     group.map_or(Ok(()), |group| group.enter(spawned.pid()))?;
-    record.init = Some(InitProcess::of(spawned.pid())?);
-    let complete = record.prepare(undo.entry.dir())?;
+    let complete = trace::step("write the record", || {
+        record.init = Some(InitProcess::of(spawned.pid())?);
+        record.prepare(undo.entry.dir())
+    })?;
     undo.devices =
         netdevices::move_in(plan, spawned.pid()).map_err(|e| spawned.reason(plan, id_maps, e))?;
-    if let (Some(program), Some(cgroup), true) =
-        (&plan.device_program, &cgroup, caller().is_host_root())
-    {
-        // only root may; others get no device but those that are bound, and have
-        // the rights on them that they have anyway.
-        // while init is busy with its mounts: no code of the user's or of a
-        // hook runs before `serve`
-        cgroup.attach_devices(program)?;
-    }
-    serve(spawned, plan, id_maps, &record)?;
+    // while init is busy with its mounts: no code of the user's or of a hook runs yet
+    attach_devices(plan, cgroup.as_ref())?;
+    trace::step("serve init", || serve(spawned, plan, id_maps, &record))?;
     send_descriptors(args, plan, spawned)?;
     // only now: with an init in its record, a container can be started and entered
-    complete.take_place(undo.entry.dir()).step(|| "save the state")?;
+    trace::step("name the record", || {
+        complete.take_place(undo.entry.dir()).step(|| "save the state")
+    })?;
     if let Some(path) = args.pid_file {
         write_pid_file(path, spawned.pid())?;
     }
     Ok(record)
+}
+
+/// Only root may: others get no device but those that are bound, with rights as ever.
+fn attach_devices(plan: &Plan, cgroup: Option<&Cgroup>) -> Result<()> {
+    match (&plan.device_program, cgroup) {
+        (Some(program), Some(cgroup)) if caller().is_host_root() => {
+            trace::step("attach the device program", || cgroup.attach_devices(program))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The mount of resctrl, and in the record what there may be in it.
@@ -399,7 +408,9 @@ pub(super) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
         File::options().read(true).custom_flags(libc::O_DIRECTORY).open(parent).step(step)?;
     let mode = Mode::from_bits_truncate(0o644);
     let text = pid.to_string();
-    crate::sys::fs::replace_file(dir.as_fd(), name, text.as_bytes(), mode, false).step(step)
+    trace::step_on("write the pid file", ("path", &path.display()), || {
+        crate::sys::fs::replace_file(dir.as_fd(), name, text.as_bytes(), mode, false).step(step)
+    })
 }
 
 impl Created {

@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::hooks::{self, HookState};
 use crate::sandbox::{Channel, Interrupts, Started};
 use crate::sys::uninterrupted;
+use crate::trace;
 
 /// Name of the start socket while it is called.
 const CALLED_SOCKET: &str = "called";
@@ -76,8 +77,10 @@ pub fn start(entry: Entry, manager: Option<NotifySocket>) -> Result<()> {
         move |fd| agent.pass_on(record, "created", init.pid, &fd)
     });
     let interrupts = record.has_start_hooks.then(Interrupts::watch).transpose()?;
-    let channel = call_init(&entry, init, taken_over)?;
-    match channel.await_execve(pass_on, interrupts.as_ref()) {
+    let channel = trace::step("call init", || call_init(&entry, init, taken_over))?;
+    let started =
+        trace::step("wait for execve", || channel.await_execve(pass_on, interrupts.as_ref()));
+    match started {
         Ok(Started::Executed) => {}
         Ok(Started::Failed(error)) if error.kind() == ErrorKind::Hook => {
             return Err(delete_after(error, entry, lock, record));

@@ -22,6 +22,7 @@ pub mod program;
 pub mod remove;
 pub mod sched;
 pub mod seccomp;
+pub mod shared;
 pub mod userns;
 
 use nix::errno::Errno;
