@@ -97,6 +97,7 @@ fn open_file(path: &Path) -> Result<()> {
     };
     whole(start, began, "before main");
     whole(began, now, "read the command line");
+    whole(now, clock::now(), "open the trace");
     // a second call has nothing to say: the first one holds
     TRACE.set(Trace { file, path: path.to_owned(), slots, start }).unwrap_or_default();
     ON.store(true, Ordering::Relaxed);
