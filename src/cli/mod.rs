@@ -137,10 +137,10 @@ pub enum Command {
     Spec(Lazy<SpecArgs>),
     /// Import, pull, export, list, inspect and remove images
     #[command(subcommand)]
-    Image(ImageCommand),
+    Image(Lazy<ImageCommand>),
     /// Make, list, inspect and remove volumes
     #[command(subcommand)]
-    Volume(VolumeCommand),
+    Volume(Lazy<VolumeCommand>),
     /// Turn an image into a bundle that any OCI runtime can run
     Unpack(Lazy<UnpackArgs>),
     /// Undo `unpack`: unmount the root file system of a bundle

@@ -144,7 +144,7 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::Stats(args) => ("stats".to_owned(), done(stats::run(global, &args))),
         Command::Features => ("features".to_owned(), done(features::run())),
         Command::Spec(args) => ("spec".to_owned(), done(spec::run(&args))),
-        Command::Image(command) => ("image".to_owned(), image::run(global, command)),
+        Command::Image(command) => ("image".to_owned(), image::run(global, command.into_inner())),
         Command::Volume(command) => ("volume".to_owned(), done(volume::run(global, &command))),
         Command::Unpack(args) => (format!("unpack {}", args.image), unpack::run(global, &args)),
         Command::Umount(args) => (format!("umount {}", args.bundle.display()), umount::run(&args)),
