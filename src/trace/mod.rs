@@ -53,6 +53,7 @@ struct Trace {
 }
 
 /// Looks whether there will be a trace: then the program begins now.
+#[inline]
 pub fn notice(words: &[OsString]) {
     // a word of somebody else's program does no harm
     let is_it = |word: &OsString| {
@@ -107,12 +108,7 @@ fn open_file(path: &Path) -> Result<()> {
 /// Does a step, and writes down when and whether it has worked.
 #[inline(always)]
 pub(crate) fn step<T>(name: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let slot = if ON.load(Ordering::Relaxed) { begin(name, None) } else { None };
-    let done = work();
-    if let Some(slot) = slot {
-        end(slot, done.is_err());
-    }
-    done
+    within(if ON.load(Ordering::Relaxed) { begin(name, None) } else { None }, work)
 }
 
 /// The same for a step on something: what kind of thing that is, and which.
@@ -122,7 +118,11 @@ pub(crate) fn step_on<T>(
     detail: (&'static str, &dyn Display),
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    let slot = if ON.load(Ordering::Relaxed) { begin(name, Some(detail)) } else { None };
+    within(if ON.load(Ordering::Relaxed) { begin(name, Some(detail)) } else { None }, work)
+}
+
+#[inline(always)]
+fn within<T>(slot: Option<Slot>, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = work();
     if let Some(slot) = slot {
         end(slot, done.is_err());
