@@ -95,6 +95,8 @@ mod terminal;
 mod time;
 #[path = "runtime/trace.rs"]
 mod trace;
+#[path = "runtime/trace_drawn.rs"]
+mod trace_drawn;
 #[path = "runtime/update.rs"]
 mod update;
 #[path = "runtime/words.rs"]
