@@ -32,6 +32,10 @@
 //! [`doctor`] tries what the others use, one thing at a time, and says what is
 //! missing. Nothing else comes through it.
 //!
+//! # Where its time goes
+//!
+//! [`trace`] writes down the steps of a command, if it is asked to, and draws them.
+//!
 //! Raw system calls are in [`sys`] alone.
 
 pub mod cgroup;
@@ -46,6 +50,7 @@ pub mod logging;
 pub mod sandbox;
 pub mod spec;
 pub mod sys;
+pub mod trace;
 pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use tare::error::one_line;
 use tare::sys::program;
-use tare::{cli, commands};
+use tare::{cli, commands, trace};
 
 // musl's own asks the kernel for memory, and gives it back, all the time
 #[cfg(target_env = "musl")]
@@ -26,7 +26,9 @@ fn run() -> u8 {
     if words.next().is_some_and(|word| word == c"--version") && words.next().is_none() {
         return u8::from(commands::print_version().is_err());
     }
-    let words = cli::usual(program::words().map(owned).collect());
+    let words: Vec<_> = program::words().map(owned).collect();
+    trace::notice(&words);
+    let words = cli::usual(words);
     let cli = match cli::parse(&words) {
         Ok(cli) => cli,
         Err(e) => {

@@ -99,6 +99,10 @@ mod takeover;
 mod terminal;
 #[path = "runtime/time.rs"]
 mod time;
+#[path = "runtime/trace.rs"]
+mod trace;
+#[path = "runtime/trace_drawn.rs"]
+mod trace_drawn;
 #[path = "runtime/traced.rs"]
 mod traced;
 #[path = "runtime/update.rs"]

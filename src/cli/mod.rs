@@ -9,6 +9,7 @@ mod lazy;
 mod lifecycle;
 mod quick;
 mod resources;
+mod trace;
 mod volume;
 mod words;
 
@@ -32,6 +33,7 @@ pub use lifecycle::{
 };
 pub use quick::parse;
 pub use resources::{LimitArgs, PauseArgs, PsArgs, PsFormat, UpdateArgs};
+pub use trace::{TraceArgs, TraceFormat};
 pub use volume::{VolumeCommand, VolumeLsArgs, VolumeNamesArgs};
 pub use words::{truth, usual};
 
@@ -68,6 +70,10 @@ pub struct GlobalArgs {
     /// Log each step
     #[arg(long, global = true)]
     pub debug: bool,
+    /// Write what the command spends its time on to this file, as a Chrome trace:
+    /// see `tare trace`
+    #[arg(long, value_name = "FILE", global = true)]
+    pub trace: Option<PathBuf>,
     /// Have systemd make the cgroups of containers: linux.cgroupsPath is slice:prefix:name
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
@@ -131,14 +137,16 @@ pub enum Command {
     Spec(Lazy<SpecArgs>),
     /// Import, pull, export, list, inspect and remove images
     #[command(subcommand)]
-    Image(ImageCommand),
+    Image(Lazy<ImageCommand>),
     /// Make, list, inspect and remove volumes
     #[command(subcommand)]
-    Volume(VolumeCommand),
+    Volume(Lazy<VolumeCommand>),
     /// Turn an image into a bundle that any OCI runtime can run
     Unpack(Lazy<UnpackArgs>),
     /// Undo `unpack`: unmount the root file system of a bundle
     Umount(Lazy<UmountArgs>),
+    /// Draw what `--trace` has written
+    Trace(Lazy<TraceArgs>),
     /// Say what this host can and can't do for containers
     Doctor(Lazy<DoctorArgs>),
 }

@@ -4,11 +4,11 @@ use crate::cli::{CreateArgs, GlobalArgs};
 use crate::container::{self, Activation, Console, ContainerId, NotifySocket};
 use crate::error::Result;
 use crate::sandbox::Options;
-use crate::spec;
+use crate::{spec, trace};
 
 pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> {
     let id = ContainerId::parse(&args.id)?;
-    crate::sys::exe::protect()?;
+    trace::step("protect the binary", crate::sys::exe::protect)?;
     let bundle = bundle(args)?;
     let spec = spec::load(&bundle)?;
     let created = container::create(container::CreateArgs {

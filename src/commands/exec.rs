@@ -2,10 +2,11 @@
 
 use crate::cli::{ExecArgs, GlobalArgs};
 use crate::container::{self, Activation, ContainerId, ExecWords, Signals};
+use crate::trace;
 
 pub(super) fn run(global: &GlobalArgs, args: &ExecArgs) -> anyhow::Result<i32> {
     let id = ContainerId::parse(&args.id)?;
-    crate::sys::exe::protect()?;
+    trace::step("protect the binary", crate::sys::exe::protect)?;
     let entry = super::store(global)?.find(&id)?;
     let signals = (!args.detach).then(Signals::block).transpose()?;
     let mut spawned = container::exec(
@@ -24,7 +25,9 @@ pub(super) fn run(global: &GlobalArgs, args: &ExecArgs) -> anyhow::Result<i32> {
     )?;
     let Some(signals) = signals else { return Ok(0) };
     let console = spawned.take_console();
-    let waited = container::wait(spawned.pidfd(), &signals, console, None);
+    let waited = trace::step("wait for the program", || {
+        container::wait(spawned.pidfd(), &signals, console, None)
+    });
     if waited.is_err() {
         // nobody watches it any more
         spawned.kill();

@@ -24,6 +24,7 @@ mod start;
 mod state;
 mod stats;
 mod table;
+mod trace;
 mod umount;
 mod unpack;
 mod update;
@@ -31,6 +32,7 @@ mod volume;
 mod volumes;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -117,6 +119,7 @@ pub fn print_version() -> std::io::Result<()> {
 
 fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
     check(global)?;
+    crate::trace::open(global.trace.as_deref())?;
     let done = |result: anyhow::Result<()>| result.map(|()| 0);
     let (step, result) = match command {
         Command::Create(args) => (format!("create {}", args.id), done(create::run(global, &args))),
@@ -141,12 +144,14 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
         Command::Stats(args) => ("stats".to_owned(), done(stats::run(global, &args))),
         Command::Features => ("features".to_owned(), done(features::run())),
         Command::Spec(args) => ("spec".to_owned(), done(spec::run(&args))),
-        Command::Image(command) => ("image".to_owned(), image::run(global, command)),
+        Command::Image(command) => ("image".to_owned(), image::run(global, command.into_inner())),
         Command::Volume(command) => ("volume".to_owned(), done(volume::run(global, &command))),
         Command::Unpack(args) => (format!("unpack {}", args.image), unpack::run(global, &args)),
         Command::Umount(args) => (format!("umount {}", args.bundle.display()), umount::run(&args)),
+        Command::Trace(args) => (format!("trace {}", args.file.display()), done(trace::run(&args))),
         Command::Doctor(args) => ("doctor".to_owned(), doctor::run(global, &args)),
     };
+    crate::trace::finish(&step, result.as_ref().err().map(|e| e as &dyn Display));
     result.context(step)
 }
 

@@ -4,12 +4,11 @@ use super::from_image::{self, Prepared};
 use crate::cli::{GlobalArgs, RunArgs};
 use crate::container::{self, Activation, Console, ContainerId, Created, NotifySocket, Signals};
 use crate::error::{Error, Result};
-use crate::logging;
-use crate::spec;
+use crate::{logging, spec, trace};
 
 pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
     let id = ContainerId::parse(&args.create.id)?;
-    crate::sys::exe::protect()?;
+    trace::step("protect the binary", crate::sys::exe::protect)?;
     let prepared = prepare(global, args, &id)?;
     let signals = (!args.detach).then(Signals::block).transpose()?;
     let mut options = super::create::options(&args.create);
@@ -39,7 +38,9 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
 
 fn prepare(global: &GlobalArgs, args: &RunArgs, id: &ContainerId) -> Result<Prepared> {
     if let Some(name) = &args.image.image {
-        return from_image::prepare(global, args, name, id);
+        return trace::step_on("prepare the image", ("image", name), || {
+            from_image::prepare(global, args, name, id)
+        });
     }
     if let Some(option) = first_for_images(args) {
         return Err(Error::invalid(format!("without --image: {option}: a bundle says it itself")));
@@ -102,7 +103,9 @@ fn follow(
         running.await_ready()?;
         return Ok(0);
     };
-    let waited = container::wait(running.spawned().pidfd(), signals, console, running.listener());
+    let waited = trace::step("wait for the program", || {
+        container::wait(running.spawned().pidfd(), signals, console, running.listener())
+    });
     // a program that ended well needs no reason
     if let Some(oom) =
         waited.as_ref().is_ok_and(|code| *code != 0).then(|| running.out_of_memory()).flatten()
@@ -110,8 +113,7 @@ fn follow(
         logging::warn(&format!("run {id}: {oom}"));
     }
     // whatever the wait failed with: nobody watches the container any more
-    let finished = running
-        .finish(keep)
+    let finished = trace::step("remove the container", || running.finish(keep))
         .map_err(|e| e.hint("what is left of the container goes with tare delete --force"));
     let code = waited?;
     finished?;

@@ -19,6 +19,7 @@ use crate::sandbox::{Interrupts, Options, SpawnArgs, Spawned, hooks, spawn};
 use crate::spec::Plan;
 use crate::sys::caller::caller;
 use crate::sys::fs::Replacement;
+use crate::trace;
 
 /// What init is made from, and goes into.
 #[derive(Debug)]
@@ -75,15 +76,19 @@ impl Birth<'_> {
         undo.poststop = Some((record.clone(), pid));
         // while init is busy
         let groups = self.group.map(rdt::Group::entered).unwrap_or_default();
-        Kept::new(self.spec, plan, self.options, groups).save(undo.entry.dir())?;
+        trace::step("save what exec needs", || {
+            Kept::new(self.spec, plan, self.options, groups).save(undo.entry.dir())
+        })?;
         if let (Some(cgroup), true) = (self.cgroup, moves) {
             cgroup.add(pid).map_err(|e| spawned.reason(plan, id_maps, e))?;
         }
         let scope = self.place.enclose(plan, pid, &mut record.cgroup, &mut undo.cgroup);
         let scope = scope.map_err(|e| spawned.reason(plan, id_maps, e))?;
         self.group.map_or(Ok(()), |group| group.enter(pid))?;
-        record.init = Some(InitProcess::of(pid)?);
-        let complete = record.prepare(undo.entry.dir())?;
+        let complete = trace::step("write the record", || {
+            record.init = Some(InitProcess::of(pid)?);
+            record.prepare(undo.entry.dir())
+        })?;
         undo.devices =
             netdevices::move_in(plan, pid).map_err(|e| spawned.reason(plan, id_maps, e))?;
         if let Some(cgroup) = scope.as_ref().or(self.cgroup) {
@@ -93,7 +98,7 @@ impl Birth<'_> {
                 undo.has_device_program = attach_devices(plan, cgroup)?;
             }
         }
-        serve(spawned, plan, (id_maps, record), interrupts)?;
+        trace::step("serve init", || serve(spawned, plan, (id_maps, record), interrupts))?;
         Ok(complete)
     }
 
@@ -126,8 +131,9 @@ fn attach_devices(plan: &Plan, cgroup: &Cgroup) -> Result<bool> {
     // only root may; others get no device but those that are bound, and have the
     // rights on them that they have anyway
     let program = plan.device_program.as_ref().filter(|_| caller().is_host_root());
-    program.map_or(Ok(()), |program| cgroup.attach_devices(program))?;
-    Ok(program.is_some())
+    let Some(program) = program else { return Ok(false) };
+    trace::step("attach the device program", || cgroup.attach_devices(program))?;
+    Ok(true)
 }
 
 /// Serves init, and runs the hooks that are due meanwhile.

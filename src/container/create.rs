@@ -32,6 +32,7 @@ use crate::sandbox::netdevices::Moved;
 use crate::sandbox::{Interrupts, Options, Spawned};
 use crate::spec::{Plan, RdtPlan, ResolveArgs};
 use crate::sys::caller::caller;
+use crate::trace;
 
 /// How long leftovers of a failed create may take to die.
 const UNDO_PATIENCE: Duration = Duration::from_secs(10);
@@ -90,14 +91,14 @@ pub struct CreateArgs<'a> {
 /// Bad input is refused before the host is touched; after that, a failure is
 /// undone, and a signal is one. What could not be undone is part of the error.
 pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
-    let mut plan =
-        Plan::resolve(args.spec, ResolveArgs { id: args.id.as_str(), bundle: args.bundle })?;
+    let given = ResolveArgs { id: args.id.as_str(), bundle: args.bundle };
+    let mut plan = trace::step("resolve the plan", || Plan::resolve(args.spec, given))?;
     args.options.listen_fds = args.activation.fds;
     args.activation.tell(&mut plan.process);
     if let Some(manager) = &args.notify {
         manager.share(&mut plan, &args.store.path_of(args.id));
     }
-    check(&args, &plan)?;
+    trace::step("check the host", || check(&args, &plan))?;
     let agent = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref());
     let agent = agent.map(Agent::connect).transpose()?;
     if !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
@@ -109,13 +110,15 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
         }
     }
     plan.limits.warnings.iter().for_each(|text| crate::logging::warn(text));
-    let place = Place::find(&plan, args.rootless, args.systemd_cgroup)?;
+    let place = trace::step("find a place for the cgroup", || {
+        Place::find(&plan, args.rootless, args.systemd_cgroup)
+    })?;
     let id_maps = IdMaps::of(&plan)?;
     let scratch = args.reserved.as_ref().map(|r| r.scratch().to_owned()).unwrap_or_default();
     let interrupts = if args.stays { None } else { Some(Interrupts::watch()?) };
     let (entry, lock) = match args.reserved.take().and_then(Reserved::into_parts) {
         Some(parts) => parts,
-        None => args.store.reserve(args.id)?,
+        None => trace::step("reserve the id", || args.store.reserve(args.id))?,
     };
     let mut undo = Undo::new(&entry);
     let record = new_record(args.spec, &plan, scratch.clone());
@@ -135,17 +138,14 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
                 Some(cgroup) if !undo.cgroup_was_there => cgroup.explain(e),
                 _ => e,
             };
-            let left = undo.run().and_then(|()| remove_scratch(&scratch)).err();
             // what could not be undone stays known by its record
-            let left = match left {
-                None => entry.remove(lock).err(),
-                some => some,
-            };
+            let undone = trace::step("undo", || {
+                undo.run()?;
+                remove_scratch(&scratch)?;
+                entry.remove(lock)
+            });
             interrupts.into_iter().for_each(Interrupts::keep);
-            Err(match left {
-                None => e,
-                Some(left) => e.hint(format!("and its undoing failed: {left}")),
-            })
+            Err(e.undone(undone))
         }
     }
 }
@@ -221,25 +221,26 @@ fn steps(
     let resctrl = foresee_rdt(args.id, plan, &mut record)?;
     // before anything else exists: whatever is killed from here on, `delete
     // --force` knows what there may be
-    undo.entry.save(&record)?;
+    trace::step("save a first record", || undo.entry.save(&record))?;
     if let Some(manager) = args.notify.take() {
         notify::make_directory(undo.entry)?;
         if !args.starts_later {
             undo.listener = Listener::bind(undo.entry, manager)?;
         }
     }
-    let cgroup = place.make(plan)?;
+    let cgroup = trace::step("make the cgroup", || place.make(plan))?;
     if let Some(cgroup) = &cgroup {
         record.cgroup = cgroup.record().clone();
         undo.cgroup = Some(record.cgroup.clone());
         if record.cgroup.made_parents > 0 {
             undo.entry.save(&record)?;
         }
-        cgroup.apply(&plan.limits.settings)?;
+        trace::step("write the limits", || cgroup.apply(&plan.limits.settings))?;
     }
     let group = resctrl.map(|(rdt, root)| rdt::Group::prepare(&root, rdt, args.id)).transpose()?;
     undo.rdt = group.as_ref().map(|group| group.made().to_vec()).unwrap_or_default();
-    let listener = args.starts_later.then(|| start::listen(undo.entry)).transpose()?;
+    let listen = || trace::step("make the start socket", || start::listen(undo.entry));
+    let listener = args.starts_later.then(listen).transpose()?;
     share_root(args, plan, &mut record, undo)?;
     let complete = bring_up(
         &Birth {
@@ -263,7 +264,9 @@ fn steps(
     // the last moment before others find it
     interrupts.map_or(Ok(()), Interrupts::check)?;
     // only now: with an init in its record, a container can be started and entered
-    complete.take_place(undo.entry.dir()).step(|| "save the state")?;
+    trace::step("name the record", || {
+        complete.take_place(undo.entry.dir()).step(|| "save the state")
+    })?;
     if let Some(path) = args.pid_file {
         write_pid_file(path, spawned.pid())?;
     }
@@ -364,5 +367,7 @@ pub(super) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
         File::options().read(true).custom_flags(libc::O_DIRECTORY).open(parent).step(step)?;
     let mode = Mode::from_bits_truncate(0o644);
     let text = pid.to_string();
-    crate::sys::fs::replace_file(dir.as_fd(), name, text.as_bytes(), mode, false).step(step)
+    trace::step_on("write the pid file", ("path", &path.display()), || {
+        crate::sys::fs::replace_file(dir.as_fd(), name, text.as_bytes(), mode, false).step(step)
+    })
 }

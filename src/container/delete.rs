@@ -17,6 +17,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sandbox::{Interrupts, hooks};
 use crate::sys::process::pidfd_send_signal;
+use crate::trace;
 
 /// How long a killed process may take to end. One that takes longer hangs in
 /// the kernel.
@@ -108,7 +109,7 @@ pub(super) fn destroy(entry: Entry, lock: Lock, record: Option<Record>) -> Resul
         record.shared_root.as_ref().map_or(Ok(()), SharedRoot::remove)?;
         remove_scratch(&record.scratch)?;
     }
-    entry.remove(lock)?;
+    trace::step("remove the state", || entry.remove(lock))?;
     match &record {
         Some(record) => run_poststop(record, 0),
         None => Ok(()),
@@ -128,7 +129,10 @@ fn remove_processes(record: &Record) -> Result<()> {
         // the end of init was the end of all: the cgroup is empty, and one call
         // removes it
         end_init(init, deadline)?;
-        return match record.cgroup.remove(Instant::now() + OTHERS_PATIENCE) {
+        let removed = trace::step("remove the cgroup", || {
+            record.cgroup.remove(Instant::now() + OTHERS_PATIENCE)
+        });
+        return match removed {
             // a later container may have taken the same cgroup: who is in there
             // now is none of ours
             Err(e) if e.kind() == ErrorKind::State || e.is_errno(Errno::EBUSY) => {
@@ -139,7 +143,7 @@ fn remove_processes(record: &Record) -> Result<()> {
         };
     }
     end_processes(record)?;
-    record.cgroup.remove(deadline)
+    trace::step("remove the cgroup", || record.cgroup.remove(deadline))
 }
 
 /// Kills init and whoever else is in the container's cgroup, and waits until
@@ -171,11 +175,13 @@ pub(super) fn end_processes(record: &Record) -> Result<()> {
 
 fn end_init(init: InitProcess, deadline: Instant) -> Result<()> {
     let Some(pidfd) = init.open()? else { return Ok(()) };
-    match pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(e) => return Err(Error::from(e).step(format!("kill process {}", init.pid))),
-    }
-    wait(init, pidfd.as_fd(), deadline)
+    trace::step_on("end init", ("pid", &init.pid), || {
+        match pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(e) => return Err(Error::from(e).step(format!("kill process {}", init.pid))),
+        }
+        wait(init, pidfd.as_fd(), deadline)
+    })
 }
 
 /// Waits for the end of an init that ends by itself.

@@ -12,6 +12,7 @@ use super::store::Entry;
 use crate::cgroup::Cgroup;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::process;
+use crate::trace;
 
 /// A signal by its number, or its name with or without SIG; 0 only looks whether there is
 /// somebody to send one to (kill(2)).
@@ -64,10 +65,12 @@ fn kill_init(record: &Record, signal: i32) -> Result<()> {
     let init = record.init.ok_or_else(not_running)?;
     let pidfd = init.open()?.ok_or_else(not_running)?;
     crate::logging::debug(|| format!("signal {signal} for process {}", init.pid));
-    match process::pidfd_send_signal(pidfd.as_fd(), signal) {
-        Err(Errno::ESRCH) => Err(not_running()),
-        other => other.step(|| format!("send signal {signal} to process {}", init.pid)),
-    }
+    trace::step_on("send a signal", ("signal", &signal), || {
+        match process::pidfd_send_signal(pidfd.as_fd(), signal) {
+            Err(Errno::ESRCH) => Err(not_running()),
+            other => other.step(|| format!("send signal {signal} to process {}", init.pid)),
+        }
+    })
 }
 
 fn kill_all(record: &Record, signal: i32) -> Result<()> {
@@ -85,8 +88,8 @@ fn kill_all(record: &Record, signal: i32) -> Result<()> {
         return Err(not_running());
     }
     match signal {
-        libc::SIGKILL => cgroup.kill(),
-        signal => cgroup.signal(signal),
+        libc::SIGKILL => trace::step("kill the cgroup", || cgroup.kill()),
+        signal => trace::step("send signals", || cgroup.signal(signal)),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::Plan;
 use crate::sys::caller::caller;
+use crate::trace;
 
 /// The cgroup of a container that is to be.
 #[derive(Debug)]
@@ -131,9 +132,10 @@ impl Place {
     ) -> Result<Option<Cgroup>> {
         let Place::Scope(placement, record) = self else { return Ok(None) };
         let mut placement = placement.borrow_mut();
-        let job = placement.request(&plan.limits.settings, init)?;
+        let settings = &plan.limits.settings;
+        let job = trace::step("ask systemd for a scope", || placement.request(settings, init))?;
         *undo = Some(record.clone());
-        let settled = placement.settle(&job, &plan.limits.settings, init);
+        let settled = trace::step("wait for the scope", || placement.settle(&job, settings, init));
         if settled.as_ref().is_err_and(|e| e.kind() == ErrorKind::State) {
             // whoever is in there is none of ours
             *undo = None;

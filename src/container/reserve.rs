@@ -14,6 +14,7 @@ use crate::error::{Result, Step};
 use crate::sandbox::userns;
 use crate::sys::caller::{caller, is_capable};
 use crate::sys::remove::remove_tree;
+use crate::trace;
 
 /// An id that is taken; dropping it gives it back and removes its scratch.
 #[derive(Debug)]
@@ -94,7 +95,9 @@ pub(super) fn remove_scratch(paths: &[PathBuf]) -> Result<()> {
 fn remove_all(paths: &[PathBuf]) -> Result<()> {
     for path in paths {
         // a program may have nested directories in it as deep as it liked
-        remove_tree(path).step(|| format!("remove {}", path.display()))?;
+        trace::step_on("remove a tree", ("path", &path.display()), || {
+            remove_tree(path).step(|| format!("remove {}", path.display()))
+        })?;
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::hooks::{self, HookState};
 use crate::sandbox::{Channel, Interrupts, Started};
 use crate::sys::uninterrupted;
+use crate::trace;
 
 /// Name of the start socket while it is called.
 const CALLED_SOCKET: &str = "called";
@@ -101,8 +102,10 @@ fn let_run(
         let record = &record;
         move |fd| agent.pass_on(record, "created", init.pid, &fd)
     });
-    let channel = call_init(&entry, init, taken_over)?;
-    match channel.await_execve(pass_on, Some(interrupts)) {
+    let channel = trace::step("call init", || call_init(&entry, init, taken_over))?;
+    let started =
+        trace::step("wait for execve", || channel.await_execve(pass_on, Some(interrupts)));
+    match started {
         Ok(Started::Executed) => {}
         Ok(Started::Failed(error)) if error.kind() == ErrorKind::Hook => {
             return Err(delete_after(error, entry, lock, record));

@@ -19,6 +19,7 @@ use crate::sys::caller::caller;
 use crate::sys::fs::{name_path, open_dir};
 use crate::sys::lock::{FileLock, Sharing};
 use crate::sys::remove::remove_at;
+use crate::trace;
 
 /// The directory that holds the state of containers.
 #[derive(Debug, Clone)]
@@ -263,8 +264,10 @@ impl Entry {
     }
 
     fn lock_as(&self, sharing: Sharing) -> Result<Lock> {
-        let lock = FileLock::wait(self.open_for_lock()?, sharing).step(|| LOCKING)?;
-        self.still_there()?;
+        let lock = trace::step("lock the container", || {
+            let lock = FileLock::wait(self.open_for_lock()?, sharing).step(|| LOCKING)?;
+            self.still_there().map(|()| lock)
+        })?;
         crate::logging::debug(|| format!("locked {}", self.path.display()));
         Ok(Lock(lock))
     }
@@ -299,7 +302,7 @@ impl Entry {
 
     /// The record; `None` when its writer was killed before it was there.
     pub fn load(&self) -> Result<Option<Record>> {
-        match Record::load(&self.dir) {
+        match trace::step("read the record", || Record::load(&self.dir)) {
             Err(e) if e.is_errno(Errno::ENOENT) => Ok(None),
             other => other.map(Some).map_err(|e| e.step(self.path.display())),
         }

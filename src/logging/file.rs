@@ -100,9 +100,29 @@ fn own_descriptor(path: &Path) -> Option<std::io::Result<File>> {
 
 fn open_for_appending(path: &Path, may_make: bool) -> Result<File> {
     let mut options = File::options();
-    options.append(true).create(may_make).mode(0o644);
+    open_at_once(path, options.append(true).create(may_make), OFlag::O_APPEND)
+}
+
+/// Opens a file to be written anew, or what a path of one of our own descriptors
+/// stands for.
+///
+/// # Errors
+/// It can't be written; a fifo that nobody reads.
+pub(crate) fn open_output(path: &Path) -> Result<File> {
+    match own_descriptor(path) {
+        Some(file) => Ok(file?),
+        None => {
+            let mut options = File::options();
+            options.write(true).create(true).truncate(true);
+            open_at_once(path, &mut options, OFlag::empty())
+        }
+    }
+}
+
+/// Opens a file without waiting for anybody; `stays` are the flags for its writing.
+fn open_at_once(path: &Path, options: &mut OpenOptions, stays: OFlag) -> Result<File> {
     // a fifo without a reader would be waited for
-    options.custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK);
+    options.mode(0o644).custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK);
     let file = options.open(path).map_err(|e| {
         let is_fifo = || std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
         match e.raw_os_error().map(Errno::from_raw) {
@@ -113,7 +133,7 @@ fn open_for_appending(path: &Path, may_make: bool) -> Result<File> {
         }
     })?;
     // whoever reads slowly is waited for
-    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+    fcntl(&file, FcntlArg::F_SETFL(stays))?;
     Ok(file)
 }
 

@@ -17,6 +17,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::error::{Error, Result, one_line};
 use file::LogFile;
+pub(crate) use file::open_output;
 use line::Entry;
 
 /// Steps that are kept for the case that a later one fails: the last ones.

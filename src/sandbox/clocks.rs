@@ -9,6 +9,7 @@ use nix::sys::stat::Mode;
 
 use crate::error::{Error, Result, Step};
 use crate::sys::process::CLONE_NEWTIME;
+use crate::trace;
 
 /// Makes a time namespace, shifts its clocks, and enters it.
 ///
@@ -41,5 +42,5 @@ pub(super) fn enter_new(offsets: &str) -> Result<()> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let namespace = open("/proc/self/ns/time_for_children", flags, Mode::empty())
         .step(|| "open the time namespace")?;
-    setns(&namespace, CLONE_NEWTIME).step(|| "enter the time namespace")
+    trace::across_clocks(|| setns(&namespace, CLONE_NEWTIME).step(|| "enter the time namespace"))
 }

@@ -21,6 +21,7 @@ use crate::spec::{ExecPlan, rootless};
 use crate::sys::caller::caller;
 use crate::sys::process::{self, CloneHow, clone_child, pidfd_send_signal};
 use crate::sys::sched;
+use crate::trace::{self, Role};
 
 /// The container's init, as `exec` needs it.
 #[derive(Debug, Clone, Copy)]
@@ -117,16 +118,17 @@ pub fn spawn_exec(args: ExecArgs<'_>) -> Result<Spawned> {
     // where others could look into this copy of the runtime (CVE-2016-9962)
     nix::sys::prctl::set_dumpable(false).step(|| "close the process to others")?;
     let how = CloneHow { cgroup: args.cgroup, ..CloneHow::default() };
-    let child = if caller().capable {
-        let pids = joins & CloneFlags::CLONE_NEWPID;
-        if !pids.is_empty() {
-            // children only are moved into a pid namespace; this process makes no
-            // other one
-            join(target.pidfd, pids)?;
-            process.joins -= pids;
+    let child = trace::step("clone the process", || {
+        if caller().capable {
+            let pids = joins & CloneFlags::CLONE_NEWPID;
+            if !pids.is_empty() {
+                // children only are moved into a pid namespace; this process makes no
+                // other one
+                join(target.pidfd, pids)?;
+                process.joins -= pids;
+            }
+            return clone_child(how, move || main(process)).map_err(|e| explain_birth(e.into()));
         }
-        clone_child(how, move || main(process)).map_err(|e| explain_birth(e.into()))
-    } else {
         // the powers over the namespaces come with the user namespace, and with
         // it go those over what is outside
         by_helper(how, move || {
@@ -134,8 +136,9 @@ pub fn spawn_exec(args: ExecArgs<'_>) -> Result<Spawned> {
             let how = CloneHow { sibling: true, ..CloneHow::default() };
             clone_child(how, move || main(process)).map_err(|e| explain_birth(e.into()))
         })
-    };
-    Ok(Spawned { channel: ours, child: child?, console: None })
+    })?;
+    trace::made(Role::Process, child.pid);
+    Ok(Spawned { channel: ours, child, console: None })
 }
 
 /// A mount namespace that was joined at the create has its own root, which is not
@@ -161,9 +164,13 @@ fn groups(target: &Target<'_>, plan: &ExecPlan, joins_users: bool) -> Result<Gro
 }
 
 fn join(init: BorrowedFd<'_>, namespaces: CloneFlags) -> Result<()> {
-    setns(init, namespaces)
-        .map_err(|e| explain_join(e.into()))
-        .step(|| "join the container's namespaces")
+    trace::step("join namespaces", || {
+        trace::across_clocks(|| {
+            setns(init, namespaces)
+                .map_err(|e| explain_join(e.into()))
+                .step(|| "join the container's namespaces")
+        })
+    })
 }
 
 /// An error that may be that of an init which has ended.
@@ -189,7 +196,9 @@ fn explain_birth(e: Error) -> Error {
 
 /// The process' own side. An error goes to the runtime, then it ends.
 fn main(mut process: Process<'_>) -> Infallible {
+    trace::enter(Role::Process);
     let Err(error) = run(&mut process);
+    trace::failed(&error);
     // nobody may be left to tell
     process.channel.send(&Message::Failed(error)).unwrap_or_default();
     process::exit_now(1)
@@ -198,11 +207,7 @@ fn main(mut process: Process<'_>) -> Infallible {
 fn run(process: &mut Process<'_>) -> Result<Infallible> {
     let (plan, options) = (process.plan, process.options);
     let task = Task::of_exec(plan);
-    let mut keep = vec![process.channel.as_fd().as_raw_fd(), process.target.pidfd.as_raw_fd()];
-    keep.extend(process.root.as_ref().map(AsRawFd::as_raw_fd));
-    task::close_all_but(options, &keep)?;
-    process::reset_signals().step(|| "reset signals")?;
-    use_processors(plan)?;
+    trace::step("leave the runtime behind", || leave_runtime(process))?;
     if let Some(value) = plan.process.oom_score_adj.filter(|_| caller().is_host_root()) {
         set_oom_score_adj("self", value)?;
     }
@@ -212,17 +217,29 @@ fn run(process: &mut Process<'_>) -> Result<Infallible> {
     enter(process)?;
     let terminal =
         if plan.process.terminal { Some(open_terminal(&process.channel)?) } else { None };
-    let program = task.become_user(&process.channel, terminal, labels, process.groups)?;
+    let program = trace::step("become the user", || {
+        task.become_user(&process.channel, terminal, labels, process.groups)
+    })?;
     let mut env = program::environment(&plan.process);
     if process.waits {
-        process.channel.ask(&Message::Ready)?;
+        trace::step("wait until the runtime is ready", || process.channel.ask(&Message::Ready))?;
     }
     task::pass_on_preserved(options)?;
     // the end of the stream means success only after this
     process.channel.send(&Message::Executing)?;
     env.extend(task::listen_pid(options));
+    // the filter may not let us look at the clock
+    trace::last("execve");
     task.load_filter(&process.channel)?;
     Err(program::execute(&program, &plan.process.args, &env))
+}
+
+fn leave_runtime(process: &Process<'_>) -> Result<()> {
+    let mut keep = vec![process.channel.as_fd().as_raw_fd(), process.target.pidfd.as_raw_fd()];
+    keep.extend(process.root.as_ref().map(AsRawFd::as_raw_fd));
+    task::close_all_but(process.options, &keep)?;
+    process::reset_signals().step(|| "reset signals")?;
+    use_processors(process.plan)
 }
 
 /// Without a word of the config, whatever the runtime is pinned to is none of the

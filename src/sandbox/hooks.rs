@@ -21,6 +21,7 @@ use super::interrupts::Interrupts;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{HookOutput, HookPlan};
 use crate::sys::process::close_range_on_exec;
+use crate::trace;
 
 /// The state of a container, as hooks and `state` get it (runtime.md, State).
 #[derive(Debug, Serialize)]
@@ -135,9 +136,11 @@ impl Runner<'_> {
         let json = serde_json::to_vec(&self.state)
             .map_err(|e| Error::new(ErrorKind::System, format!("hooks: encode state: {e}")))?;
         for hook in hooks {
-            self.run_one(hook, &json).map_err(|e| {
-                let e = e.step(format!("{} ({})", hook.field, hook.path.display()));
-                e.of_kind(ErrorKind::Hook)
+            trace::step_on("run a hook", ("hook", &hook.field), || {
+                self.run_one(hook, &json).map_err(|e| {
+                    let e = e.step(format!("{} ({})", hook.field, hook.path.display()));
+                    e.of_kind(ErrorKind::Hook)
+                })
             })?;
         }
         Ok(())

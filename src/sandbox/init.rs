@@ -21,9 +21,10 @@ use super::rootfs::Leave;
 use super::task::{self, Task};
 use super::{Options, clocks, console, devices, labels, mounts, program, reaper, rootfs, sources};
 use crate::error::{Error, Result, Step};
-use crate::spec::Plan;
+use crate::spec::{Plan, SysctlPlan};
 use crate::sys::caller::caller;
 use crate::sys::{net, process, sched};
+use crate::trace::{self, Role};
 
 /// A namespace to join, open.
 #[derive(Debug)]
@@ -54,8 +55,10 @@ pub(super) struct Init<'a> {
 
 /// The whole life of init. An error goes to the runtime, then init ends.
 pub(super) fn main(mut init: Init<'_>) -> Infallible {
+    trace::enter(Role::Init);
     let mut report = None;
     let Err(error) = run(&mut init, &mut report);
+    trace::failed(&error);
     let channel = report.as_ref().unwrap_or(&init.channel);
     // nobody may be left to tell
     channel.send(&Message::Failed(error)).unwrap_or_default();
@@ -65,44 +68,38 @@ pub(super) fn main(mut init: Init<'_>) -> Infallible {
 fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> {
     let plan = init.plan;
     let makes_users = plan.namespaces.makes(CloneFlags::CLONE_NEWUSER);
-    set_own_oom_score_adj(plan.process.oom_score_adj)?;
-    // a process of a joined namespace must not look into this copy of the
-    // runtime, whose root is still the host's; execve sets it back. An ordinary
-    // user's runtime can't write the maps of what is closed; until they are
-    // written, the new user namespace alone keeps others out
-    set_dumpable(makes_users && !caller().is_host_root())?;
-    close_what_is_not_ours(init)?;
-    process::reset_signals().step(|| "reset signals")?;
-    // the runtime may be pinned: that is none of the container's
-    sched::use_all_processors().step(|| "use all processors")?;
+    trace::step("leave the runtime behind", || leave_runtime(init, makes_users))?;
     let inherited = umask(Mode::empty());
     if makes_users {
-        init.channel.ask(&Message::MapIds)?;
+        trace::step("get id maps", || init.channel.ask(&Message::MapIds))?;
         shift_clocks(plan, true)?;
         set_dumpable(false)?;
     }
     join(&init.joins, |kind| kind != CloneFlags::CLONE_NEWNS)?;
     let groups = Groups::find(plan)?;
-    isolate(init)?;
+    trace::step("isolate", || isolate(init))?;
     let labels = labels::open(&plan.labels)?;
     join(&init.joins, |kind| kind == CloneFlags::CLONE_NEWNS)?;
-    let root = set_up_root(init)?;
-    let terminal = if plan.process.terminal {
-        let pty = console::open(root.as_fd())?;
-        init.channel.send_with(&Message::Console, Some(pty.master.as_fd()))?;
-        Some(pty.terminal)
-    } else {
-        None
+    let root = trace::step("set up the root", || set_up_root(init))?;
+    let terminal = match plan.process.terminal {
+        true => Some(trace::step("open a terminal", || open_terminal(init, root.as_fd()))?),
+        false => None,
     };
     umask(inherited);
     run_create_hooks(init)?;
     umask(Mode::empty());
-    seal_root(init, root.as_fd())?;
+    trace::step("enter the root", || seal_root(init, root.as_fd()))?;
     drop(root);
     let task = Task::of(plan);
-    let program = task.become_user(&init.channel, terminal, labels, groups)?;
+    let program = trace::step("become the user", || {
+        task.become_user(&init.channel, terminal, labels, groups)
+    })?;
     let env = program::environment(&plan.process);
-    init.channel.ask(&Message::Ready)?;
+    if init.listener.is_some() {
+        // how long it waits for `start` is no matter of this command
+        trace::leave();
+    }
+    trace::step("wait until the runtime is ready", || init.channel.ask(&Message::Ready))?;
     if let Some(listener) = init.listener.take() {
         *report = Some(wait_for_start(&listener)?);
     }
@@ -120,6 +117,8 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
         // the program's first moment on; without /proc nobody in there can read it
         process::set_title(b"tare-init").unwrap_or_default();
     }
+    // the filter may not let us look at the clock
+    trace::last("execve");
     task.load_filter(channel)?;
     let mut execute = || {
         if init.options.init {
@@ -134,6 +133,27 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     Err(execute())
 }
 
+/// What a copy of the runtime has and the container's first process must not have.
+fn leave_runtime(init: &Init<'_>, makes_users: bool) -> Result<()> {
+    set_own_oom_score_adj(init.plan.process.oom_score_adj)?;
+    // a process of a joined namespace must not look into this copy of the
+    // runtime, whose root is still the host's; execve sets it back. An ordinary
+    // user's runtime can't write the maps of what is closed; until they are
+    // written, the new user namespace alone keeps others out
+    set_dumpable(makes_users && !caller().is_host_root())?;
+    close_what_is_not_ours(init)?;
+    process::reset_signals().step(|| "reset signals")?;
+    // the runtime may be pinned: that is none of the container's
+    sched::use_all_processors().step(|| "use all processors")
+}
+
+/// The terminal's own end; the other one goes to the runtime.
+fn open_terminal(init: &Init<'_>, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let pty = console::open(root)?;
+    init.channel.send_with(&Message::Console, Some(pty.master.as_fd()))?;
+    Ok(pty.terminal)
+}
+
 /// A time namespace of its own. In a new user namespace the file with the offsets
 /// belongs to somebody outside unless the process is dumpable; nobody else is in
 /// there yet, and nothing has been joined.
@@ -144,7 +164,7 @@ fn shift_clocks(plan: &Plan, in_new_user_namespace: bool) -> Result<()> {
     if in_new_user_namespace && !plan.time_offsets.is_empty() {
         set_dumpable(true)?;
     }
-    clocks::enter_new(&plan.time_offsets)
+    trace::step("make a time namespace", || clocks::enter_new(&plan.time_offsets))
 }
 
 pub(super) fn set_dumpable(yes: bool) -> Result<()> {
@@ -175,8 +195,12 @@ fn close_what_is_not_ours(init: &Init<'_>) -> Result<()> {
 
 pub(super) fn join(joins: &[Join], which: impl Fn(CloneFlags) -> bool) -> Result<()> {
     for join in joins.iter().filter(|join| which(join.kind)) {
-        setns(&join.fd, join.kind)
-            .step(|| format!("join the {} namespace", crate::spec::namespace_name(join.kind)))?;
+        let kind = crate::spec::namespace_name(join.kind);
+        trace::step_on("join a namespace", ("kind", &kind), || {
+            trace::across_clocks(|| {
+                setns(&join.fd, join.kind).step(|| format!("join the {kind} namespace"))
+            })
+        })?;
     }
     Ok(())
 }
@@ -185,19 +209,23 @@ pub(super) fn join(joins: &[Join], which: impl Fn(CloneFlags) -> bool) -> Result
 fn isolate(init: &Init<'_>) -> Result<()> {
     let plan = init.plan;
     if init.awaits_cgroup {
-        init.channel.ask(&Message::AwaitCgroup)?;
+        trace::step("wait for the cgroup", || init.channel.ask(&Message::AwaitCgroup))?;
     }
     if plan.namespaces.makes(CloneFlags::CLONE_NEWCGROUP) {
         // not at the clone: the new namespace's root is the cgroup that the
         // process is in when it is made
-        unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "make a cgroup namespace")?;
+        trace::step("make a cgroup namespace", || {
+            unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "make a cgroup namespace")
+        })?;
     }
     if !plan.namespaces.makes(CloneFlags::CLONE_NEWUSER) {
         shift_clocks(plan, false)?;
     }
-    task::make_session(&plan.id, init.options)?;
+    trace::step("make a session", || task::make_session(&plan.id, init.options))?;
     if plan.namespaces.makes(CloneFlags::CLONE_NEWNET) {
-        net::bring_loopback_up().step(|| "bring the loopback interface up")?;
+        trace::step("bring loopback up", || {
+            net::bring_loopback_up().step(|| "bring the loopback interface up")
+        })?;
     }
     if let Some(name) = &plan.hostname {
         nix::unistd::sethostname(name).step(|| format!("set hostname {name}"))?;
@@ -206,34 +234,40 @@ fn isolate(init: &Init<'_>) -> Result<()> {
         crate::sys::net::set_domain_name(name).step(|| format!("set domainname {name}"))?;
     }
     for sysctl in &plan.sysctls {
-        // the host's /proc, before any mount of the image: nothing in there
-        // can lead the write elsewhere. The kernel looks at the writer's
-        // namespaces.
-        let path = Path::new("/proc/sys").join(&sysctl.path);
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|mut file| std::io::Write::write_all(&mut file, sysctl.value.as_bytes()))
-            .step(|| format!("linux.sysctl.{}: write {:?}", sysctl.name, sysctl.value))?;
+        trace::step_on("write a sysctl", ("name", &sysctl.name), || write_sysctl(sysctl))?;
     }
     Ok(())
+}
+
+fn write_sysctl(sysctl: &SysctlPlan) -> Result<()> {
+    // the host's /proc, before any mount of the image: nothing in there
+    // can lead the write elsewhere. The kernel looks at the writer's
+    // namespaces.
+    let path = Path::new("/proc/sys").join(&sysctl.path);
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, sysctl.value.as_bytes()))
+        .step(|| format!("linux.sysctl.{}: write {:?}", sysctl.name, sysctl.value))
 }
 
 fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     let plan = init.plan;
     if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
-        rootfs::cut_off(&plan.rootfs)?;
+        trace::step("cut the mounts off", || rootfs::cut_off(&plan.rootfs))?;
     }
     let in_userns = plan.namespaces.separates(CloneFlags::CLONE_NEWUSER);
     let early = match in_userns {
-        true => sources::open_all(plan, init.cgroup, &init.channel)?,
+        true => trace::step("open the sources of mounts", || {
+            sources::open_all(plan, init.cgroup, &init.channel)
+        })?,
         false => Vec::new(),
     };
     let powerless = plan.namespaces.mounts_nothing();
     let root = match init.rootfs.take() {
         // mounted already
         Some(root) if !plan.namespaces.separates(CloneFlags::CLONE_NEWNS) => root,
-        given => open_root(init, given, powerless)?,
+        given => trace::step("attach the root", || open_root(init, given, powerless))?,
     };
     if in_userns {
         become_root_inside()?;
@@ -242,20 +276,24 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     for (index, mount) in plan.mounts.iter().enumerate() {
         // the kernel lists mounts by when they were made, and who reads the list
         // expects the order of the config: not earlier than need be
-        let source = match in_userns {
-            true => early.next().flatten(),
-            false => sources::open(plan, index, init.cgroup, &init.channel)?,
-        };
-        mounts::perform(root.as_fd(), mount, source.as_ref()).map_err(|e| e.step(mount.label()))?;
+        trace::step_on("mount", ("destination", &mount.destination.display()), || {
+            let source = match in_userns {
+                true => early.next().flatten(),
+                false => sources::open(plan, index, init.cgroup, &init.channel)?,
+            };
+            mounts::perform(root.as_fd(), mount, source.as_ref()).map_err(|e| e.step(mount.label()))
+        })?;
     }
     if powerless {
         devices::find(root.as_fd(), &plan.devices)?;
     } else if !mounts::dev_is_bound(&plan.mounts) {
-        devices::make(root.as_fd(), &plan.devices, in_userns, |index| {
-            let fd = init.channel.ask_for(&Message::MakeDevice(index), None)?;
-            fd.ok_or_else(|| Error::from(Errno::EBADF))
+        trace::step("make devices", || {
+            devices::make(root.as_fd(), &plan.devices, in_userns, |index| {
+                let fd = init.channel.ask_for(&Message::MakeDevice(index), None)?;
+                fd.ok_or_else(|| Error::from(Errno::EBADF))
+            })
         })?;
-        devices::links(root.as_fd())?;
+        trace::step("make the links of /dev", || devices::links(root.as_fd()))?;
     }
     ensure(root.as_fd(), &plan.process.cwd, Missing::Directory).step(|| "process.cwd")?;
     Ok(root)
@@ -285,7 +323,7 @@ pub(super) fn become_root_inside() -> Result<()> {
 fn run_create_hooks(init: &Init<'_>) -> Result<()> {
     let all = &init.plan.hooks;
     if !all.prestart.is_empty() || !all.create_runtime.is_empty() {
-        init.channel.ask(&Message::RunHooks)?;
+        trace::step("wait for the runtime's hooks", || init.channel.ask(&Message::RunHooks))?;
     }
     // nothing of the runtime's environment for who looks in from a joined
     // namespace
@@ -321,8 +359,8 @@ fn state<'a>(plan: &'a Plan, status: &'a str) -> HookState<'a> {
 fn seal_root(init: &Init<'_>, root: BorrowedFd<'_>) -> Result<()> {
     let plan = init.plan;
     mounts::seal_dev(root, &plan.mounts)?;
-    rootfs::make_readonly(root, &plan.readonly_paths)?;
-    rootfs::mask(root, &plan.masked_paths)?;
+    trace::step("make paths read-only", || rootfs::make_readonly(root, &plan.readonly_paths))?;
+    trace::step("mask paths", || rootfs::mask(root, &plan.masked_paths))?;
     if plan.rootfs.readonly {
         rootfs::seal(root)?;
     }
@@ -333,7 +371,7 @@ fn seal_root(init: &Init<'_>, root: BorrowedFd<'_>) -> Result<()> {
     } else {
         Leave::Pivot
     };
-    rootfs::enter(root, &plan.rootfs, leave)
+    trace::step("change the root", || rootfs::enter(root, &plan.rootfs, leave))
 }
 
 fn wait_for_start(listener: &OwnedFd) -> Result<Channel> {

@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use super::interrupts::Interrupts;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::uninterrupted;
+use crate::trace;
 
 /// Most bytes of a packet: an error's line and its frame.
 const MAX_PACKET: usize = 32 << 10;
@@ -187,8 +188,12 @@ impl Channel {
                 interrupts.wait_for(self.socket.as_fd())?;
             }
             match self.receive()? {
-                None if executing && pass_on.is_none() => return Ok(Started::Executed),
+                None if executing && pass_on.is_none() => {
+                    trace::ended(false);
+                    return Ok(Started::Executed);
+                }
                 None => {
+                    trace::ended(true);
                     let died = Error::new(ErrorKind::State, died).step("wait for the program");
                     return Ok(Started::Failed(died));
                 }
@@ -197,7 +202,10 @@ impl Channel {
                     Some(pass_on) => pass_on(fd)?,
                     None => return Err(Error::new(ErrorKind::System, "init spoke out of turn")),
                 },
-                Some((Message::Failed(error), _)) => return Ok(Started::Failed(error)),
+                Some((Message::Failed(error), _)) => {
+                    trace::ended(true);
+                    return Ok(Started::Failed(error));
+                }
                 Some((other, fd)) => serve(other, fd)?,
             }
         }

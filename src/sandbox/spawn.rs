@@ -28,6 +28,7 @@ use crate::spec::{Plan, ProcessPlan, namespace_name};
 use crate::sys::caller::caller;
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
 use crate::sys::{SysResult, uninterrupted};
+use crate::trace::{self, Role};
 
 /// Choices of the caller that are not in the configuration.
 #[derive(Debug, Clone, Copy, Default)]
@@ -116,14 +117,14 @@ pub fn spawn(args: SpawnArgs<'_>) -> Result<Spawned> {
         joins,
         hook_output,
     };
-    let result = if with_helper {
-        spawn_by_helper(how, init)
-    } else {
-        in_pid_namespace(pid_namespace.as_ref(), || {
+    let child = trace::step("clone init", || match with_helper {
+        true => spawn_by_helper(how, init),
+        false => in_pid_namespace(pid_namespace.as_ref(), || {
             clone_child(how, move || init::main(init)).map_err(|e| explain_clone(e.into()))
-        })
-    };
-    Ok(Spawned { channel: ours, child: result?, console: None })
+        }),
+    })?;
+    trace::made(Role::Init, child.pid);
+    Ok(Spawned { channel: ours, child, console: None })
 }
 
 pub(super) fn explain_clone(e: Error) -> Error {
@@ -203,15 +204,18 @@ fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
 pub(super) fn by_helper(how: CloneHow<'_>, make: impl FnOnce() -> Result<Child>) -> Result<Child> {
     let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
     let helper = clone_child(how, move || {
-        let moved = make().and_then(|child| {
+        trace::enter(Role::Helper);
+        let moved = make().inspect_err(trace::failed).and_then(|child| {
             theirs.send_with(&Message::Moved(child.pid.as_raw()), Some(child.pidfd.as_fd()))
         });
+        trace::leave();
         if let Err(error) = moved {
             theirs.send(&Message::Failed(error)).unwrap_or_default();
         }
         process::exit_now(0)
     })
     .map_err(|e| explain_clone(e.into()))?;
+    trace::made(Role::Helper, helper.pid);
     // it ends by itself, at once: everything it does is a few system calls
     let unborn = never_ran(&helper);
     wait_for_end(helper.pidfd.as_fd()).step(|| "wait for the helper")?;
@@ -240,7 +244,7 @@ fn join_all(new: CloneFlags, joins: &mut Vec<Join>) -> Result<()> {
             // init reads the host's files until it is set up
             later.push(join);
         } else {
-            match setns(&join.fd, join.kind) {
+            match trace::across_clocks(|| setns(&join.fd, join.kind)) {
                 Err(Errno::EPERM) if !makes_user => later.push(join),
                 other => {
                     other.step(|| format!("join the {} namespace", namespace_name(join.kind)))?
@@ -291,7 +295,9 @@ impl Spawned {
             };
             match message {
                 Message::MapIds => {
-                    id_maps.map_or(Ok(()), |maps| maps.write(self.pid()))?;
+                    trace::step("write the id maps", || {
+                        id_maps.map_or(Ok(()), |maps| maps.write(self.pid()))
+                    })?;
                     self.channel.send(&Message::Go)?;
                 }
                 // it is in it, or would not be served
@@ -363,11 +369,13 @@ impl Spawned {
         pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
         interrupts: Option<&Interrupts>,
     ) -> Result<()> {
-        self.release()?;
-        match self.channel.await_execve(pass_on, interrupts)? {
-            Started::Executed => Ok(()),
-            Started::Failed(error) => Err(error),
-        }
+        trace::step("wait for execve", || {
+            self.release()?;
+            match self.channel.await_execve(pass_on, interrupts)? {
+                Started::Executed => Ok(()),
+                Started::Failed(error) => Err(error),
+            }
+        })
     }
 
     /// Init's pid, as the runtime sees it.

@@ -14,6 +14,7 @@ use super::{Options, console, hooks, labels, program, scheduling};
 use crate::error::{Error, Result, Step};
 use crate::spec::{ExecPlan, LabelPlan, Plan, ProcessPlan, SchedulingPlan, SeccompPlan};
 use crate::sys::{process, seccomp};
+use crate::trace;
 
 /// The program, and what it is given.
 #[derive(Debug, Clone, Copy)]
@@ -63,14 +64,16 @@ impl<'a> Task<'a> {
             Some(terminal) => console::take(&terminal, process)?,
             None => privileges::own_stdio(process),
         }
-        if !privileges::set_limits(process)? {
+        if !trace::step("set limits", || privileges::set_limits(process))? {
             channel.ask(&Message::RaiseLimits)?;
         }
         scheduling::set_own(self.scheduling)?;
         labels::apply(self.labels, files)?;
-        privileges::drop_to(process, groups, privileges::kept_for_filter(self))?;
+        trace::step("drop privileges", || {
+            privileges::drop_to(process, groups, privileges::kept_for_filter(self))
+        })?;
         umask(Mode::from_bits_truncate(process.umask));
-        program::find(process)
+        trace::step("find the program", || program::find(process))
     }
 
     /// The last thing before execve: what the process does from here on, the

@@ -35,6 +35,7 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::trace;
 
 pub use annotations::{AnnotationPlan, HookOutput};
 pub use exec::{ExecPlan, load_process};
@@ -71,8 +72,9 @@ const MAX_CONFIG: u64 = 16 << 20;
 /// know.
 pub fn load(bundle: &Path) -> Result<Spec> {
     let path = bundle.join("config.json");
-    let bytes = read(&path).step(|| path.display())?;
-    parse(&bytes).step(|| path.display())
+    let (shown, bytes) = (path.display(), || read(&path).step(|| path.display()));
+    let bytes = trace::step_on("read the configuration", ("path", &shown), bytes)?;
+    trace::step("parse the configuration", || parse(&bytes).step(|| path.display()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -24,6 +24,7 @@ use crate::cgroup::devices::DeviceProgram;
 use crate::cgroup::limits::LimitsPlan;
 use crate::error::{Error, Result};
 use crate::sys::mount::attr;
+use crate::trace;
 
 /// What a plan is made from, beside the configuration itself.
 #[derive(Debug, Clone, Copy)]
@@ -152,7 +153,9 @@ impl Plan {
             cgroups_path: linux.and_then(|l| l.cgroups_path().clone()),
             limits: cgroup::limits::plan(resources.unwrap_or(&empty))?,
             rdt: RdtPlan::resolve(linux)?,
-            device_program: cgroup::devices::plan(rules.unwrap_or_default())?,
+            device_program: trace::step("compile the device rules", || {
+                cgroup::devices::plan(rules.unwrap_or_default())
+            })?,
             seccomp: filter(linux.and_then(|l| l.seccomp().as_ref()), &asked)?,
             hooks: hooks(spec)?,
             namespaces,
@@ -190,13 +193,14 @@ fn filter(given: Option<&LinuxSeccomp>, asked: &AnnotationPlan) -> Result<Option
     if asked.fail_unknown_call {
         seccomp::refuse_unknown(given)?;
     }
+    let compile = |given| trace::step("compile the filter", || SeccompPlan::resolve(given));
     match &asked.seccomp_receiver {
         Some(receiver) if given.listener_path().is_none() => {
             let mut given = given.clone();
             given.set_listener_path(Some(receiver.clone()));
-            SeccompPlan::resolve(&given)
+            compile(&given)
         }
-        _ => SeccompPlan::resolve(given),
+        _ => compile(given),
     }
     .map(Some)
 }

@@ -23,6 +23,7 @@ pub mod program;
 pub mod remove;
 pub mod sched;
 pub mod seccomp;
+pub mod shared;
 pub mod userns;
 pub mod walk;
 

@@ -27,6 +27,7 @@ use crate::sandbox::exec::{ExecArgs as SpawnArgs, Target, joins_users, spawn_exe
 use crate::sandbox::{Interrupts, Options, Spawned, labels};
 use crate::spec::ExecPlan;
 use crate::sys::fs::open_plain;
+use crate::trace;
 
 pub(super) use kept::Kept;
 pub use words::ExecWords;
@@ -72,7 +73,7 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
     };
     let init = record.init.ok_or_else(not_created)?;
     let pidfd = init.open()?.ok_or_else(stopped)?;
-    let kept = match Kept::load(entry.dir()) {
+    let kept = match trace::step("read what create has kept", || Kept::load(entry.dir())) {
         // a delete ends init, and takes the files away after that
         Err(e) => return Err(if init.open()?.is_some() { e } else { stopped() }),
         Ok(kept) => kept,
@@ -90,9 +91,9 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
         no_new_keyring: kept.no_new_keyring,
         ..Options::default()
     };
-    let plan = plan(args, &kept, &target)?;
+    let plan = trace::step("resolve the plan", || plan(args, &kept, &target))?;
     check(args, &plan, options)?;
-    let cgroup = own_cgroup(&record)?;
+    let cgroup = trace::step("open the cgroup", || own_cgroup(&record))?;
     let is_paused = cgroup.as_ref().map_or(Ok(false), Cgroup::frozen)?;
     if is_paused && !args.ignore_paused {
         return Err(Error::new(ErrorKind::State, "cannot exec in a paused container")
@@ -293,6 +294,6 @@ fn serve(
         }
         args.pid_file.map_or(Ok(()), |path| create::write_pid_file(path, spawned.pid()))
     };
-    spawned.serve_exec(plan, finish, pass_on, interrupts)?;
+    trace::step("wait for execve", || spawned.serve_exec(plan, finish, pass_on, interrupts))?;
     Ok(spawned)
 }
