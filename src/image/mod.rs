@@ -18,6 +18,7 @@ mod disk;
 mod docker;
 mod downloads;
 mod entry;
+mod expected;
 mod export;
 mod extract;
 mod form;
