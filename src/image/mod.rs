@@ -5,8 +5,9 @@
 //! `docker save`'s archives with `docker`) chooses images and verifies their
 //! documents, `import` unpacks the layers that the `store` lacks, each through a
 //! `pipeline` that ends in `extract`, which leaves a `listing` for `verify`; what a layer
-//! leaves to those below it is a matter of `parents` and `links`. A program that downloads asks `remote` what a
-//! document names. Which image a name means is up to `reference`, for all.
+//! leaves to those below it is a matter of `parents` and `links`. A program that
+//! downloads asks `remote` what a document names. Which image a name means is up to
+//! `reference`, for all.
 
 mod attributes;
 pub mod bind;
