@@ -114,7 +114,8 @@ pub struct ImageDfArgs {
 #[command(
     after_help = "A line for each thing that is not as it was recorded at the import, and one with \
                   what was looked at. The exit code is 1 if anything is wrong.\n\
-                  An image whose layers are damaged is made whole by image rm and another import."
+                  A damaged layer is made whole by image rm of all images that have it, and another \
+                  import."
 )]
 pub struct ImageVerifyArgs {
     /// Names in the store [default: all that it holds]

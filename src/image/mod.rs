@@ -4,8 +4,10 @@
 //! The way of an import: `layout` opens a directory or an archive, `select` (for
 //! `docker save`'s archives with `docker`) chooses images and verifies their
 //! documents, `import` unpacks the layers that the `store` lacks, each through a
-//! `pipeline` that ends in `extract`. A program that downloads asks `remote` what a
-//! document names. Which image a name means is up to `reference`, for all.
+//! `pipeline` that ends in `extract`, which leaves a `listing` for `verify`; what a layer
+//! leaves to those below it is a matter of `parents` and `links`. A program that
+//! downloads asks `remote` what a document names. Which image a name means is up to
+//! `reference`, for all.
 
 mod attributes;
 pub mod bind;
@@ -18,6 +20,7 @@ mod disk;
 mod docker;
 mod downloads;
 mod entry;
+mod expected;
 mod export;
 mod extract;
 mod form;

@@ -15,8 +15,9 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, makedev};
 use nix::unistd::{Whence, lseek};
 use twox_hash::XxHash3_128;
 
+use super::expected::{Expected, Node, NodeKind};
 use super::form;
-use super::listing::{Data, Expected, Node, NodeKind, Special, escaped};
+use super::listing::{Data, Special, escaped};
 use super::names::join;
 use crate::error::Result;
 use crate::sys::fs::{name_path, open_dir, open_plain, xattrs_at};

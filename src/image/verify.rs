@@ -15,7 +15,8 @@ use serde::Serialize;
 
 use super::blob::Blob;
 use super::digest::{Algorithm, Digest, Hasher};
-use super::listing::{Expected, lines};
+use super::expected::Expected;
+use super::listing::lines;
 use super::remove::digest_entries;
 use super::store::{Record, Store};
 use super::tree_check::{Found, check};
