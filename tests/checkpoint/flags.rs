@@ -93,12 +93,16 @@ fn the_terminal_of_a_shell_is_another_one_afterwards() {
     c.on_id("checkpoint", &words, &[]).run().ok();
     running.wait().ends_with_code(128 + 9);
     // the terminal of whoever restores it, and of nobody without the flag
-    let mut after = Terminal::new(24, 80);
-    after.attach(c.on_bundle("restore", &images)).spawn().wait().ends_with_code(1);
-    assert!(after.output.line().contains("criu: "), "the reason");
+    let mut nobodys = Terminal::new(24, 80);
+    nobodys.attach(c.on_bundle("restore", &images)).spawn().wait().ends_with_code(1);
+    assert!(nobodys.output.line().contains("criu: "), "the reason");
     c.assert_gone();
+    // a terminal is of no more use once its session has ended
+    let mut after = Terminal::new(24, 80);
     let restored = after.attach(c.on_bundle("restore", &words)).spawn();
     wait_gone("the time before the restore", || {
+        let is_there = !restored.ends_within(std::time::Duration::ZERO);
+        assert!(is_there, "{}", after.output.line());
         let state = c.on_id("state", &[], &[]).run();
         state.code == 0 && state.json()["status"] == "running"
     });

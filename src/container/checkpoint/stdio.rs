@@ -58,7 +58,8 @@ enum Place {
     HostTerminal,
 }
 
-/// What /proc says it is; a file from outside by its mount and inode.
+/// What /proc says it is; from outside a file by its mount and inode, a terminal by its
+/// devices, as CRIU has them.
 fn name_of(init: Pid, fd: u32, table: &Table) -> std::io::Result<(String, Place)> {
     let path = format!("/proc/{init}/fd/{fd}");
     let link = match std::fs::read_link(&path) {
@@ -75,11 +76,14 @@ fn name_of(init: Pid, fd: u32, table: &Table) -> std::io::Result<(String, Place)
     let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
     let file = std::fs::metadata(&path)?;
     let is_terminal = file.file_type().is_char_device() && link.starts_with("/dev/pts");
-    let place = if is_terminal { Place::HostTerminal } else { Place::Host };
-    match mount.filter(|id| !table.has(*id)) {
-        Some(id) => Ok((format!("file[{id:x}:{:x}]", file.ino()), place)),
-        None => Ok((name, Place::Container)),
-    }
+    Ok(match mount.filter(|id| !table.has(*id)) {
+        // by its own number, and that of the file system that it is on
+        Some(_) if is_terminal => {
+            (format!("tty[{:x}:{:x}]", file.rdev(), file.dev()), Place::HostTerminal)
+        }
+        Some(id) => (format!("file[{id:x}:{:x}]", file.ino()), Place::Host),
+        None => (name, Place::Container),
+    })
 }
 
 /// The caller's descriptors, under the names that they had at the checkpoint. Images
@@ -96,7 +100,7 @@ pub(super) fn load(image_path: &Path) -> Result<Vec<(String, OwnedFd)>> {
     let own: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
     let mut given: Vec<(String, OwnedFd)> = Vec::new();
     for (name, fd) in names.into_iter().zip(own) {
-        let is_external = name.starts_with("pipe:") || name.starts_with("file[");
+        let is_external = ["pipe:", "file[", "tty["].iter().any(|kind| name.starts_with(kind));
         if is_external && given.iter().all(|(other, _)| *other != name) {
             // criu's own stdout and stderr go elsewhere
             let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3)).step(|| "copy a descriptor")?;
