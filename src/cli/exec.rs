@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 /// `exec`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(
     override_usage = "tare exec [OPTIONS] <ID> [--] <COMMAND> [ARGS]...\n       \
                       tare exec [OPTIONS] --process <FILE> <ID>",

@@ -9,6 +9,11 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 pub struct Lazy<T>(T);
 
 impl<T> Lazy<T> {
+    /// Words that are known without clap.
+    pub(super) fn of(words: T) -> Self {
+        Lazy(words)
+    }
+
     /// The words themselves.
     pub fn into_inner(self) -> T {
         self.0

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::image::ImageSelector;
 
 /// What `create` and `run` share.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct CreateArgs {
     /// Directory with config.json [default: the current directory]
     #[arg(short, long, value_name = "DIR")]
@@ -38,7 +38,7 @@ pub struct CreateArgs {
 }
 
 /// `run`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct RunArgs {
     /// What `create` takes as well
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub enum NetMode {
 }
 
 /// Options of `run --image`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "With --image")]
 pub struct ImageRunArgs {
     /// Run this image: a name in the store, or a path to import on the way
@@ -126,7 +126,7 @@ pub struct ImageRunArgs {
 }
 
 /// `start`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct StartArgs {
     /// Name of the container
     #[arg(value_name = "ID")]
@@ -134,7 +134,7 @@ pub struct StartArgs {
 }
 
 /// `state`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct StateArgs {
     /// Name of the container
     #[arg(value_name = "ID")]
@@ -142,7 +142,7 @@ pub struct StateArgs {
 }
 
 /// `kill`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct KillArgs {
     /// Send the signal to every process of the container
     #[arg(short, long)]
@@ -156,7 +156,7 @@ pub struct KillArgs {
 }
 
 /// `delete`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct DeleteArgs {
     /// Kill what still runs, and accept that the container is not there
     #[arg(short, long)]

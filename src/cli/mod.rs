@@ -7,6 +7,7 @@ mod figures;
 mod image;
 mod lazy;
 mod lifecycle;
+mod plain;
 mod quick;
 mod resources;
 mod trace;

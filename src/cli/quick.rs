@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, CommandFactory, FromArgMatches, Subcommand};
 
-use super::{Cli, Command, GlobalArgs};
+use super::{Cli, Command, GlobalArgs, plain};
 
 /// Parses a command line, whose first word is the program's.
 ///
@@ -15,6 +15,9 @@ use super::{Cli, Command, GlobalArgs};
 /// # Errors
 /// Wrong words, or words that ask for help.
 pub fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
+    if let Some(cli) = plain::read(words) {
+        return Ok(cli);
+    }
     let some = named(words).and_then(|some| some.try_get_matches_from(words).ok());
     match some.and_then(|matches| Cli::from_arg_matches(&matches).ok()) {
         Some(cli) => Ok(cli),
