@@ -68,9 +68,8 @@ impl Bench<'_> {
         let mut members = Vec::with_capacity(count);
         for _ in 0..count {
             members.push(self.member(tare, &mut |_| {})?);
-            eprint!("\rbench: {} of {count} containers ", members.len());
         }
-        eprintln!();
+        eprintln!("bench: {count} containers are there");
         for (id, _) in &members {
             self.runner.at_once(&mut tare.on("start", id))?;
         }

@@ -28,9 +28,8 @@ impl Bench<'_> {
         for _ in 0..count {
             members.push(self.member(tare, &mut |took| creates.push(took))?);
             self.runner.watch.check()?;
-            eprint!("\rbench: scale, {} of {count} containers ", members.len());
         }
-        eprintln!();
+        eprintln!("bench: scale: {count} containers are there");
         taken.extend(creates.iter().map(|took| (Figure::ScaleCreate, *took)));
         taken.extend(slope(&creates).map(|slope| (Figure::ScaleSlope, slope)));
         for (id, _) in &members {
