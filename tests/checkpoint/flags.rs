@@ -95,7 +95,7 @@ fn the_terminal_of_a_shell_is_another_one_afterwards() {
     // the terminal of whoever restores it, and of nobody without the flag
     let mut nobodys = Terminal::new(24, 80);
     nobodys.attach(c.on_bundle("restore", &images)).spawn().wait().ends_with_code(1);
-    assert!(nobodys.output.line().contains("criu: "), "the reason");
+    assert!(nobodys.output.line().contains("--shell-job"), "the reason");
     c.assert_gone();
     // a terminal is of no more use once its session has ended
     let mut after = Terminal::new(24, 80);

@@ -78,7 +78,7 @@ pub fn restore(mut args: RestoreArgs<'_>) -> Result<Restored> {
     let version = Criu::check_version()?;
     labels::check(&args, version)?;
     let opened = namespaces::open(&plan)?;
-    let stdio = stdio::load(&args.words.image_path)?;
+    let stdio = stdio::load(&args.words)?;
     let place = Place::find(&plan, create.rootless, create.systemd_cgroup)?;
     // once its processes go on there is no way back: what comes of it is said before a
     // signal ends this one

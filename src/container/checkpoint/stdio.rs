@@ -6,7 +6,6 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
@@ -88,14 +87,19 @@ fn name_of(init: Pid, fd: u32, table: &Table) -> std::io::Result<(String, Place)
 
 /// The caller's descriptors, under the names that they had at the checkpoint. Images
 /// without the file are from somebody who had nothing to say.
-pub(super) fn load(image_path: &Path) -> Result<Vec<(String, OwnedFd)>> {
-    let path = image_path.join(FILE);
+pub(super) fn load(words: &CriuWords) -> Result<Vec<(String, OwnedFd)>> {
+    let path = words.image_path.join(FILE);
     let bytes = match std::fs::read(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.step(|| path.display().to_string())?,
     };
     let names: Vec<String> = serde_json::from_slice(&bytes)
         .map_err(|e| Error::invalid(format!("is damaged: {e}")).step(path.display()))?;
+    if !words.shell_job && names.iter().any(|name| name.starts_with("tty[")) {
+        return Err(Error::unsupported("a terminal of the host was saved")
+            .hint("--shell-job has the caller's take its place")
+            .step(path.display()));
+    }
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let own: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
     let mut given: Vec<(String, OwnedFd)> = Vec::new();
