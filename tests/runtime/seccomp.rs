@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, Shutdown, recvmsg, shutdown};
 use serde_json::{Value, json};
 
 use crate::engine_profile::engine_profile;
@@ -460,6 +460,8 @@ fn a_start_whose_agent_has_gone_starts_nothing() {
     let socket = UnixListener::bind(&path).unwrap();
     c.bundle.edit(|config| config["linux"]["seccomp"]["listenerPath"] = json!(path));
     let output = c.create();
+    // not only closed: a child that another test is just making has a copy for a moment
+    shutdown(socket.as_raw_fd(), Shutdown::Both).unwrap();
     drop(socket);
     c.start().fails_with(&["linux.seccomp.listenerPath", "nobody listens there"]);
     assert_eq!(c.status(), "created");
