@@ -15,6 +15,7 @@ mod view;
 mod workshop;
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
@@ -98,6 +99,13 @@ impl Places {
         };
         let images = open("--image-path", &words.image_path)?;
         let work_path = words.work_path.as_ref().unwrap_or(&words.image_path);
+        // containerd counts on it
+        match std::fs::DirBuilder::new().mode(0o700).create(work_path) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::from(e).step(format!("--work-path {}", work_path.display())));
+            }
+            _ => {}
+        }
         let work = open("--work-path", work_path)?;
         // an older log would be read for this one's
         let log = work_path.join(log_name);
