@@ -26,7 +26,7 @@ use nix::sys::stat::Mode;
 
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sys::boot;
-use crate::sys::fs::{names, open_dir, replace_file};
+use crate::sys::fs::{birth_time, names, open_dir, replace_file};
 use crate::sys::lock::{FileLock, Sharing};
 use crate::sys::remove::remove_tree;
 
@@ -106,7 +106,10 @@ impl Volumes {
             other => other.step(|| format!("volume {name}"))?,
         };
         let users = users(&path)?;
-        let created = found.created().or_else(|_unknown| found.modified())?;
+        let created = match birth_time(&path.join("users")).step(|| format!("volume {name}"))? {
+            Some(created) => created,
+            None => found.modified()?,
+        };
         Ok(Volume { name: name.to_owned(), data: path.join("data"), created, users })
     }
 

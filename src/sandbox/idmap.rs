@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{IdMapping, MountKind, MountPlan, Plan};
 use crate::sys::caller::caller;
-use crate::sys::process::close_range_on_exec;
+use crate::sys::process::{close_range_on_exec, unblock_signals_of};
 
 /// Where the two programs may be. PATH has no say: the last ones are where NixOS
 /// and local builds have them.
@@ -182,13 +182,11 @@ impl Kind {
         // what the caller left open is for the container at most
         close_range_on_exec(3).step(|| "keep descriptors from a program")?;
         let ids = map.iter().flat_map(|m| [m.container, m.host, m.size]);
-        let output = Command::new(program)
-            .arg(pid.to_string())
-            .args(ids.map(|id| id.to_string()))
-            .env_clear()
-            .stdin(Stdio::null())
-            .output()
-            .step(|| program.display().to_string())?;
+        let mut command = Command::new(program);
+        command.arg(pid.to_string()).args(ids.map(|id| id.to_string()));
+        command.env_clear().stdin(Stdio::null());
+        unblock_signals_of(&mut command);
+        let output = command.output().step(|| program.display().to_string())?;
         if output.status.success() {
             return Ok(());
         }

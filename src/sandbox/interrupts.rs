@@ -19,8 +19,8 @@ const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Si
 #[derive(Debug)]
 pub(crate) struct Interrupts {
     arrived: SignalFd,
-    /// The mask to go back to; `None`: never.
-    before: Option<SigSet>,
+    /// What was not blocked before, and is to be let through again.
+    added: SigSet,
 }
 
 impl Interrupts {
@@ -37,14 +37,17 @@ impl Interrupts {
             .step(|| "block signals")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         let arrived = SignalFd::with_flags(&watched, flags).step(|| "signalfd")?;
-        Ok(Interrupts { arrived, before: Some(before) })
+        // not the mask as it was: musl leaves out signals that others use when it tells it
+        let mut added = watched;
+        ENDING.into_iter().filter(|signal| before.contains(*signal)).for_each(|s| added.remove(s));
+        Ok(Interrupts { arrived, added })
     }
 
     /// Leaves the signals blocked up to the end of this process, which is near: what its
     /// caller gets to know is the exit code. A signal that comes now is too late to change
     /// what has been done, and must not have it look undone.
     pub(crate) fn keep(mut self) {
-        self.before = None;
+        self.added = SigSet::empty();
     }
 
     /// The signal that has come, as the reason why the command fails.
@@ -98,9 +101,7 @@ impl AsFd for Interrupts {
 
 impl Drop for Interrupts {
     fn drop(&mut self) {
-        if let Some(before) = &self.before {
-            // the mask was valid before
-            sigprocmask(SigmaskHow::SIG_SETMASK, Some(before), None).unwrap_or_default();
-        }
+        // a mask of known signals is a valid one
+        sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&self.added), None).unwrap_or_default();
     }
 }

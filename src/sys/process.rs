@@ -461,6 +461,12 @@ pub fn end_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Has a command hear the signals that this process holds back.
+pub fn unblock_signals_of(command: &mut Command) {
+    // SAFETY: one system call, and an error that is a number.
+    unsafe { command.pre_exec(|| Ok(unblock_signals()?)) };
+}
+
 /// Closes every descriptor from `first` on but those in `keep`, whoever thinks
 /// to own them: for a fresh copy of a process that uses and drops none of the
 /// others (Linux 5.9).

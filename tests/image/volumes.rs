@@ -221,6 +221,22 @@ fn create_list_inspect_remove() {
 }
 
 #[test]
+fn who_uses_a_volume_makes_it_no_younger() {
+    let scene = Scene::new();
+    scene.ok(&["volume", "create", "vol"]);
+    let created = || {
+        let text = scene.ok(&["volume", "inspect", "vol"]);
+        serde_json::from_str::<Value>(&text).unwrap()["created"].clone()
+    };
+    let before = created();
+    // as a note that comes or goes
+    let users = std::fs::File::open(scene.path("store/volumes/vol/users")).unwrap();
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(86400);
+    users.set_modified(later).unwrap();
+    assert_eq!(created(), before);
+}
+
+#[test]
 fn a_fill_that_fails_leaves_the_volume_as_it_was() {
     let host = Box::new();
     // from an id on that the program can't be run under, nothing has happened yet

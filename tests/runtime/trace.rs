@@ -410,7 +410,13 @@ fn calls(command: Invocation) -> (Output, Vec<String>) {
         let is_again = fields[5] == "-11";
         // numbers in names differ as well
         let text = fields[4].replace(|c: char| c.is_ascii_digit(), "");
-        (!is_memory && !is_again).then(|| format!("{} {} {text}", fields[0], fields[2]))
+        // one C library's call for the same is another's other one
+        let name = match fields[2] {
+            "open" => "openat",
+            "stat" | "lstat" | "fstat" | "newfstatat" => "statx",
+            other => other,
+        };
+        (!is_memory && !is_again).then(|| format!("{} {name} {text}", fields[0]))
     };
     (output, text.lines().filter_map(call).collect())
 }

@@ -17,7 +17,9 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, socketpair,
 };
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::{Pid, dup2_stderr, dup2_stdout, execve, getpid, getppid, pipe2, read, write};
+use nix::unistd::{
+    Pid, dup2_stderr, dup2_stdout, execve, getpid, getppid, pipe2, read, setpgid, write,
+};
 
 use super::log;
 use super::message::{Feature, Kind, Options, Response, feature_request, reply, request};
@@ -297,6 +299,9 @@ fn enter(
         if getppid() != ends.parent {
             process::exit_now(1);
         }
+    } else {
+        // ^C is for this command alone, which lets CRIU finish
+        setpgid(Pid::from_raw(0), Pid::from_raw(0)).step(|| "make a process group")?;
     }
     process::reset_signals().step(|| "reset signals")?;
     if uninterrupted(|| read(ends.gate, &mut [0; 1])).step(|| "wait")? == 0 {
