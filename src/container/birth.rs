@@ -15,7 +15,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{ErrorKind, Result, Step};
 use crate::sandbox::idmap::IdMaps;
 use crate::sandbox::netdevices::{self, Moved};
-use crate::sandbox::{Interrupts, Options, SpawnArgs, Spawned, hooks, spawn};
+use crate::sandbox::{Interrupts, Options, SpawnArgs, Spawned, hooks, kills_newborns, spawn};
 use crate::spec::Plan;
 use crate::sys::caller::caller;
 use crate::sys::fs::Replacement;
@@ -52,7 +52,11 @@ pub(super) fn bring_up(
     record: &mut Record,
     (undo, interrupts): (&mut Undo<'_>, Option<&Interrupts>),
 ) -> Result<Replacement> {
-    let fits = |cgroup: &Cgroup| cgroup.out_of_memory().is_none();
+    let fits = |cgroup: &Cgroup| {
+        cgroup.out_of_memory().is_none()
+            && !cgroup.frozen().unwrap_or(true)
+            && kills_newborns(cgroup.dir())
+    };
     match birth.attempt(record, (undo, interrupts), false) {
         Err(e) if e.kind() == ErrorKind::Unborn && birth.cgroup.is_some_and(fits) => {
             crate::logging::debug(|| format!("init is moved into its cgroup: {e}"));

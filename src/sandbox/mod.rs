@@ -34,4 +34,5 @@ pub(crate) use copyup::copy_tree;
 pub(crate) use interrupts::Interrupts;
 pub(crate) use protocol::{Channel, Started};
 pub(crate) use sources::open_in_child;
+pub(crate) use spawn::kills_newborns;
 pub use spawn::{Options, SpawnArgs, Spawned, spawn};

@@ -24,7 +24,7 @@ use super::{create, rdt, terminal};
 use crate::cgroup::{self, Cgroup, CgroupRecord, Hierarchy};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sandbox::exec::{ExecArgs as SpawnArgs, Target, joins_users, spawn_exec};
-use crate::sandbox::{Interrupts, Options, Spawned, labels};
+use crate::sandbox::{Interrupts, Options, Spawned, kills_newborns, labels};
 use crate::spec::ExecPlan;
 use crate::sys::fs::open_plain;
 use crate::trace;
@@ -110,9 +110,12 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
         let born = spawn_into(args, spawn, (cgroup.as_ref(), init), moves)?;
         serve(args, &plan, (&record, &kept), (agent.as_ref(), interrupts.as_ref()), born)
     };
+    let kills = |cgroup: &Cgroup| is_paused || kills_newborns(cgroup.dir());
     let spawned = match attempt(false) {
         // see `birth::bring_up`
-        Err(e) if e.kind() == ErrorKind::Unborn && cgroup.is_some() => attempt(true),
+        Err(e) if e.kind() == ErrorKind::Unborn && cgroup.as_ref().is_some_and(kills) => {
+            attempt(true)
+        }
         other => other,
     };
     interrupts.into_iter().for_each(Interrupts::keep);
