@@ -20,9 +20,10 @@ use crate::container::record::{InitProcess, Record};
 use crate::container::start::hook_state;
 use crate::container::store::{Entry, Lock};
 use crate::container::{rdt, terminal};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::{Interrupts, hooks};
 use crate::spec::{Plan, ResolveArgs};
+use crate::sys::process;
 
 /// Name of CRIU's log.
 const LOG: &str = "restore.log";
@@ -265,12 +266,12 @@ impl Task<'_> {
 
     /// Gives others what they wait for.
     fn tell(&mut self, args: &RestoreArgs<'_>, pid: Pid) -> Result<OwnedFd> {
-        let ended = || Error::new(ErrorKind::System, "the container has ended at once");
-        let init = self.record.init.filter(|init| init.pid() == pid);
-        let pidfd = match init {
-            Some(init) => init.open()?.ok_or_else(ended)?,
-            None => return Err(Error::new(ErrorKind::System, "criu did not say what it restored")),
-        };
+        if self.record.init.is_none_or(|init| init.pid() != pid) {
+            return Err(Error::new(ErrorKind::System, "criu did not say what it restored"));
+        }
+        // it may have ended by now, with its exit code to be waited for: as long as nobody
+        // has, the id of this process' child is its own
+        let pidfd = process::pidfd_open(pid).step(|| format!("open process {pid}"))?;
         if let (Console::Socket(path), Some(master)) = (&args.create.console, &self.console) {
             terminal::send_master(path, master.as_fd())?;
         }
