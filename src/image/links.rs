@@ -36,6 +36,9 @@ pub(super) struct Linked {
     pub(super) source: String,
 }
 
+/// Below which layer a link's file is, and its path there.
+type Source<'a> = (usize, &'a [u8]);
+
 /// All of them, as far as the image shows them.
 ///
 /// # Errors
@@ -43,11 +46,13 @@ pub(super) struct Linked {
 pub(super) fn find(stack: &Stack<'_>) -> Result<Vec<Linked>> {
     let mut found: BTreeMap<String, Linked> = BTreeMap::new();
     // links to links lead to the same file
-    let mut sources: BTreeMap<&[u8], (usize, &[u8])> = BTreeMap::new();
+    let mut sources: BTreeMap<&[u8], (usize, Source<'_>)> = BTreeMap::new();
     for (at, (_, view)) in stack.iter().enumerate() {
         for (path, target) in &view.links {
-            let known = sources.get(target.as_slice()).copied();
-            let (layer, source) = known.unwrap_or((at, target));
+            let (layer, source) = match sources.get(target.as_slice()) {
+                Some(&(link_of, known)) if is_still(stack, link_of, at, target)? => known,
+                _ => (at, target.as_slice()),
+            };
             let below = stack.get(..layer).unwrap_or_default();
             let Some((owner, dir, name)) = file(below, source)? else {
                 let (path, target) = (escaped(path), escaped(target));
@@ -55,7 +60,7 @@ pub(super) fn find(stack: &Stack<'_>) -> Result<Vec<Linked>> {
                     "its target must be a file that this layer has before it, or one below",
                 ));
             };
-            sources.insert(path, (layer, source));
+            sources.insert(path, (at, (layer, source)));
             let diff_id = stack.get(owner).map(|(_, view)| view.diff_id.to_string());
             let key = format!("{} {}", diff_id.unwrap_or_default(), escaped(source));
             let is_seen =
@@ -196,6 +201,12 @@ fn is_seen(stack: &Stack<'_>, path: &[u8]) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Whether the link that layer `link_of` has at a path is what layer `at` finds there.
+fn is_still(stack: &Stack<'_>, link_of: usize, at: usize, path: &[u8]) -> Result<bool> {
+    let between = stack.get(link_of + 1..at).unwrap_or_default();
+    Ok(!has(stack.get(link_of), path)? && is_seen(between, path)?)
 }
 
 /// Whether a layer has something at a path: a later entry than the link.

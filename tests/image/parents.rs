@@ -273,3 +273,39 @@ fn hard_links_to_what_no_layer_shows_are_refused() {
         scene.assert_store_is_empty();
     }
 }
+
+/// A name that was a link once leads to what has come in its place.
+#[test]
+fn hard_links_to_links_lead_to_what_is_there_by_then() {
+    let below = layer(&[file("x", "below"), file("y", "other")], "none");
+    let linking = layer(&[hardlink("a", "x"), hardlink("c", "x"), file("c", "own")], "none");
+    let between = layer(&[file("a", "new")], "none");
+    let last = layer(&[hardlink("b", "a"), hardlink("d", "c")], "none");
+    let scene = Scene::new();
+    let layers = [below.clone(), linking.clone(), between, last.clone()];
+    scene.import(&simple(&scene.path("oci"), "box", &layers));
+    views(&scene, "box", |root| {
+        let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+        assert_eq!([read("x"), read("a"), read("b")], ["below", "new", "new"]);
+        assert_eq!([read("c"), read("d")], ["own", "own"]);
+        let ino = |name: &str| root.join(name).metadata().unwrap().ino();
+        assert!(ino("a") == ino("b") && ino("c") == ino("d") && ino("x") != ino("b"));
+    });
+    // as long as the link is what is seen, its file is meant
+    let layers = [below.clone(), linking.clone(), last.clone()];
+    scene.import(&simple(&scene.path("still"), "still", &layers));
+    views(&scene, "still", |root| {
+        let ino = |name: &str| root.join(name).metadata().unwrap().ino();
+        assert!(ino("x") == ino("a") && ino("x") == ino("b"));
+        assert_eq!(root.join("b").metadata().unwrap().nlink(), 3);
+    });
+    scene.ok(&["image", "verify"]);
+    // taken away, it is no target
+    for hiding in [file(".wh.a", ""), file(".wh..wh..opq", "")] {
+        let layers = [below.clone(), linking.clone(), layer(&[hiding], "none"), last.clone()];
+        let path = simple(&scene.path("gone"), "gone", &layers);
+        let line = scene.fails(&["image", "import", path.to_str().unwrap()]);
+        assert!(line.contains("hard link to a"), "{line}");
+        fs::remove_dir_all(path).unwrap();
+    }
+}
