@@ -174,7 +174,7 @@ pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
 
 const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY);
 
-/// Owner, mode, extended attributes but the overlay's own, and times.
+/// Owner, mode, extended attributes but the overlay's and the machine's own, and times.
 fn facts(dir: BorrowedFd<'_>) -> Result<Facts<'static>> {
     stat_facts(dir, Path::new("."), &fstat(dir)?)
 }
@@ -188,8 +188,11 @@ pub(super) fn stat_facts(
     let name = |bytes: Vec<u8>| Name(bytes.into());
     let mut xattrs: Vec<_> = xattrs_at(dir, file)?
         .into_iter()
-        // the escaped ones are the image's
-        .filter(|(key, _)| form::merged_name(key.as_bytes()).is_some())
+        // the escaped ones are the image's, and a label is the machine's
+        .filter(|(key, _)| {
+            let key = key.as_bytes();
+            form::merged_name(key).is_some() && form::kept_name(key).is_some()
+        })
         .map(|(key, value)| (name(key.into_bytes()), name(value)))
         .collect();
     xattrs.sort();
