@@ -85,7 +85,7 @@ type Found = BTreeMap<Vec<u8>, Facts<'static>>;
 
 /// All directories of which the layers show the wrong attributes, with those that
 /// they should have, and the directories that these and the links lie in.
-fn directories(stack: &[(&OwnedFd, &View)], linked: &[Linked]) -> Result<Found> {
+fn directories(stack: &[(&OwnedFd, &View)], linked: &[Linked<'_>]) -> Result<Found> {
     let implied: BTreeSet<_> = stack.iter().flat_map(|(_, layer)| &layer.implied).collect();
     let mut found = Found::new();
     for path in implied {
@@ -206,12 +206,12 @@ pub(super) fn stat_facts(
 }
 
 /// What is in a layer that goes on top.
-struct Top {
+struct Top<'a> {
     found: Found,
-    linked: Vec<Linked>,
+    linked: Vec<Linked<'a>>,
 }
 
-impl Top {
+impl Top<'_> {
     /// What it is known by: its directories, and which files of which layers.
     fn digest(&self) -> Result<Digest> {
         let mut text = Vec::new();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -308,4 +309,38 @@ fn hard_links_to_links_lead_to_what_is_there_by_then() {
         assert!(line.contains("hard link to a"), "{line}");
         fs::remove_dir_all(path).unwrap();
     }
+}
+
+/// More files of lower layers may have links than may be open at a time.
+#[test]
+fn many_files_of_lower_layers_may_have_links() {
+    let scene = Scene::in_memory();
+    let names: Vec<_> = (0..300).map(|n| n.to_string()).collect();
+    let files: Vec<_> = names.iter().map(|name| file(&format!("d/{name}"), name)).collect();
+    let links: Vec<_> =
+        names.iter().map(|name| hardlink(&format!("e/{name}"), &format!("d/{name}"))).collect();
+    let path = simple(&scene.path("oci"), "box", &[layer(&files, "none"), layer(&links, "none")]);
+    let import = scene.command(&["image", "import", path.to_str().unwrap()]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 100 && exec \"$@\"", "sh"]);
+    let out = command.arg(import.get_program()).args(import.get_args()).output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    views(&scene, "box", |root| {
+        for name in &names {
+            let meta = |dir: &str| root.join(dir).join(name).metadata().unwrap();
+            assert_eq!((meta("d").ino(), meta("d").nlink()), (meta("e").ino(), 2), "{name}");
+        }
+    });
+    scene.ok(&["image", "verify"]);
+}
+
+#[test]
+fn too_many_links_to_files_of_lower_layers_are_refused() {
+    let scene = Scene::in_memory();
+    let links: Vec<_> = (0..=16384).map(|n| hardlink(&format!("{n}"), "x")).collect();
+    let layers = [layer(&[file("x", "")], "none"), layer(&links, "gzip")];
+    let path = simple(&scene.path("oci"), "box", &layers);
+    let line = scene.fails(&["image", "import", path.to_str().unwrap()]);
+    assert!(line.contains("16385 hard links") && line.ends_with("more than 16384"), "{line}");
+    scene.assert_store_is_empty();
 }
