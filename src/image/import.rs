@@ -117,7 +117,8 @@ fn views(
     for diff_id in &choice.diff_ids {
         let (path, implied, links) = match (done.get(diff_id), staging) {
             (Some(facts), Some(staging)) => {
-                (staging.layer(diff_id), facts.implied.clone(), facts.links.clone())
+                let links = facts.links.clone().into_iter().collect();
+                (staging.layer(diff_id), facts.implied.clone(), links)
             }
             _ => {
                 let (implied, links) =

@@ -59,9 +59,11 @@ pub(super) fn find<'a>(stack: &Stack<'a>) -> Result<Vec<Linked<'a>>> {
         )));
     }
     let mut found = BTreeMap::new();
-    // links to links lead to the same file
+    // links to links of layers below lead to the same file; those of one layer have been
+    // resolved when it was unpacked
     let mut sources: BTreeMap<&[u8], (usize, Source<'_>)> = BTreeMap::new();
     for (at, (_, view)) in stack.iter().enumerate() {
+        let mut new = Vec::new();
         for (path, target) in &view.links {
             let (layer, source) = match sources.get(target.as_slice()) {
                 Some(&(link_of, known)) if is_still(stack, link_of, at, target)? => known,
@@ -73,9 +75,9 @@ pub(super) fn find<'a>(stack: &Stack<'a>) -> Result<Vec<Linked<'a>>> {
                     "its target must be a file that this layer has before it, or one below",
                 ));
             };
-            sources.insert(path, (at, (layer, source)));
+            new.push((path.as_slice(), (at, (layer, source))));
             if !found.contains_key(&(owner, source)) {
-                found.extend(Linked::new(stack, owner, source)?.map(|new| ((owner, source), new)));
+                found.extend(Linked::new(stack, owner, source)?.map(|one| ((owner, source), one)));
             }
             if !has(stack.get(at), path)?
                 && is_seen(stack.get(at + 1..).unwrap_or_default(), path)?
@@ -84,6 +86,7 @@ pub(super) fn find<'a>(stack: &Stack<'a>) -> Result<Vec<Linked<'a>>> {
                 linked.names.insert(path.clone());
             }
         }
+        sources.extend(new);
     }
     // one that upper layers have taken all new names of is as it was
     Ok(found.into_values().filter(Linked::is_needed).collect())
@@ -230,12 +233,14 @@ fn is_still(stack: &Stack<'_>, link_of: usize, at: usize, path: &[u8]) -> Result
     Ok(!has(stack.get(link_of), path)? && is_seen(between, path)?)
 }
 
-/// Whether a layer has something at a path: a later entry than the link.
+/// Whether a layer has something at the path of a link of its own: a later entry. The
+/// whiteout that is there is the link's.
 fn has(layer: Option<&(&OwnedFd, &View)>, path: &[u8]) -> Result<bool> {
     let Some((top, _)) = layer else { return Ok(false) };
     let (parent, name) = parent_and_name(path);
     let name = CString::new(name).map_err(|_nul| Errno::EINVAL)?;
-    Ok(matches!(at_path(top.as_fd(), parent, &name)?, At::File(_)))
+    let found = at_path(top.as_fd(), parent, &name)?;
+    Ok(matches!(found, At::File(stat) if !is_whiteout(&stat)))
 }
 
 /// What one layer has of a name.

@@ -344,3 +344,103 @@ fn too_many_links_to_files_of_lower_layers_are_refused() {
     assert!(line.contains("16385 hard links") && line.ends_with("more than 16384"), "{line}");
     scene.assert_store_is_empty();
 }
+
+/// What later entries of the same layer make of such a link, and what it hides.
+#[test]
+fn hard_links_to_lower_files_are_files_of_their_layer() {
+    let names = ["x", "y", "moved", "over/deep", "shown", "taken/l", "again/l"];
+    let below: Vec<_> = names.iter().map(|name| file(name, name)).collect();
+    let above = [
+        // in the place of a directory of lower layers, and of a file
+        hardlink("over", "x"),
+        hardlink("shown", "x"),
+        // what it lies in becomes a file, or another directory
+        hardlink("taken/l", "x"),
+        file("taken", "a file"),
+        hardlink("again/l", "x"),
+        file("again", "a file first"),
+        dir("again"),
+        file("again/new", ""),
+        // a whiteout is for lower layers, before it or after
+        hardlink("kept", "x"),
+        file(".wh.kept", ""),
+        file(".wh.fresh", ""),
+        hardlink("fresh", "x"),
+        // the last one counts, and what led to the first one still does
+        hardlink("twice", "x"),
+        hardlink("first", "twice"),
+        hardlink("twice", "y"),
+        // what was linked to stays, whatever comes in its place
+        hardlink("z", "moved"),
+        hardlink("moved", "y"),
+    ];
+    let last = layer(&[file("over/z", "")], "none");
+    let layers = [layer(&below, "none"), layer(&above, "gzip")];
+    let scene = Scene::new();
+    scene.import(&simple(&scene.path("oci"), "box", &layers));
+    views(&scene, "box", |root| {
+        let ino = |name: &str| root.join(name).symlink_metadata().unwrap().ino();
+        for name in ["over", "shown", "kept", "fresh", "first"] {
+            assert_eq!(ino(name), ino("x"), "{name}");
+            assert_eq!(fs::read(root.join(name)).unwrap(), b"x", "{name}");
+        }
+        assert_eq!((ino("twice"), root.join("x").metadata().unwrap().nlink()), (ino("y"), 6));
+        assert_eq!((ino("moved"), fs::read(root.join("z")).unwrap()), (ino("y"), b"moved".into()));
+        assert_eq!(fs::read(root.join("taken")).unwrap(), b"a file");
+        let again: Vec<_> = fs::read_dir(root.join("again")).unwrap().collect();
+        assert_eq!(again.len(), 1);
+    });
+    // a directory in its place shows nothing of what it has hidden
+    let layers = [&layers[..], &[last]].concat();
+    scene.import(&simple(&scene.path("last"), "last", &layers));
+    views(&scene, "last", |root| {
+        let over: Vec<_> = fs::read_dir(root.join("over")).unwrap().collect();
+        assert_eq!(over.len(), 1);
+        assert_eq!(fs::read(root.join("shown")).unwrap(), b"x");
+    });
+    scene.ok(&["image", "verify"]);
+    // it is no directory
+    let wrong = layer(&[hardlink("l", "x"), file("l/below", "")], "none");
+    let path = simple(&scene.path("wrong"), "wrong", &[layers[0].clone(), wrong]);
+    let line = scene.fails(&["image", "import", path.to_str().unwrap()]);
+    assert!(line.contains("its parent l is not a directory"), "{line}");
+}
+
+/// A label is what the machine's policy gave a file: it is of no image.
+#[test]
+fn labels_of_the_machine_are_no_part_of_an_image() {
+    let scene = Scene::new();
+    let [base, other] = bases();
+    scene.import(&simple(&scene.path("base"), "base", std::slice::from_ref(&base)));
+    scene.import(&simple(&scene.path("other"), "other", std::slice::from_ref(&other)));
+    for path in ["", "d", "d/first"] {
+        let path = scene.layer_dir(&base).join(path);
+        let set = Command::new("setfattr")
+            .args(["-h", "-n", "security.selinux", "-v", "system_u:object_r:t:s0"])
+            .arg(&path)
+            .status();
+        assert!(set.unwrap().success());
+    }
+    let above = layer(&[file("d/file", "x"), hardlink("d/link", "d/first")], "gzip");
+    scene.import(&simple(&scene.path("oci"), "box", &[base, above]));
+    scene.ok(&["image", "verify"]);
+}
+
+/// Their directories are what the first image has made of them.
+#[test]
+fn layers_of_an_earlier_version_are_told_of() {
+    let scene = Scene::new();
+    let [base, _] = bases();
+    let path = simple(&scene.path("oci"), "box", std::slice::from_ref(&base));
+    let import =
+        || String::from_utf8(scene.run(&["image", "import", path.to_str().unwrap()]).stderr);
+    assert_eq!(import().unwrap(), "");
+    let facts = scene.layer_dir(&base).parent().unwrap().join("layer.json");
+    let mut old: Value = serde_json::from_slice(&fs::read(&facts).unwrap()).unwrap();
+    old.as_object_mut().unwrap().remove("listing").unwrap();
+    fs::write(&facts, old.to_string()).unwrap();
+    let said = import().unwrap();
+    assert!(said.contains("unpacked by an earlier version") && said.lines().count() == 1, "{said}");
+    scene.ok(&["image", "rm", "box"]);
+    assert_eq!(import().unwrap(), "");
+}
