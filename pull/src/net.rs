@@ -1,10 +1,13 @@
 //! Certificates: whom the host trusts, and who it is to a registry.
 
 use std::env;
+use std::fs::DirEntry;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tare::error::{Error, ErrorKind, Result, Step};
+use tare::logging::warn;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use crate::args::Args;
@@ -70,13 +73,10 @@ fn kept_for(registry: &str) -> Result<(Vec<Certificate<'static>>, Option<ClientC
     let users = users.map(|dir| dir.join("containers/certs.d"));
     let (mut roots, mut own) = (Vec::new(), None);
     for dir in users.into_iter().chain(CERTIFICATES.map(PathBuf::from)) {
-        let entries = std::fs::read_dir(dir.join(registry)).into_iter().flatten().flatten();
-        let mut files: Vec<_> = entries.map(|entry| entry.path()).collect();
-        files.sort();
-        for file in files {
+        for file in files(&dir.join(registry)) {
             match file.extension().and_then(|e| e.to_str()) {
                 Some("crt") => roots.extend(certificates(&file)?),
-                Some("cert") if own.is_none() => own = Some(client(&file)?),
+                Some("cert") if own.is_none() => own = client(&file)?,
                 _ => {}
             }
         }
@@ -84,15 +84,38 @@ fn kept_for(registry: &str) -> Result<(Vec<Certificate<'static>>, Option<ClientC
     Ok((roots, own))
 }
 
-/// A certificate with its key, which lies beside it.
-fn client(file: &Path) -> Result<ClientCert> {
+/// What is in a directory, by name. One that is there and can't be read is as good as
+/// empty: it may not be meant for this user.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let mut files: Vec<_> = match entries {
+        Ok(entries) => entries.iter().map(DirEntry::path).collect(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => {
+            warn(&format!("certificates in {}: {}", dir.display(), Error::from(e)));
+            Vec::new()
+        }
+    };
+    files.sort();
+    files
+}
+
+/// A certificate with its key, which lies beside it. `None` if the key is not for this
+/// user: the registry may do without.
+fn client(file: &Path) -> Result<Option<ClientCert>> {
+    let key = file.with_extension("key");
+    let step = || format!("key in {}", key.display());
+    let bytes = match std::fs::read(&key) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            warn(&format!("{}: {}: no certificate is sent", step(), Error::from(e)));
+            return Ok(None);
+        }
+        other => other.step(step)?,
+    };
     let chain = certificates(file)?;
-    let file = file.with_extension("key");
-    let step = || format!("key in {}", file.display());
-    let bytes = std::fs::read(&file).step(step)?;
     let key =
         PrivateKey::from_pem(&bytes).map_err(|e| Error::invalid(e.to_string()).step(step()))?;
-    Ok(ClientCert::new_with_certs(&chain, key))
+    Ok(Some(ClientCert::new_with_certs(&chain, key)))
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>> {

@@ -43,8 +43,13 @@ enum Pattern {
 impl Direct {
     /// Those of NO_PROXY, or no_proxy.
     pub(crate) fn of_environment() -> Self {
-        let text = env::var("NO_PROXY").or_else(|_| env::var("no_proxy")).unwrap_or_default();
-        Direct::parse(&text)
+        let set = ["NO_PROXY", "no_proxy"].into_iter().filter_map(|name| env::var(name).ok());
+        Direct::of(set)
+    }
+
+    /// By the first of these that says anything.
+    fn of(mut set: impl Iterator<Item = String>) -> Self {
+        Direct::parse(&set.find(|text| !text.is_empty()).unwrap_or_default())
     }
 
     fn parse(text: &str) -> Self {
@@ -120,6 +125,14 @@ fn is_in(address: IpAddr, network: IpAddr, bits: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_list_hides_no_other() {
+        let url = "https://r.io/".parse().unwrap();
+        let has = |set: &[&str]| Direct::of(set.iter().map(|&text| text.to_owned())).has(&url);
+        assert!(has(&["", "r.io"]) && has(&["r.io", ""]));
+        assert!(!has(&["a.io", "r.io"]) && !has(&["", ""]) && !has(&[]));
+    }
 
     #[test]
     fn what_is_reached_without_a_proxy() {

@@ -23,26 +23,41 @@ impl Cgroup {
     /// # Errors
     /// No permission: it takes CAP_CHOWN.
     pub fn give_to(&self, uid: Uid) -> Result<()> {
-        let step = |file: &str| format!("give {}/{file} to uid {uid}", self.path().display());
+        // the directory first: take_back goes by it, whoever is killed between the two
+        self.give_dir(uid)?;
+        self.give_files(uid)
+    }
+
+    fn give_dir(&self, uid: Uid) -> Result<()> {
+        let given = fchownat(self.dir(), "", Some(uid), None, AtFlags::AT_EMPTY_PATH);
+        given.step(|| self.giving("", uid))
+    }
+
+    fn give_files(&self, uid: Uid) -> Result<()> {
         let listed = std::fs::read_to_string(LISTED).unwrap_or_else(|_no_list| USUAL.to_owned());
         let files = listed.lines().filter(|line| !line.is_empty() && !line.contains('/'));
         for file in files {
             match fchownat(self.dir(), file, Some(uid), None, AtFlags::AT_SYMLINK_NOFOLLOW) {
                 Err(Errno::ENOENT) => {}
-                other => other.step(|| step(file))?,
+                other => other.step(|| self.giving(file, uid))?,
             }
         }
-        let flags = AtFlags::AT_EMPTY_PATH;
-        fchownat(self.dir(), "", Some(uid), None, flags).step(|| step(""))
+        Ok(())
+    }
+
+    fn giving(&self, file: &str, uid: Uid) -> String {
+        format!("give {}/{file} to uid {uid}", self.path().display())
     }
 
     /// Makes it root's again, if root has given it away: only what is root's is taken
     /// over.
     pub(super) fn take_back(&self) -> Result<()> {
         let owner = fstat(self.dir()).step(|| format!("cgroup {}", self.path().display()))?.st_uid;
-        match caller().is_host_root() && owner != geteuid().as_raw() {
-            true => self.give_to(geteuid()),
-            false => Ok(()),
+        if !caller().is_host_root() || owner == geteuid().as_raw() {
+            return Ok(());
         }
+        // the directory last, which says that there is something to take back
+        self.give_files(geteuid())?;
+        self.give_dir(geteuid())
     }
 }

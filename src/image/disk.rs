@@ -12,7 +12,8 @@ use crate::sys::fs::open_dir;
 use crate::sys::walk::Walk;
 
 /// Bytes of the blocks of `path` and all below it; a file with several names
-/// counts once. What isn't there, or goes meanwhile, is nothing.
+/// counts once. What isn't there, or goes meanwhile, is nothing; where a directory that
+/// is looked at is moved elsewhere, the sum is of what has been come by until then.
 ///
 /// # Errors
 /// System for what can't be read.
@@ -52,13 +53,19 @@ impl Sum {
             Err(Errno::ENOENT) => return Ok(()),
             other => other?,
         };
-        let mut walk = Walk::new(top)?;
+        self.rest(&mut Walk::new(top)?)
+    }
+
+    /// All that a walk has still to come by.
+    fn rest(&mut self, walk: &mut Walk) -> Result<()> {
         loop {
             let Some(name) = walk.next_name() else {
-                if walk.leave()? {
-                    continue;
+                match walk.leave() {
+                    Ok(true) => continue,
+                    // the way back is lost: a container's program may move what it has
+                    Ok(false) | Err(Errno::ESTALE | Errno::ENOENT) => return Ok(()),
+                    Err(e) => return Err(e.into()),
                 }
-                return Ok(());
             };
             let stat = fstatat(walk.here(), name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
             let stat = match stat {
@@ -100,5 +107,28 @@ mod tests {
         assert!(usage(dir.path()).unwrap() >= 1 << 20);
         crate::sys::remove::remove_tree(&dir.path().join("directory")).unwrap();
         assert_eq!(usage(&dir.path().join("none")).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_moved_meanwhile_ends_the_count() {
+        let dir = tempfile::tempdir().unwrap();
+        // deeper than a walk holds directories open
+        let names: Vec<_> = (0..40).map(|n| format!("d{n}")).collect();
+        std::fs::create_dir_all(dir.path().join(names.join("/"))).unwrap();
+        std::fs::create_dir(dir.path().join("elsewhere")).unwrap();
+        let mut walk = Walk::new(open_dir(dir.path()).unwrap()).unwrap();
+        for name in &names {
+            walk.enter(&std::ffi::CString::new(name.as_str()).unwrap()).unwrap();
+        }
+        std::fs::rename(dir.path().join("d0/d1"), dir.path().join("elsewhere/d1")).unwrap();
+        let mut sum = Sum::default();
+        sum.rest(&mut walk).unwrap();
+        // and one whose directories are gone
+        let mut walk = Walk::new(open_dir(&dir.path().join("elsewhere")).unwrap()).unwrap();
+        for name in &names[1..] {
+            walk.enter(&std::ffi::CString::new(name.as_str()).unwrap()).unwrap();
+        }
+        crate::sys::remove::remove_tree(&dir.path().join("elsewhere")).unwrap();
+        sum.rest(&mut walk).unwrap();
     }
 }

@@ -5,7 +5,7 @@
 //! links and mounts on the way: no entry, whatever it says, names anything
 //! outside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
@@ -29,7 +29,6 @@ use super::form;
 use super::limits::Limits;
 use super::listing::{Change, Facts, Name, Special, Writer};
 use super::names::{self, classify, clean, join, parent_and_name};
-use super::record::Paths;
 use super::tarstream::{Source, TarStream};
 use super::tree;
 use crate::error::{Error, Result, Step};
@@ -53,8 +52,9 @@ pub(crate) struct Extracted {
     /// Directories that entries lie in but that the layer doesn't list, parents
     /// first. The root is the empty path.
     pub(crate) implied: BTreeSet<Vec<u8>>,
-    /// Hard links to files that the layer doesn't have: their paths and targets.
-    pub(crate) links: Paths,
+    /// Hard links to files that the layer doesn't have: their paths and targets. A
+    /// whiteout is in the place of each.
+    pub(crate) links: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Device nodes that only root could make.
     pub(crate) left_out: u64,
     /// The digest of the listing.
@@ -177,7 +177,9 @@ impl Extractor<'_> {
                     self.imply(&at)?;
                     open()
                 }
-                Err(Errno::ENOTDIR) if is_whiteout(fd.as_fd(), name)? => {
+                Err(Errno::ENOTDIR)
+                    if is_whiteout(fd.as_fd(), name)? && !self.facts.links.contains_key(&at) =>
+                {
                     unlinkat(&fd, as_path(name), UnlinkatFlags::NoRemoveDir)?;
                     mkdirat(&fd, as_path(name), Mode::from_bits_truncate(0o755))?;
                     // lower layers have nothing to say of it
@@ -357,6 +359,9 @@ impl Extractor<'_> {
             Err(Errno::ENOENT) => return self.link_below(name, path, &target),
             other => other.map_err(missing)?,
         };
+        if let Some(known) = self.facts.links.get(&target).cloned() {
+            return self.link_below(name, path, &known);
+        }
         let make = |here: BorrowedFd<'_>| {
             let none = AtFlags::empty();
             linkat(&from, as_path(target_name), here, as_path(name), none)
@@ -374,16 +379,17 @@ impl Extractor<'_> {
     }
 
     /// Notes a link to a file that a layer below has, if one does: that depends on the
-    /// image.
+    /// image. What lower layers have under the name is hidden in any.
     fn link_below(&mut self, name: &[u8], path: &[u8], target: &[u8]) -> Result<()> {
-        if stat(self.here()?, name).is_ok() {
-            self.clear(name, path)?;
-        }
+        let whiteout =
+            |here: BorrowedFd<'_>| mknodat(here, as_path(name), SFlag::S_IFCHR, Mode::empty(), 0);
+        self.make(name, path, whiteout)?;
+        self.listing.add(&Change::Whiteout { path: path.into() })?;
         self.left_open += path.len() + target.len() + 2 * size_of::<Vec<u8>>();
         if self.left_open > OPEN {
             return Err(Error::invalid("the layer links to too many files that it doesn't have"));
         }
-        self.facts.links.push((path.to_vec(), target.to_vec()));
+        self.facts.links.insert(path.to_vec(), target.to_vec());
         Ok(())
     }
 
@@ -410,8 +416,10 @@ impl Extractor<'_> {
             tree::remove(here, as_path(name))?;
             let below = join(path, b"");
             self.facts.implied.retain(|dir| dir != path && !dir.starts_with(&below));
+            self.facts.links.retain(|link, _| !link.starts_with(&below));
         } else {
             unlinkat(here, as_path(name), UnlinkatFlags::NoRemoveDir)?;
+            self.facts.links.remove(path);
         }
         self.listing.add(&Change::Gone { path: path.into() })
     }

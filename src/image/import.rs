@@ -117,7 +117,8 @@ fn views(
     for diff_id in &choice.diff_ids {
         let (path, implied, links) = match (done.get(diff_id), staging) {
             (Some(facts), Some(staging)) => {
-                (staging.layer(diff_id), facts.implied.clone(), facts.links.clone())
+                let links = facts.links.clone().into_iter().collect();
+                (staging.layer(diff_id), facts.implied.clone(), links)
             }
             _ => {
                 let (implied, links) =
@@ -159,7 +160,7 @@ fn missing<'a>(store: &Store, choices: &'a [Choice], keep: bool) -> Result<Vec<M
     let mut all = Vec::new();
     for choice in choices {
         for (diff_id, layer) in choice.diff_ids.iter().zip(&choice.manifest.layers) {
-            let unpack = layers.insert(diff_id) && store.layer_facts(diff_id)?.is_none();
+            let unpack = layers.insert(diff_id) && is_missing(store, diff_id)?;
             let keep = keep && blobs.insert(&layer.digest) && !store.has_blob(&layer.digest)?;
             if unpack || keep {
                 all.push(Missing { diff_id, layer, unpack, keep });
@@ -168,6 +169,18 @@ fn missing<'a>(store: &Store, choices: &'a [Choice], keep: bool) -> Result<Vec<M
     }
     all.sort_by_key(|missing| std::cmp::Reverse(missing.layer.size));
     Ok(all)
+}
+
+fn is_missing(store: &Store, diff_id: &Digest) -> Result<bool> {
+    let facts = store.layer_facts(diff_id)?;
+    if facts.as_ref().is_some_and(|facts| facts.listing.is_none()) {
+        crate::logging::warn(&format!(
+            "layer {}: unpacked by an earlier version of tare: directories that it doesn't list \
+             are as in the image that brought it (image rm all that have it, and import again)",
+            diff_id.short()
+        ));
+    }
+    Ok(facts.is_none())
 }
 
 /// What became of each layer, by diff ID.

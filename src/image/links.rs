@@ -3,7 +3,7 @@
 //! No file has names in two directories of an overlay, so what such a link is in an image
 //! lies with the directories of [`super::parents`]: the file once more, under both names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -26,65 +26,92 @@ use crate::sys::fs::{name_path, open_dir, open_plain};
 
 type Stack<'a> = [(&'a OwnedFd, &'a View)];
 
+/// The most of such links in an image. Real images have some hundreds; each is looked up
+/// in every layer, and nothing else bounds what that takes.
+const MOST: usize = 16 << 10;
+
 /// A file of a lower layer, and the names that it has in the image.
-pub(super) struct Linked {
-    /// Sorted; all lie in directories that the image shows.
-    pub(super) names: Vec<Vec<u8>>,
-    dir: OwnedFd,
-    name: CString,
+///
+/// It is opened when it is needed: there may be more of them than files may be open.
+pub(super) struct Linked<'a> {
+    /// All lie in directories that the image shows.
+    pub(super) names: BTreeSet<Vec<u8>>,
+    /// The directory of the layer that has it.
+    layer: BorrowedFd<'a>,
+    /// Its path there.
+    path: Vec<u8>,
     /// Which layer's it is, and where: what its content is known by.
     pub(super) source: String,
 }
 
+/// Below which layer a link's file is, and its path there.
+type Source<'a> = (usize, &'a [u8]);
+
 /// All of them, as far as the image shows them.
 ///
 /// # Errors
-/// Invalid for a link to what no layer below has.
-pub(super) fn find(stack: &Stack<'_>) -> Result<Vec<Linked>> {
-    let mut found: BTreeMap<String, Linked> = BTreeMap::new();
-    // links to links lead to the same file
-    let mut sources: BTreeMap<&[u8], (usize, &[u8])> = BTreeMap::new();
+/// Invalid for a link to what no layer below has, and for more than [`MOST`].
+pub(super) fn find<'a>(stack: &Stack<'a>) -> Result<Vec<Linked<'a>>> {
+    let count: usize = stack.iter().map(|(_, view)| view.links.len()).sum();
+    if count > MOST {
+        return Err(Error::invalid(format!(
+            "{count} hard links of layers to files of layers below: more than {MOST}"
+        )));
+    }
+    let mut found = BTreeMap::new();
+    // links to links of layers below lead to the same file; those of one layer have been
+    // resolved when it was unpacked
+    let mut sources: BTreeMap<&[u8], (usize, Source<'_>)> = BTreeMap::new();
     for (at, (_, view)) in stack.iter().enumerate() {
+        let mut new = Vec::new();
         for (path, target) in &view.links {
-            let known = sources.get(target.as_slice()).copied();
-            let (layer, source) = known.unwrap_or((at, target));
-            let below = stack.get(..layer).unwrap_or_default();
-            let Some((owner, dir, name)) = file(below, source)? else {
+            let (layer, source) = match sources.get(target.as_slice()) {
+                Some(&(link_of, known)) if is_still(stack, link_of, at, target)? => known,
+                _ => (at, target.as_slice()),
+            };
+            let Some(owner) = file(stack.get(..layer).unwrap_or_default(), source)? else {
                 let (path, target) = (escaped(path), escaped(target));
                 return Err(Error::invalid(format!("entry {path}: hard link to {target}")).hint(
                     "its target must be a file that this layer has before it, or one below",
                 ));
             };
-            sources.insert(path, (layer, source));
-            let diff_id = stack.get(owner).map(|(_, view)| view.diff_id.to_string());
-            let key = format!("{} {}", diff_id.unwrap_or_default(), escaped(source));
-            let is_seen =
-                |from: usize, path: &[u8]| is_seen(stack.get(from..).unwrap_or_default(), path);
-            let linked = found.entry(key.clone()).or_insert_with(|| Linked {
-                names: Vec::new(),
-                dir,
-                name,
-                source: key,
-            });
-            if linked.names.is_empty() && is_seen(owner + 1, source)? {
-                linked.names.push(source.to_vec());
+            new.push((path.as_slice(), (at, (layer, source))));
+            if !found.contains_key(&(owner, source)) {
+                found.extend(Linked::new(stack, owner, source)?.map(|one| ((owner, source), one)));
             }
-            if !has(stack.get(at), path)? && is_seen(at + 1, path)? && !linked.names.contains(path)
+            if !has(stack.get(at), path)?
+                && is_seen(stack.get(at + 1..).unwrap_or_default(), path)?
+                && let Some(linked) = found.get_mut(&(owner, source))
             {
-                linked.names.push(path.clone());
+                linked.names.insert(path.clone());
             }
         }
+        sources.extend(new);
     }
     // one that upper layers have taken all new names of is as it was
-    let mut all: Vec<_> = found.into_values().filter(|linked| linked.is_needed()).collect();
-    all.iter_mut().for_each(|linked| linked.names.sort());
-    Ok(all)
+    Ok(found.into_values().filter(Linked::is_needed).collect())
 }
 
-impl Linked {
+impl<'a> Linked<'a> {
+    fn new(stack: &Stack<'a>, owner: usize, path: &[u8]) -> Result<Option<Self>> {
+        let Some(&(top, view)) = stack.get(owner) else { return Ok(None) };
+        let mut names = BTreeSet::new();
+        if is_seen(stack.get(owner + 1..).unwrap_or_default(), path)? {
+            names.insert(path.to_vec());
+        }
+        let source = format!("{} {}", view.diff_id, escaped(path));
+        Ok(Some(Linked { names, layer: top.as_fd(), path: path.to_vec(), source }))
+    }
+
     fn is_needed(&self) -> bool {
-        let key = |path: &[u8]| self.source.ends_with(&format!(" {}", escaped(path)));
-        self.names.iter().any(|path| !key(path))
+        self.names.iter().any(|name| *name != self.path)
+    }
+
+    /// The directory that the file is in, and its name.
+    fn open(&self) -> Result<(OwnedFd, CString)> {
+        let (parent, name) = parent_and_name(&self.path);
+        let name = CString::new(name).map_err(|_nul| Errno::EINVAL)?;
+        Ok((open_plain(self.layer, as_path(parent), DIR, Mode::empty())?, name))
     }
 
     /// Makes the file below `top`, in directories that are there; its listing.
@@ -96,14 +123,15 @@ impl Linked {
         // the name that it has may be one of the record's
         mkdirat(&layer, "file", Mode::S_IRWXU)?;
         let aside = open_plain(layer.as_fd(), Path::new("file"), DIR, Mode::empty())?;
-        let entry = Entry::of(self.dir.as_fd(), aside.as_fd(), &self.name)?;
-        entry.copy(aside.as_fd(), name_path(&self.name), &mut Links::new(), &Whole)?;
+        let (dir, file) = self.open()?;
+        let entry = Entry::of(dir.as_fd(), aside.as_fd(), &file)?;
+        entry.copy(aside.as_fd(), name_path(&file), &mut Links::new(), &Whole)?;
         for path in &self.names {
             let (parent, name) = parent_and_name(path);
             let parent = open_plain(top, as_path(parent), DIR, Mode::empty())?;
-            linkat(&aside, self.name.as_c_str(), &parent, as_path(name), AtFlags::empty())?;
+            linkat(&aside, file.as_c_str(), &parent, as_path(name), AtFlags::empty())?;
         }
-        unlinkat(&aside, self.name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+        unlinkat(&aside, file.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
         Ok(unlinkat(&layer, "file", UnlinkatFlags::RemoveDir)?)
     }
 
@@ -112,9 +140,11 @@ impl Linked {
     /// # Errors
     /// Whatever can't be read.
     pub(super) fn changes(&self) -> Result<Vec<Change<'_>>> {
-        let Some((first, others)) = self.names.split_first() else { return Ok(Vec::new()) };
+        let mut others = self.names.iter();
+        let Some(first) = others.next() else { return Ok(Vec::new()) };
         let path = Name::from(first.as_slice());
-        let (dir, name) = (self.dir.as_fd(), self.name.as_c_str());
+        let (dir, name) = self.open()?;
+        let (dir, name) = (dir.as_fd(), name.as_c_str());
         let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
         let facts = stat_facts(dir, name_path(name), &stat)?;
         let device = (number(major(stat.st_rdev)), number(minor(stat.st_rdev)));
@@ -134,7 +164,7 @@ impl Linked {
             path: Name(other.clone().into()),
             target: first.as_slice().into(),
         };
-        Ok(std::iter::once(one).chain(others.iter().map(link)).collect())
+        Ok(std::iter::once(one).chain(others.map(link)).collect())
     }
 }
 
@@ -163,27 +193,26 @@ fn format(stat: &FileStat) -> SFlag {
 
 const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY);
 
-/// The uppermost file of that path: which layer's it is, its directory and its name.
-/// `None` where there is none to be seen, or a directory.
-fn file(stack: &Stack<'_>, path: &[u8]) -> Result<Option<(usize, OwnedFd, CString)>> {
+/// Which layer has the uppermost file of that path. `None` where there is none to be
+/// seen, or a directory.
+fn file(stack: &Stack<'_>, path: &[u8]) -> Result<Option<usize>> {
     let (parent, name) = parent_and_name(path);
     let name = CString::new(name).map_err(|_nul| Errno::EINVAL)?;
     for (at, (top, _)) in stack.iter().enumerate().rev() {
         match at_path(top.as_fd(), parent, &name)? {
             At::Nothing => {}
             At::Hidden => return Ok(None),
-            At::File(dir, stat) => {
-                let is_file = match format(&stat) {
-                    SFlag::S_IFDIR => false,
-                    // a whiteout
-                    SFlag::S_IFCHR => stat.st_rdev != 0,
-                    _ => true,
-                };
-                return Ok(is_file.then_some((at, dir, name)));
+            At::File(stat) => {
+                let is_file = format(&stat) != SFlag::S_IFDIR && !is_whiteout(&stat);
+                return Ok(is_file.then_some(at));
             }
         }
     }
     Ok(None)
+}
+
+fn is_whiteout(stat: &FileStat) -> bool {
+    format(stat) == SFlag::S_IFCHR && stat.st_rdev == 0
 }
 
 /// Whether none of these layers has or hides what layers below them have at a path.
@@ -198,12 +227,20 @@ fn is_seen(stack: &Stack<'_>, path: &[u8]) -> Result<bool> {
     Ok(true)
 }
 
-/// Whether a layer has something at a path: a later entry than the link.
+/// Whether the link that layer `link_of` has at a path is what layer `at` finds there.
+fn is_still(stack: &Stack<'_>, link_of: usize, at: usize, path: &[u8]) -> Result<bool> {
+    let between = stack.get(link_of + 1..at).unwrap_or_default();
+    Ok(!has(stack.get(link_of), path)? && is_seen(between, path)?)
+}
+
+/// Whether a layer has something at the path of a link of its own: a later entry. The
+/// whiteout that is there is the link's.
 fn has(layer: Option<&(&OwnedFd, &View)>, path: &[u8]) -> Result<bool> {
     let Some((top, _)) = layer else { return Ok(false) };
     let (parent, name) = parent_and_name(path);
     let name = CString::new(name).map_err(|_nul| Errno::EINVAL)?;
-    Ok(matches!(at_path(top.as_fd(), parent, &name)?, At::File(..)))
+    let found = at_path(top.as_fd(), parent, &name)?;
+    Ok(matches!(found, At::File(stat) if !is_whiteout(&stat)))
 }
 
 /// What one layer has of a name.
@@ -211,7 +248,7 @@ enum At {
     Nothing,
     /// Lower layers' is not to be seen.
     Hidden,
-    File(OwnedFd, Box<FileStat>),
+    File(Box<FileStat>),
 }
 
 fn at_path(top: BorrowedFd<'_>, parent: &[u8], name: &CStr) -> Result<At> {
@@ -224,7 +261,7 @@ fn at_path(top: BorrowedFd<'_>, parent: &[u8], name: &CStr) -> Result<At> {
         There::Nothing { hides: true } | There::Other => return Ok(At::Hidden),
     };
     match fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(At::File(dir, Box::new(stat))),
+        Ok(stat) => Ok(At::File(Box::new(stat))),
         Err(Errno::ENOENT) if hides => Ok(At::Hidden),
         Err(Errno::ENOENT) => Ok(At::Nothing),
         Err(e) => Err(e.into()),

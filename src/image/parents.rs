@@ -85,7 +85,7 @@ type Found = BTreeMap<Vec<u8>, Facts<'static>>;
 
 /// All directories of which the layers show the wrong attributes, with those that
 /// they should have, and the directories that these and the links lie in.
-fn directories(stack: &[(&OwnedFd, &View)], linked: &[Linked]) -> Result<Found> {
+fn directories(stack: &[(&OwnedFd, &View)], linked: &[Linked<'_>]) -> Result<Found> {
     let implied: BTreeSet<_> = stack.iter().flat_map(|(_, layer)| &layer.implied).collect();
     let mut found = Found::new();
     for path in implied {
@@ -174,7 +174,7 @@ pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
 
 const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY);
 
-/// Owner, mode, extended attributes but the overlay's own, and times.
+/// Owner, mode, extended attributes but the overlay's and the machine's own, and times.
 fn facts(dir: BorrowedFd<'_>) -> Result<Facts<'static>> {
     stat_facts(dir, Path::new("."), &fstat(dir)?)
 }
@@ -188,8 +188,11 @@ pub(super) fn stat_facts(
     let name = |bytes: Vec<u8>| Name(bytes.into());
     let mut xattrs: Vec<_> = xattrs_at(dir, file)?
         .into_iter()
-        // the escaped ones are the image's
-        .filter(|(key, _)| form::merged_name(key.as_bytes()).is_some())
+        // the escaped ones are the image's, and a label is the machine's
+        .filter(|(key, _)| {
+            let key = key.as_bytes();
+            form::merged_name(key).is_some() && form::kept_name(key).is_some()
+        })
         .map(|(key, value)| (name(key.into_bytes()), name(value)))
         .collect();
     xattrs.sort();
@@ -203,12 +206,12 @@ pub(super) fn stat_facts(
 }
 
 /// What is in a layer that goes on top.
-struct Top {
+struct Top<'a> {
     found: Found,
-    linked: Vec<Linked>,
+    linked: Vec<Linked<'a>>,
 }
 
-impl Top {
+impl Top<'_> {
     /// What it is known by: its directories, and which files of which layers.
     fn digest(&self) -> Result<Digest> {
         let mut text = Vec::new();

@@ -122,6 +122,12 @@ impl Reference {
     pub(crate) fn is_stale(&self) -> bool {
         self.boot.as_deref().is_some_and(boot::is_over)
     }
+
+    /// Whether the owner is not there: it is gone, or still to be made.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let looked = self.owner.symlink_metadata();
+        looked.is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// Checks a name for the store: `[registry/]path[:tag]`-like.

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -98,6 +97,7 @@ impl Store {
     pub fn remove(&self, names: &[String]) -> Result<()> {
         self.names_of(names)?;
         let _lock = self.lock(Sharing::Exclusive)?;
+        self.release_abandoned()?;
         let names = self.names_of(names)?;
         let (going, staying): (Vec<_>, Vec<_>) =
             self.list()?.into_iter().partition(|r| names.contains(&r.name));
@@ -148,6 +148,7 @@ impl Store {
         let mut garbage = self.unfinished()?;
         if !dry {
             staging::clean(self)?;
+            self.release_abandoned()?;
         }
         garbage.extend(self.forgotten(dry)?);
         garbage.extend(self.ended(dry)?);
@@ -358,16 +359,23 @@ impl Store {
         Ok(all)
     }
 
-    /// References whose owner is there; the others are removed.
+    /// References whose owner is there.
     fn references(&self) -> Result<Vec<Reference>> {
-        let mut found = Vec::new();
-        for reference in read_dir_json::<Reference>(&self.path().join("refs"))? {
-            match reference.owner.symlink_metadata() {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => self.release(&reference.owner)?,
-                _ => found.push(reference),
-            }
-        }
-        Ok(found)
+        let mut all = self.noted()?;
+        all.retain(|reference| !reference.is_abandoned());
+        Ok(all)
+    }
+
+    /// Removes references whose owner is not there. It takes the exclusive lock: a
+    /// container's is written before its directory is made.
+    fn release_abandoned(&self) -> Result<()> {
+        let noted = self.noted()?;
+        let mut abandoned = noted.iter().filter(|reference| reference.is_abandoned());
+        abandoned.try_for_each(|reference| self.release(&reference.owner))
+    }
+
+    fn noted(&self) -> Result<Vec<Reference>> {
+        read_dir_json(&self.path().join("refs"))
     }
 }
 

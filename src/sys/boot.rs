@@ -2,13 +2,22 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
+
+use super::fs::is_mount_root;
+
+const ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The id of this start of the machine: another one has another (random(4)).
 ///
 /// # Errors
-/// There is no /proc.
+/// There is no /proc. Unsupported where something is mounted over the id: in a container
+/// it may be told one of its own, while the kernel goes on with another.
 pub fn id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned())
+    if is_mount_root(Path::new(ID))? {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(fs::read_to_string(ID)?.trim_end().to_owned())
 }
 
 /// Whether an id is that of an earlier start. Where the kernel does not say which one

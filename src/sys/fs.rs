@@ -34,6 +34,34 @@ pub fn mount_id(fd: BorrowedFd<'_>) -> std::io::Result<u64> {
     id.and_then(|id| id.trim().parse().ok()).ok_or_else(|| Errno::ENODATA.into())
 }
 
+/// STATX_ATTR_MOUNT_ROOT, which libc lacks.
+const MOUNT_ROOT: u64 = 0x2000;
+
+/// Whether something is mounted right there (statx(2); Linux 5.8).
+///
+/// # Errors
+/// As stat(2).
+pub fn is_mount_root(path: &Path) -> SysResult<bool> {
+    let path = cstring(path)?;
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the name ends with a NUL, `found` has room for what the kernel writes, and
+    // both live through the call.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW,
+            libc::STATX_BASIC_STATS,
+            found.as_mut_ptr(),
+        )
+    };
+    Errno::result(ret)?;
+    // SAFETY: all zeros is a value of this type, and the kernel has written another.
+    let found = unsafe { found.assume_init() };
+    Ok(found.stx_attributes & MOUNT_ROOT != 0)
+}
+
 /// Renames `from` to `to` with RENAME_NOREPLACE or RENAME_EXCHANGE (renameat2(2),
 /// Linux 3.15), by nix only where glibc has it.
 ///

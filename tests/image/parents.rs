@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -272,4 +273,174 @@ fn hard_links_to_what_no_layer_shows_are_refused() {
         assert!(line.contains(&format!("hard link to {target}")), "{line}");
         scene.assert_store_is_empty();
     }
+}
+
+/// A name that was a link once leads to what has come in its place.
+#[test]
+fn hard_links_to_links_lead_to_what_is_there_by_then() {
+    let below = layer(&[file("x", "below"), file("y", "other")], "none");
+    let linking = layer(&[hardlink("a", "x"), hardlink("c", "x"), file("c", "own")], "none");
+    let between = layer(&[file("a", "new")], "none");
+    let last = layer(&[hardlink("b", "a"), hardlink("d", "c")], "none");
+    let scene = Scene::new();
+    let layers = [below.clone(), linking.clone(), between, last.clone()];
+    scene.import(&simple(&scene.path("oci"), "box", &layers));
+    views(&scene, "box", |root| {
+        let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
+        assert_eq!([read("x"), read("a"), read("b")], ["below", "new", "new"]);
+        assert_eq!([read("c"), read("d")], ["own", "own"]);
+        let ino = |name: &str| root.join(name).metadata().unwrap().ino();
+        assert!(ino("a") == ino("b") && ino("c") == ino("d") && ino("x") != ino("b"));
+    });
+    // as long as the link is what is seen, its file is meant
+    let layers = [below.clone(), linking.clone(), last.clone()];
+    scene.import(&simple(&scene.path("still"), "still", &layers));
+    views(&scene, "still", |root| {
+        let ino = |name: &str| root.join(name).metadata().unwrap().ino();
+        assert!(ino("x") == ino("a") && ino("x") == ino("b"));
+        assert_eq!(root.join("b").metadata().unwrap().nlink(), 3);
+    });
+    scene.ok(&["image", "verify"]);
+    // taken away, it is no target
+    for hiding in [file(".wh.a", ""), file(".wh..wh..opq", "")] {
+        let layers = [below.clone(), linking.clone(), layer(&[hiding], "none"), last.clone()];
+        let path = simple(&scene.path("gone"), "gone", &layers);
+        let line = scene.fails(&["image", "import", path.to_str().unwrap()]);
+        assert!(line.contains("hard link to a"), "{line}");
+        fs::remove_dir_all(path).unwrap();
+    }
+}
+
+/// More files of lower layers may have links than may be open at a time.
+#[test]
+fn many_files_of_lower_layers_may_have_links() {
+    let scene = Scene::in_memory();
+    let names: Vec<_> = (0..300).map(|n| n.to_string()).collect();
+    let files: Vec<_> = names.iter().map(|name| file(&format!("d/{name}"), name)).collect();
+    let links: Vec<_> =
+        names.iter().map(|name| hardlink(&format!("e/{name}"), &format!("d/{name}"))).collect();
+    let path = simple(&scene.path("oci"), "box", &[layer(&files, "none"), layer(&links, "none")]);
+    let import = scene.command(&["image", "import", path.to_str().unwrap()]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 100 && exec \"$@\"", "sh"]);
+    let out = command.arg(import.get_program()).args(import.get_args()).output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    views(&scene, "box", |root| {
+        for name in &names {
+            let meta = |dir: &str| root.join(dir).join(name).metadata().unwrap();
+            assert_eq!((meta("d").ino(), meta("d").nlink()), (meta("e").ino(), 2), "{name}");
+        }
+    });
+    scene.ok(&["image", "verify"]);
+}
+
+#[test]
+fn too_many_links_to_files_of_lower_layers_are_refused() {
+    let scene = Scene::in_memory();
+    let links: Vec<_> = (0..=16384).map(|n| hardlink(&format!("{n}"), "x")).collect();
+    let layers = [layer(&[file("x", "")], "none"), layer(&links, "gzip")];
+    let path = simple(&scene.path("oci"), "box", &layers);
+    let line = scene.fails(&["image", "import", path.to_str().unwrap()]);
+    assert!(line.contains("16385 hard links") && line.ends_with("more than 16384"), "{line}");
+    scene.assert_store_is_empty();
+}
+
+/// What later entries of the same layer make of such a link, and what it hides.
+#[test]
+fn hard_links_to_lower_files_are_files_of_their_layer() {
+    let names = ["x", "y", "moved", "over/deep", "shown", "taken/l", "again/l"];
+    let below: Vec<_> = names.iter().map(|name| file(name, name)).collect();
+    let above = [
+        // in the place of a directory of lower layers, and of a file
+        hardlink("over", "x"),
+        hardlink("shown", "x"),
+        // what it lies in becomes a file, or another directory
+        hardlink("taken/l", "x"),
+        file("taken", "a file"),
+        hardlink("again/l", "x"),
+        file("again", "a file first"),
+        dir("again"),
+        file("again/new", ""),
+        // a whiteout is for lower layers, before it or after
+        hardlink("kept", "x"),
+        file(".wh.kept", ""),
+        file(".wh.fresh", ""),
+        hardlink("fresh", "x"),
+        // the last one counts, and what led to the first one still does
+        hardlink("twice", "x"),
+        hardlink("first", "twice"),
+        hardlink("twice", "y"),
+        // what was linked to stays, whatever comes in its place
+        hardlink("z", "moved"),
+        hardlink("moved", "y"),
+    ];
+    let last = layer(&[file("over/z", "")], "none");
+    let layers = [layer(&below, "none"), layer(&above, "gzip")];
+    let scene = Scene::new();
+    scene.import(&simple(&scene.path("oci"), "box", &layers));
+    views(&scene, "box", |root| {
+        let ino = |name: &str| root.join(name).symlink_metadata().unwrap().ino();
+        for name in ["over", "shown", "kept", "fresh", "first"] {
+            assert_eq!(ino(name), ino("x"), "{name}");
+            assert_eq!(fs::read(root.join(name)).unwrap(), b"x", "{name}");
+        }
+        assert_eq!((ino("twice"), root.join("x").metadata().unwrap().nlink()), (ino("y"), 6));
+        assert_eq!((ino("moved"), fs::read(root.join("z")).unwrap()), (ino("y"), b"moved".into()));
+        assert_eq!(fs::read(root.join("taken")).unwrap(), b"a file");
+        let again: Vec<_> = fs::read_dir(root.join("again")).unwrap().collect();
+        assert_eq!(again.len(), 1);
+    });
+    // a directory in its place shows nothing of what it has hidden
+    let layers = [&layers[..], &[last]].concat();
+    scene.import(&simple(&scene.path("last"), "last", &layers));
+    views(&scene, "last", |root| {
+        let over: Vec<_> = fs::read_dir(root.join("over")).unwrap().collect();
+        assert_eq!(over.len(), 1);
+        assert_eq!(fs::read(root.join("shown")).unwrap(), b"x");
+    });
+    scene.ok(&["image", "verify"]);
+    // it is no directory
+    let wrong = layer(&[hardlink("l", "x"), file("l/below", "")], "none");
+    let path = simple(&scene.path("wrong"), "wrong", &[layers[0].clone(), wrong]);
+    let line = scene.fails(&["image", "import", path.to_str().unwrap()]);
+    assert!(line.contains("its parent l is not a directory"), "{line}");
+}
+
+/// A label is what the machine's policy gave a file: it is of no image.
+#[test]
+fn labels_of_the_machine_are_no_part_of_an_image() {
+    let scene = Scene::new();
+    let [base, other] = bases();
+    scene.import(&simple(&scene.path("base"), "base", std::slice::from_ref(&base)));
+    scene.import(&simple(&scene.path("other"), "other", std::slice::from_ref(&other)));
+    for path in ["", "d", "d/first"] {
+        let path = scene.layer_dir(&base).join(path);
+        let set = Command::new("setfattr")
+            .args(["-h", "-n", "security.selinux", "-v", "system_u:object_r:t:s0"])
+            .arg(&path)
+            .status();
+        assert!(set.unwrap().success());
+    }
+    let above = layer(&[file("d/file", "x"), hardlink("d/link", "d/first")], "gzip");
+    scene.import(&simple(&scene.path("oci"), "box", &[base, above]));
+    scene.ok(&["image", "verify"]);
+}
+
+/// Their directories are what the first image has made of them.
+#[test]
+fn layers_of_an_earlier_version_are_told_of() {
+    let scene = Scene::new();
+    let [base, _] = bases();
+    let path = simple(&scene.path("oci"), "box", std::slice::from_ref(&base));
+    let import =
+        || String::from_utf8(scene.run(&["image", "import", path.to_str().unwrap()]).stderr);
+    assert_eq!(import().unwrap(), "");
+    let facts = scene.layer_dir(&base).parent().unwrap().join("layer.json");
+    let mut old: Value = serde_json::from_slice(&fs::read(&facts).unwrap()).unwrap();
+    old.as_object_mut().unwrap().remove("listing").unwrap();
+    fs::write(&facts, old.to_string()).unwrap();
+    let said = import().unwrap();
+    assert!(said.contains("unpacked by an earlier version") && said.lines().count() == 1, "{said}");
+    scene.ok(&["image", "rm", "box"]);
+    assert_eq!(import().unwrap(), "");
 }

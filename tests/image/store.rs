@@ -272,3 +272,30 @@ fn memory_is_bounded() {
     let out = limited.output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
+
+/// A container's note is written before the directory that it names: only what has the
+/// store to itself may take it for left over.
+#[test]
+fn the_note_of_a_container_that_is_being_made_outlives_df() {
+    let scene = Scene::new();
+    let one = layer(&[file("x", "")], "none");
+    scene.import(&simple(&scene.path("oci"), "box", std::slice::from_ref(&one)));
+    let owner = scene.path("store/containers/box.1");
+    let note = json!({"owner": &owner, "image": "box", "layers": [&one.diff_id]});
+    let hex = sha256(owner.to_str().unwrap().as_bytes()).replace("sha256:", "");
+    let path = scene.path("store/refs").join(format!("{hex}.json"));
+    fs::write(&path, note.to_string()).unwrap();
+    for read in [&["image", "df"][..], &["image", "gc", "--dry-run"]] {
+        scene.ok(read);
+        assert!(path.exists(), "{read:?}");
+    }
+    // it counts once its directory is there
+    fs::create_dir_all(&owner).unwrap();
+    assert!(scene.fails(&["image", "rm", "box"]).contains("in use"));
+    fs::remove_dir(&owner).unwrap();
+    scene.ok(&["image", "gc"]);
+    assert!(!path.exists() && scene.layer_dir(&one).exists());
+    fs::write(&path, note.to_string()).unwrap();
+    scene.ok(&["image", "rm", "box"]);
+    scene.assert_store_is_empty();
+}

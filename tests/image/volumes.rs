@@ -331,6 +331,35 @@ fn what_an_earlier_start_of_the_machine_has_left_is_in_nobodys_way() {
     host.scene.ok(&["volume", "rm", "vol"]);
 }
 
+/// In a container that has a boot id of its own, such as systemd-nspawn's, the host's
+/// containers are not of another start of the machine.
+#[test]
+fn where_the_boot_id_is_mounted_over_no_start_is_an_earlier_one() {
+    let host = Box::new();
+    let (mut output, writer) = pipe();
+    let flags = ["--detach", "-v", "vol:/data"];
+    host.command(0, &flags, &["wait"]).stdout(writer).run().ok();
+    while output.line() != "READY" {}
+    let other = host.scene.path("boot_id");
+    std::fs::write(&other, format!("{}\n", "0".repeat(36))).unwrap();
+    let script = "mount --bind \"$1\" /proc/sys/kernel/random/boot_id && shift && exec \"$@\"";
+    let within = |args: &[&str]| {
+        let inner = host.scene.command(args);
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+        let out = command.arg(&other).arg(inner.get_program()).args(inner.get_args()).output();
+        let out = out.unwrap();
+        String::from_utf8([out.stdout, out.stderr].concat()).unwrap()
+    };
+    assert!(!within(&["image", "gc"]).contains("container "));
+    for refused in [["image", "rm", "box"], ["volume", "rm", "vol"]] {
+        let said = within(&refused);
+        assert!(said.contains("in use"), "{said}");
+    }
+    assert_eq!(std::fs::read_dir(host.scene.path("store/containers")).unwrap().count(), 1);
+    host.delete(0);
+}
+
 /// Directories in one another, more than a process may have files open.
 fn nest(top: &std::path::Path) {
     use nix::fcntl::{OFlag, open, openat};

@@ -261,3 +261,43 @@ fn with_a_certificate_of_ones_own() {
     let error = pull(&[]).unwrap_err();
     assert!(error.contains("client.key: no such file"), "{error}");
 }
+
+/// The machine's own certificates are often closed to its users: a registry that asks for
+/// none is theirs as well.
+#[test]
+fn a_certificate_that_is_not_for_this_user_is_left_out() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let shop = Shop::new();
+    let certificates = Certificates::new(&shop);
+    let http = certificates.http(false);
+    let registry = Registry::start(&shop, &http, "", &["--dest-tls-verify=false"]);
+    let users = shop.scene.path("home/.config/containers/certs.d");
+    certificates.keep(&users, &registry.address, true);
+    let dir = users.join(&registry.address);
+    let remote = registry.name();
+    let pull = |name: &str, more: &[&str]| {
+        let words = [&["image", "pull", &remote, "--name", name], more].concat();
+        let pull = shop.scene.command(&words);
+        // root without its power over files of others
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", "-dac_override,-dac_read_search", "--"]);
+        command.arg(pull.get_program()).args(pull.get_args());
+        command.env("HOME", shop.scene.path("home")).env_remove("XDG_CONFIG_HOME");
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    let close = |path: &Path, mode| {
+        chown(path, Some(65534), Some(65534)).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    assert_eq!(pull("open", &[]), "");
+    close(&dir.join("client.key"), 0o600);
+    let said = pull("key", &[]);
+    assert!(said.contains("warning: key in ") && said.contains("client.key: "), "{said}");
+    // with its authority out of reach as well
+    close(&dir, 0o700);
+    let said = pull("directory", &["--ca-file", &certificates.path("ca.crt")]);
+    assert!(said.contains(&format!("warning: certificates in {}: ", dir.display())), "{said}");
+}

@@ -1,7 +1,6 @@
 //! Many containers at the same time: whether they all end well, and whether the
 //! processors have anything to wait for.
 
-use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::bundles::Config;
 use crate::figures::Figure;
 use crate::measure::Bench;
+use crate::process::Runner;
 use crate::runtime::Runtime;
 use crate::table::TARE;
 
@@ -21,21 +21,20 @@ impl Bench<'_> {
         let each = count.div_ceil(AT_ONCE);
         let ids: Vec<Vec<String>> =
             (0..AT_ONCE).map(|_| (0..each).map(|_| self.id()).collect()).collect();
-        let (bundles, watch) = (self.bundles, &self.runner.watch);
-        let run = |ids: &[String]| -> Result<()> {
+        let runners: Vec<_> = (0..AT_ONCE).map(|n| self.runner.beside(n)).collect();
+        let bundles = self.bundles;
+        let run = |ids: &[String], runner: &Runner| -> Result<()> {
             for id in ids {
-                watch.check()?;
                 let mut command = tare.run(bundles, Config::Default, "true", id);
-                command.stdin(Stdio::null()).stdout(Stdio::null());
-                let output = command.output().with_context(|| format!("run {id}"))?;
-                let said = String::from_utf8_lossy(&output.stderr);
-                ensure!(output.status.success(), "run {id}: {}: {said}", output.status);
+                runner.at_once(&mut command).with_context(|| format!("run {id}"))?;
             }
             Ok(())
         };
         let (work_before, begin) = (processors()?, Instant::now());
         std::thread::scope(|scope| {
-            let threads: Vec<_> = ids.iter().map(|ids| scope.spawn(|| run(ids))).collect();
+            let each = ids.iter().zip(&runners);
+            let threads: Vec<_> =
+                each.map(|(ids, runner)| scope.spawn(|| run(ids, runner))).collect();
             threads.into_iter().try_for_each(|thread| match thread.join() {
                 Ok(result) => result,
                 Err(_panic) => bail!("a thread has panicked"),

@@ -1,6 +1,8 @@
 //! What tare does with many containers at once: `list` and `stats` of them, and what
 //! each of them costs ([`crate::scale`], [`crate::at_once`]).
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, ensure};
 use nix::unistd::Pid;
 
@@ -97,9 +99,8 @@ impl Bench<'_> {
     pub(crate) fn on_all(&self, tare: &Runtime, words: &[&str], count: usize) -> Result<f64> {
         let took = self.runner.spaced(tare.command().args(words))?;
         let printed = self.runner.printed();
-        let name = format!("{}-", self.tag);
-        let lines = printed.matches(name.as_str()).count();
-        ensure!(lines >= count, "{}: {lines} of {count} containers are there", words.join(" "));
+        let there = distinct(&printed, &format!("{}-", self.tag));
+        ensure!(there >= count, "{}: {there} of {count} containers are there", words.join(" "));
         Ok(took)
     }
 
@@ -123,10 +124,29 @@ impl Bench<'_> {
     }
 }
 
+/// How many numbers follow `name` in a text, each counted once.
+fn distinct(text: &str, name: &str) -> usize {
+    let ends = text.match_indices(name).filter_map(|(at, _)| text.get(at + name.len()..));
+    let numbers = ends.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+    numbers.collect::<BTreeSet<_>>().len()
+}
+
 /// A figure of a file with lines like `MemAvailable:  1024 kB`.
 pub(crate) fn kib(file: &str, name: &str) -> Result<f64> {
     let text = std::fs::read_to_string(file).with_context(|| format!("read {file}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     number.with_context(|| format!("{file} has no {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_container_counts_once() {
+        let text = "{\"id\":\"b-1\",\"cgroup\":\"/b-1\"} b-12\nb-2 stopped /x/b-2\n";
+        assert_eq!(distinct(text, "b-"), 3);
+        assert_eq!(distinct("", "b-"), 0);
+    }
 }

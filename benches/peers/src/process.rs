@@ -1,11 +1,12 @@
 //! Commands with a deadline, and how long they took.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,7 +23,8 @@ pub(crate) const GAP: Duration = Duration::from_millis(15);
 /// Kills what takes too long, and remembers that somebody wants to stop.
 #[derive(Debug, Clone)]
 pub(crate) struct Watch {
-    current: Arc<Mutex<Option<(Pid, Instant)>>>,
+    /// What is waited for, and until when.
+    current: Arc<Mutex<BTreeMap<Pid, Instant>>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -50,10 +52,8 @@ impl Watch {
     }
 
     fn kill_the_late(&self) {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((pid, until)) = *current
-            && Instant::now() > until
-        {
+        let now = Instant::now();
+        for (&pid, _) in self.current().iter().filter(|(_, until)| now > **until) {
             // who is gone already needs no killing
             killpg(pid, Signal::SIGKILL).or_else(|_| kill(pid, Signal::SIGKILL)).unwrap_or(());
         }
@@ -69,20 +69,20 @@ impl Watch {
         Ok(())
     }
 
-    fn set(&self, current: Option<(Pid, Instant)>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = current;
+    fn current(&self) -> MutexGuard<'_, BTreeMap<Pid, Instant>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the end of a process, without taking its status away.
     fn await_end(&self, pid: Pid, deadline: Duration) -> Result<()> {
-        self.set(Some((pid, Instant::now() + deadline)));
+        self.current().insert(pid, Instant::now() + deadline);
         let result = loop {
             match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
                 Err(Errno::EINTR) => {}
                 other => break other,
             }
         };
-        self.set(None);
+        self.current().remove(&pid);
         result.with_context(|| format!("wait for process {pid}")).map(drop)
     }
 
@@ -105,6 +105,12 @@ pub(crate) struct Runner {
 impl Runner {
     pub(crate) fn new(watch: Watch, work: &Path) -> Self {
         Runner { watch, output: work.join("output") }
+    }
+
+    /// One for commands that run at the same time as others.
+    pub(crate) fn beside(&self, number: usize) -> Self {
+        let output = self.output.with_extension(number.to_string());
+        Runner { watch: self.watch.clone(), output }
     }
 
     /// Starts at least [`GAP`] after whatever ended last.
@@ -197,5 +203,27 @@ mod tests {
         command.args(["--root", "/x", "delete", "run"]);
         assert_eq!(name_of(&command), "runc delete");
         assert_eq!(name_of(&Command::new("/bin/true")), "true");
+    }
+
+    #[test]
+    fn commands_at_the_same_time_have_a_deadline_each() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = Watch { current: Arc::default(), stop: Arc::default() };
+        let first = Runner::new(watch, dir.path());
+        let second = first.beside(1);
+        let sleep = |runner: &Runner, seconds: u64| {
+            let mut command = Command::new("sleep");
+            runner.within(command.arg("60"), Duration::from_secs(seconds)).unwrap_err().to_string()
+        };
+        let errors = std::thread::scope(|scope| {
+            let both = [scope.spawn(|| sleep(&first, 0)), scope.spawn(|| sleep(&second, 0))];
+            while !both.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                first.watch.kill_the_late();
+                std::thread::yield_now();
+            }
+            both.map(|thread| thread.join().unwrap())
+        });
+        assert_eq!(errors, ["sleep: killed after 0 s"; 2]);
+        assert!(first.watch.current().is_empty() && first.output != second.output);
     }
 }
