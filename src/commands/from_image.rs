@@ -18,6 +18,7 @@ use crate::image::limits::size;
 use crate::image::overlay::{OverlayPlan, mount_detached};
 use crate::image::store::{Image, Store};
 use crate::image::unpack::copy_root;
+use crate::sandbox::Interrupts;
 use crate::spec::rootless;
 use crate::sys::caller::caller;
 use crate::sys::fs::{open_dir, replace_file};
@@ -29,6 +30,8 @@ pub(super) struct Prepared {
     /// The overlay of the image, in no mount table.
     pub(super) rootfs: Option<OwnedFd>,
     pub(super) reserved: Option<Reserved>,
+    /// Signals since the id was taken: each ends the command with its undoing.
+    pub(super) interrupts: Option<Interrupts>,
 }
 
 /// Imports the image if it is a path, mounts its overlay without a place for
@@ -48,6 +51,7 @@ pub(super) fn prepare(
     let bundle = store.path().join("containers").join(format!("{id}.{}", std::process::id()));
     let mut scratch = vec![bundle.clone(), store.reference_path(&bundle)?];
     scratch.extend(wanted.notes(&store, &bundle));
+    let interrupts = Interrupts::watch()?;
     let reserved = Reserved::new(&super::store(global)?, id, scratch)?;
     // as long as the directory is there, the image's layers stay; before it, so that
     // none is left that nobody knows of
@@ -55,7 +59,9 @@ pub(super) fn prepare(
     make_directories(&bundle)?;
     let step = || bundle.display().to_string();
     let rootfs = overlay(&store, &image, &bundle)?;
+    interrupts.check()?;
     overrides.binds = wanted.mounts(&store, &image, &bundle, rootfs.as_fd())?;
+    interrupts.check()?;
     let mut spec = spec_for(&image.config, rootfs.as_fd(), &overrides)?;
     if !caller().is_host_root() {
         let (uid_map, gid_map) = rootless::own_maps()?;
@@ -66,7 +72,8 @@ pub(super) fn prepare(
     let dir = open_dir(&bundle).step(step)?;
     let mode = Mode::from_bits_truncate(0o600);
     replace_file(&dir, "config.json", &json, mode, false).step(step)?;
-    Ok(Prepared { bundle, spec, rootfs: Some(rootfs), reserved: Some(reserved) })
+    let (rootfs, reserved) = (Some(rootfs), Some(reserved));
+    Ok(Prepared { bundle, spec, rootfs, reserved, interrupts: Some(interrupts) })
 }
 
 fn make_directories(bundle: &Path) -> Result<()> {

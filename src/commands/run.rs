@@ -4,6 +4,7 @@ use super::from_image::{self, Prepared};
 use crate::cli::{GlobalArgs, RunArgs};
 use crate::container::{self, Activation, Console, ContainerId, Created, NotifySocket, Signals};
 use crate::error::{Error, Result};
+use crate::sandbox::Interrupts;
 use crate::{logging, spec, trace};
 
 pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
@@ -32,8 +33,10 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
         systemd_cgroup: global.systemd_cgroup,
         starts_later: false,
         stays: !args.detach,
-    })?;
-    Ok(follow(&id, created, signals.as_ref(), args.keep)?)
+    });
+    // `create` and what stays have watches of their own
+    prepared.interrupts.into_iter().for_each(Interrupts::keep);
+    Ok(follow(&id, created?, signals.as_ref(), args.keep)?)
 }
 
 fn prepare(global: &GlobalArgs, args: &RunArgs, id: &ContainerId) -> Result<Prepared> {
@@ -47,7 +50,7 @@ fn prepare(global: &GlobalArgs, args: &RunArgs, id: &ContainerId) -> Result<Prep
     }
     let bundle = super::create::bundle(&args.create)?;
     let spec = spec::load(&bundle)?;
-    Ok(Prepared { bundle, spec, rootfs: None, reserved: None })
+    Ok(Prepared { bundle, spec, rootfs: None, reserved: None, interrupts: None })
 }
 
 /// What was given that has a meaning for images only.
