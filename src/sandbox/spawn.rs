@@ -450,13 +450,14 @@ pub(super) fn never_ran(child: &Child) -> bool {
 }
 
 /// Tries whether a child of this process that is born into a cgroup is killed before
-/// its first instruction: else whoever was killed so early was killed by somebody. Not
-/// for a cgroup that is frozen, where the child would never end.
+/// its first instruction: else whoever was killed so early was killed by somebody. Where
+/// none can be born, nobody knows: true. Not for a cgroup that is frozen, where the child
+/// would never end.
 pub(crate) fn kills_newborns(cgroup: BorrowedFd<'_>) -> bool {
     let how = CloneHow { cgroup: Some(cgroup), ..CloneHow::default() };
     let ended = clone_child(how, || process::exit_now(0))
         .and_then(|child| wait_for_end(child.pidfd.as_fd()));
-    matches!(ended, Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)))
+    !matches!(ended, Ok(WaitStatus::Exited(..)))
 }
 
 pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {
