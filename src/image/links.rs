@@ -40,6 +40,8 @@ pub(super) struct Linked<'a> {
     layer: BorrowedFd<'a>,
     /// Its path there.
     path: Vec<u8>,
+    /// Whether it is seen under that without any doing.
+    is_seen: bool,
     /// Which layer's it is, and where: what its content is known by.
     pub(super) source: String,
 }
@@ -95,16 +97,15 @@ pub(super) fn find<'a>(stack: &Stack<'a>) -> Result<Vec<Linked<'a>>> {
 impl<'a> Linked<'a> {
     fn new(stack: &Stack<'a>, owner: usize, path: &[u8]) -> Result<Option<Self>> {
         let Some(&(top, view)) = stack.get(owner) else { return Ok(None) };
-        let mut names = BTreeSet::new();
-        if is_seen(stack.get(owner + 1..).unwrap_or_default(), path)? {
-            names.insert(path.to_vec());
-        }
+        let is_seen = is_seen(stack.get(owner + 1..).unwrap_or_default(), path)?;
+        let names = is_seen.then(|| path.to_vec()).into_iter().collect();
         let source = format!("{} {}", view.diff_id, escaped(path));
-        Ok(Some(Linked { names, layer: top.as_fd(), path: path.to_vec(), source }))
+        Ok(Some(Linked { names, layer: top.as_fd(), path: path.to_vec(), is_seen, source }))
     }
 
+    /// Whether it has a name in the image that it does not have without this.
     fn is_needed(&self) -> bool {
-        self.names.iter().any(|name| *name != self.path)
+        self.names.len() > usize::from(self.is_seen)
     }
 
     /// The directory that the file is in, and its name.

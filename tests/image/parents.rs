@@ -300,6 +300,13 @@ fn hard_links_to_links_lead_to_what_is_there_by_then() {
         assert!(ino("x") == ino("a") && ino("x") == ino("b"));
         assert_eq!(root.join("b").metadata().unwrap().nlink(), 3);
     });
+    // and one back to the name that the file had is that file
+    let back = layer(&[hardlink("x", "a"), file(".wh.a", ""), file(".wh.c", "")], "none");
+    scene.import(&simple(&scene.path("back"), "back", &[below.clone(), linking.clone(), back]));
+    views(&scene, "back", |root| {
+        assert_eq!(fs::read(root.join("x")).unwrap(), b"below");
+        assert!(!root.join("a").exists() && !root.join("c").exists());
+    });
     scene.ok(&["image", "verify"]);
     // taken away, it is no target
     for hiding in [file(".wh.a", ""), file(".wh..wh..opq", "")] {

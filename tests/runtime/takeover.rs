@@ -8,7 +8,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use serde_json::json;
 
-use crate::support::{Container, Pipe, args, drop_namespace};
+use crate::support::{Container, Pipe, add_mount, args, drop_namespace, faults};
 
 /// A container in the host's pid namespace, in the cgroup of this path.
 fn sharing_pids(path: &str) -> Container {
@@ -59,6 +59,27 @@ fn who_takes_a_cgroup_over_without_a_pid_namespace_is_left_alone() {
     third.delete().ok();
     third.assert_gone();
     assert!(!first.cgroup().exists());
+}
+
+/// The directory says that it was given, whatever fails between two of its files.
+#[test]
+fn a_cgroup_that_was_given_away_in_part_is_roots_again() {
+    let c = Container::new(|config| {
+        config["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "cgroup");
+        let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"});
+        add_mount(config, mount);
+        config["process"]["user"] = json!({"uid": 7, "gid": 7});
+        args(config, &["wait"]);
+    });
+    std::fs::create_dir(c.cgroup()).unwrap();
+    let words = ["--fail", "runtime:fchownat[1~cgroup.subtree_control]=EPERM@1"];
+    c.on_bundle("create", &[]).through(faults(), &words).run().fails_with(&["to uid 7"]);
+    for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+        let meta = c.cgroup().join(file).metadata().unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&meta), 0, "{file:?}");
+    }
+    std::fs::remove_dir(c.cgroup()).unwrap();
+    c.assert_gone();
 }
 
 #[test]
