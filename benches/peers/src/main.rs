@@ -65,6 +65,9 @@ impl Drop for Workspace {
 }
 
 fn bench() -> Result<()> {
+    if let Some(word) = std::env::args().nth(1) {
+        bail!("{word}: there are no words, only variables: see docs/performance.md");
+    }
     ensure!(nix::unistd::geteuid().is_root(), "containers are made as root: run this as root");
     let built = std::env::current_exe()?.with_file_name("tare");
     let mut settings = Settings::read(|name| std::env::var(name).ok(), &built)?;

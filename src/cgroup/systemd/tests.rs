@@ -249,22 +249,22 @@ fn properties_are_asked_for_and_changed() {
 
 #[test]
 fn a_bus_that_hangs_is_an_error() {
-    let short = Duration::from_millis(50);
+    let short = Duration::from_secs(1);
     let bus = Bus::new(&[("Get", Reply::Never)]);
     let mut manager = Manager::at(&bus.address, short).unwrap();
     let error = manager.property("Version").unwrap_err().to_string();
-    assert!(error.contains("no answer within 0.05 s"), "{error}");
+    assert!(error.contains("no answer within 1 s"), "{error}");
     // a job without an end
     let bus = Bus::new(&[("StartTransientUnit", Reply::Str("/job/7"))]);
     let mut manager = Manager::at(&bus.address, short).unwrap();
     let error = start(&mut manager, Vec::new()).unwrap_err().to_string();
-    assert!(error.contains("no answer within 0.05 s"), "{error}");
+    assert!(error.contains("no answer within 1 s"), "{error}");
     // one that does not even greet
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bus");
     let _listener = UnixListener::bind(&path).unwrap();
     let error = Manager::at(&format!("unix:path={}", path.display()), short).unwrap_err();
-    assert!(error.to_string().contains("no answer within 0.05 s"), "{error}");
+    assert!(error.to_string().contains("no answer within 1 s"), "{error}");
 }
 
 #[test]
