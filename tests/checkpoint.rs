@@ -97,7 +97,13 @@ impl Counter {
         let images = self.images();
         let (output, writer) = pipe();
         let all = [&["--detach", "--image-path", images.to_str().unwrap()], flags].concat();
-        self.on_bundle("restore", &all).stdout(writer).run().ok();
+        let restored = self.on_bundle("restore", &all).stdout(writer).run();
+        if restored.code != 0 {
+            let log = std::fs::read_to_string(images.join("restore.log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            println!("criu's log ends so:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+        restored.ok();
         self.output = output;
     }
 
