@@ -449,15 +449,23 @@ pub(super) fn never_ran(child: &Child) -> bool {
     faults == Some("0")
 }
 
+/// How many milliseconds a child that does nothing may take to end.
+const NEWBORN_PATIENCE: u16 = 1000;
+
 /// Tries whether a child of this process that is born into a cgroup is killed before
 /// its first instruction: else whoever was killed so early was killed by somebody. Where
-/// none can be born, nobody knows: true. Not for a cgroup that is frozen, where the child
-/// would never end.
+/// none can be born, or one does not come to its end because the cgroup is frozen, nobody
+/// knows: true.
 pub(crate) fn kills_newborns(cgroup: BorrowedFd<'_>) -> bool {
     let how = CloneHow { cgroup: Some(cgroup), ..CloneHow::default() };
-    let ended = clone_child(how, || process::exit_now(0))
-        .and_then(|child| wait_for_end(child.pidfd.as_fd()));
-    !matches!(ended, Ok(WaitStatus::Exited(..)))
+    let Ok(child) = clone_child(how, || process::exit_now(0)) else { return true };
+    let pidfd = child.pidfd.as_fd();
+    let mut ended = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    if !matches!(uninterrupted(|| poll(&mut ended, NEWBORN_PATIENCE)), Ok(1)) {
+        // who has ended already can't be killed, and ends the wait
+        pidfd_send_signal(pidfd, libc::SIGKILL).unwrap_or_default();
+    }
+    !matches!(wait_for_end(pidfd), Ok(WaitStatus::Exited(..)))
 }
 
 pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {
