@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::layout::{HOST, Layout, Scene, dir, file, layer};
-use crate::support::{Invocation, Output, Tare, pipe, probe, unique_id};
+use crate::support::{Invocation, Output, Pipe, Tare, pipe, probe, unique_id};
 
 /// An image of the probe that has things at /data, and wants a volume at /own.
 struct Box {
@@ -53,6 +53,15 @@ impl Box {
 
     fn run(&self, flags: &[&str], args: &[&str]) -> Output {
         self.command(0, flags, args).run()
+    }
+
+    /// The first container, with a volume that stays and one that goes with it, running.
+    fn with_volumes(&self) -> Pipe {
+        let (mut output, writer) = pipe();
+        let flags = ["--detach", "-v", "vol:/data", "-v", "/fresh"];
+        self.command(0, &flags, &["wait"]).stdout(writer).run().ok();
+        while output.line() != "READY" {}
+        output
     }
 
     fn delete(&self, n: usize) {
@@ -255,10 +264,7 @@ fn a_fill_that_fails_leaves_the_volume_as_it_was() {
 #[test]
 fn gc_leaves_what_volumes_and_containers_hold() {
     let host = Box::new();
-    let (mut output, writer) = pipe();
-    let flags = ["--detach", "-v", "vol:/data", "-v", "/fresh"];
-    host.command(0, &flags, &["wait"]).stdout(writer).run().ok();
-    while output.line() != "READY" {}
+    let _output = host.with_volumes();
     host.scene.ok(&["volume", "create", "unused"]);
     // the image that it runs is no longer the one of that name
     let other = layer(&[file("other", "")], "gzip");
@@ -302,10 +308,7 @@ fn of_another_start(dir: &std::path::Path) {
 #[test]
 fn what_an_earlier_start_of_the_machine_has_left_is_in_nobodys_way() {
     let host = Box::new();
-    let (mut output, writer) = pipe();
-    let flags = ["--detach", "-v", "vol:/data", "-v", "/fresh"];
-    host.command(0, &flags, &["wait"]).stdout(writer).run().ok();
-    while output.line() != "READY" {}
+    let _output = host.with_volumes();
     let containers = host.scene.path("store/containers");
     let count = || std::fs::read_dir(&containers).unwrap().count();
     for refused in [["image", "rm", "box"], ["volume", "rm", "vol"]] {
@@ -381,10 +384,7 @@ fn cramped(scene: &Scene, args: &[&str]) -> std::process::Output {
 #[test]
 fn a_deep_tree_keeps_neither_a_container_nor_a_volume() {
     let host = Box::new();
-    let (mut output, writer) = pipe();
-    let flags = ["--detach", "-v", "vol:/data", "-v", "/fresh"];
-    host.command(0, &flags, &["wait"]).stdout(writer).run().ok();
-    while output.line() != "READY" {}
+    let _output = host.with_volumes();
     let containers = host.scene.path("store/containers");
     let bundle = std::fs::read_dir(&containers).unwrap().next().unwrap().unwrap().path();
     for deep in [bundle.join("upper"), bundle.join("volumes/0"), host.data("vol")] {
