@@ -22,7 +22,7 @@ pub fn cgroup2_mount() -> &'static Path {
 }
 
 fn mountinfo() -> Vec<String> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let text = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     text.lines().map(str::to_owned).collect()
 }
 
