@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{AccessFlags, faccessat};
 
 use super::path;
@@ -31,7 +31,7 @@ pub struct Hierarchy {
 impl Hierarchy {
     /// Finds the hierarchy.
     ///
-    /// The two usual places are tried by fstatfs, which costs two system calls
+    /// The two usual places are tried by statfs, which costs one system call
     /// where the mount table of a busy host costs a long read; only a host
     /// that keeps cgroup2 elsewhere pays for that. `/sys/fs/cgroup` itself
     /// comes first: whoever mounts cgroup2 over it (a private view of a hybrid
@@ -59,10 +59,11 @@ impl Hierarchy {
 
     /// The hierarchy at `mount_point`, if there is one.
     fn at(mount_point: &Path) -> Option<Self> {
+        let is_cgroup2 = statfs(mount_point).ok()?.filesystem_type() == CGROUP2_SUPER_MAGIC;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = openat(AT_FDCWD, mount_point, flags, Mode::empty()).ok()?;
-        let is_cgroup2 = fstatfs(&dir).ok()?.filesystem_type() == CGROUP2_SUPER_MAGIC;
-        is_cgroup2.then(|| Hierarchy { mount_point: mount_point.to_owned(), dir })
+        let open = || openat(AT_FDCWD, mount_point, flags, Mode::empty()).ok();
+        let dir = if is_cgroup2 { open()? } else { return None };
+        Some(Hierarchy { mount_point: mount_point.to_owned(), dir })
     }
 
     /// Where it is mounted.

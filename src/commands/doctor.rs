@@ -9,7 +9,7 @@ use crate::cli::{DoctorArgs, GlobalArgs};
 use crate::container::Store;
 use crate::doctor::{Places, Style, examine};
 use crate::image;
-use crate::sys::process::block_signals;
+use crate::sys::signals::block_signals;
 
 /// Exit code where no container can be created.
 const UNUSABLE: i32 = 1;

@@ -58,7 +58,7 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
         anyhow::bail!("no command: see tare --help");
     };
     // a caller that ignores it would take the exit codes of our children away
-    crate::sys::process::default_signal(libc::SIGCHLD).step(|| "reset SIGCHLD")?;
+    crate::sys::signals::default_signal(libc::SIGCHLD).step(|| "reset SIGCHLD")?;
     let json = global.log_format == LogFormat::Json;
     crate::logging::open(global.log.as_deref(), json, global.debug)?;
     // not its words: the values of variables may be among them

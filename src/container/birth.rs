@@ -26,6 +26,8 @@ use crate::trace;
 pub(super) struct Birth<'a> {
     pub(super) spec: &'a Spec,
     pub(super) options: Options,
+    /// When it is ready, nobody has anything to do before it runs its program.
+    pub(super) goes_on: bool,
     /// A detached mount in place of the rootfs directory.
     pub(super) rootfs: Option<OwnedFd>,
     /// The socket on which it waits for a later `start`.
@@ -90,7 +92,9 @@ impl Birth<'_> {
         let scope = scope.map_err(|e| spawned.reason(plan, id_maps, e))?;
         self.group.map_or(Ok(()), |group| group.enter(pid))?;
         let complete = trace::step("write the record", || {
-            record.init = Some(InitProcess::of(pid)?);
+            let (init, ignored) = InitProcess::with_ignored(pid)?;
+            spawned.note_ignored(ignored);
+            record.init = Some(init);
             record.prepare(undo.entry.dir())
         })?;
         undo.devices =
@@ -101,6 +105,9 @@ impl Birth<'_> {
             if !undo.has_device_program {
                 undo.has_device_program = attach_devices(plan, cgroup)?;
             }
+        }
+        if self.goes_on {
+            spawned.proceed_early()?;
         }
         trace::step("serve init", || serve(spawned, plan, (id_maps, record), interrupts))?;
         Ok(complete)

@@ -246,6 +246,7 @@ fn steps(
         &Birth {
             spec: args.spec,
             options: args.options,
+            goes_on: goes_on(args, plan) && interrupts.is_none(),
             rootfs: args.rootfs.take(),
             listener,
             plan,
@@ -271,6 +272,16 @@ fn steps(
         write_pid_file(path, spawned.pid())?;
     }
     Ok(record)
+}
+
+/// Whether its program may run as soon as init is ready: nobody waits for anything that
+/// is made of an init which does not run it yet.
+fn goes_on(args: &CreateArgs<'_>, plan: &Plan) -> bool {
+    let sends = matches!(args.console, Console::Socket(_))
+        || args.pidfd_socket.is_some()
+        || plan.asked.pidfd_receiver.is_some();
+    let sets = plan.scheduling.io_priority.is_some() || plan.scheduling.scheduler.is_some();
+    !(args.starts_later || args.pid_file.is_some() || sends || sets || plan.hooks.in_create())
 }
 
 /// The mount of resctrl, and in the record what there may be in it.

@@ -120,7 +120,10 @@ impl Running {
     /// After the end of init: ends whoever else is in the container, and
     /// removes it, unless it is to be kept.
     pub fn finish(self, keep: bool) -> Result<()> {
-        finish(self.entry, self.record, keep)
+        let Running { spawned, entry, record, .. } = self;
+        // this process ends: its descriptors end with it
+        std::mem::forget(spawned);
+        finish(entry, record, keep)
     }
 }
 

@@ -15,6 +15,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use super::notify::Listener;
 use crate::error::{Error, Result, Step};
 use crate::sys::process::{self, pidfd_send_signal, set_window_size, window_size};
+use crate::sys::signals;
 use crate::sys::uninterrupted;
 
 /// What a terminal sends for "no more input".
@@ -28,12 +29,12 @@ pub struct Signals(SignalFd);
 impl Signals {
     /// Blocks all signals and opens the descriptor that tells of them.
     pub fn block() -> Result<Self> {
-        let mut set = process::all_signals();
+        let mut set = signals::all_signals();
         // what a bug of our own raises must still end us
         for signal in [SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP] {
             set.remove(signal);
         }
-        process::block_signals(&set).step(|| "block signals")?;
+        signals::block_signals(&set).step(|| "block signals")?;
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Signals(SignalFd::with_flags(&set, flags).step(|| "signalfd")?))
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
@@ -14,8 +15,9 @@ use super::shared_root::SharedRoot;
 use crate::cgroup::{Cgroup, CgroupRecord, OutOfMemory};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{HookPlan, ListenerPlan};
-use crate::sys::fs::{Replacement, read_whole};
+use crate::sys::fs::{Replacement, open_file, read_whole};
 use crate::sys::process::pidfd_open;
+use crate::sys::uninterrupted;
 
 /// A process, told apart from a later one with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,15 +93,26 @@ impl InitProcess {
     /// # Errors
     /// It is gone.
     pub fn of(pid: Pid) -> Result<Self> {
-        let (start_time, _) =
-            stat(pid)?.ok_or_else(|| Error::from(Errno::ESRCH).step(format!("process {pid}")))?;
-        Ok(InitProcess { pid: pid.as_raw(), start_time })
+        InitProcess::with_ignored(pid).map(|(init, _)| init)
+    }
+
+    /// The same, and the signals that it ignores, as bits.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(super) fn with_ignored(pid: Pid) -> Result<(Self, u64)> {
+        let found = stat(pid)?;
+        let found =
+            found.ok_or_else(|| Error::from(Errno::ESRCH).step(format!("process {pid}")))?;
+        Ok((InitProcess { pid: pid.as_raw(), start_time: found.start_time }, found.ignored))
     }
 
     /// True while it lives: a zombie has ended.
     pub fn is_alive(self) -> Result<bool> {
         match stat(self.pid())? {
-            Some((start, runs)) if start == self.start_time => Ok(runs || !has_ended(self.pid())?),
+            Some(found) if found.start_time == self.start_time => {
+                Ok(found.runs || !has_ended(self.pid())?)
+            }
             _ => Ok(false),
         }
     }
@@ -131,39 +144,38 @@ fn has_ended(pid: Pid) -> Result<bool> {
     Ok(poll(&mut fds, PollTimeout::ZERO).step(|| format!("poll process {pid}"))? > 0)
 }
 
-/// Start time of a process, and whether its first thread still runs; `None` if there is none.
-fn stat(pid: Pid) -> Result<Option<(u64, bool)>> {
+/// What is asked of a process (proc_pid_stat(5)).
+struct Stat {
+    start_time: u64,
+    /// Its first thread does.
+    runs: bool,
+    /// Signals, the first 31 alone.
+    ignored: u64,
+}
+
+/// Looks at a process; `None` if there is none.
+fn stat(pid: Pid) -> Result<Option<Stat>> {
     let mut buffer = [0u8; 1024];
-    let read = std::fs::File::open(format!("/proc/{pid}/stat"))
-        .and_then(|file| read_once(file, &mut buffer));
+    let path = format!("/proc/{pid}/stat");
+    let read = open_file(Path::new(&path), OFlag::empty())
+        .and_then(|file| uninterrupted(|| nix::unistd::read(&file, &mut buffer)));
     let text = match read {
         // one read: the kernel writes the line whole, and 1024 bytes hold it
         Ok(length) => String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()),
-        Err(e) => {
-            let gone = [Some(Errno::ENOENT as i32), Some(Errno::ESRCH as i32)];
-            if gone.contains(&e.raw_os_error()) {
-                return Ok(None);
-            }
-            return Err(Error::from(e).step(format!("read /proc/{pid}/stat")));
-        }
+        Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
+        Err(e) => return Err(Error::from(e).step(format!("read {path}"))),
     };
     // the name, in parentheses, may hold anything: count from its end
     let fields = text.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
     let mut fields = fields.split_ascii_whitespace();
     let state = fields.next().unwrap_or_default();
-    let start = fields.nth(18).and_then(|field| field.parse().ok());
-    let start = start.ok_or_else(|| {
-        Error::new(ErrorKind::System, format!("/proc/{pid}/stat has no start time"))
-    })?;
-    Ok(Some((start, state != "Z" && state != "X")))
-}
-
-fn read_once(mut file: std::fs::File, buffer: &mut [u8]) -> std::io::Result<usize> {
-    loop {
-        match std::io::Read::read(&mut file, buffer) {
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            other => return other,
+    // from the third field on: the 22nd, and the 33rd
+    let mut number = |skipped| fields.nth(skipped).and_then(|field| field.parse().ok());
+    match (number(18), number(10)) {
+        (Some(start_time), Some(ignored)) => {
+            Ok(Some(Stat { start_time, runs: state != "Z" && state != "X", ignored }))
         }
+        _ => Err(Error::new(ErrorKind::System, format!("{path} lacks fields"))),
     }
 }
 
@@ -173,10 +185,10 @@ impl Record {
     /// # Errors
     /// ENOENT before it was written; text that is not a record.
     pub fn load(dir: impl AsFd) -> Result<Self> {
-        use nix::fcntl::{OFlag, openat};
+        use nix::fcntl::openat;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = openat(dir, NAME, flags, nix::sys::stat::Mode::empty()).step(|| NAME)?;
-        let bytes = read_whole(fd).step(|| NAME)?;
+        let bytes = read_whole(fd, USUAL_SIZE).step(|| NAME)?;
         serde_json::from_slice(&bytes)
             .map_err(|e| Error::new(ErrorKind::System, format!("{NAME} is damaged: {e}")))
     }
@@ -198,6 +210,9 @@ impl Record {
 
 /// The file of the record.
 pub(super) const NAME: &str = "state.json";
+
+/// Bytes that it rarely goes beyond.
+const USUAL_SIZE: usize = 8 << 10;
 
 impl Record {
     /// The container's own cgroup.

@@ -104,7 +104,7 @@ fn let_run(
     });
     let channel = trace::step("call init", || call_init(&entry, init, taken_over))?;
     let started =
-        trace::step("wait for execve", || channel.await_execve(pass_on, Some(interrupts)));
+        trace::step("wait for execve", || channel.await_execve(pass_on, Some(interrupts), false));
     match started {
         Ok(Started::Executed) => {}
         Ok(Started::Failed(error)) if error.kind() == ErrorKind::Hook => {

@@ -12,6 +12,7 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
+use super::exec::KEPT;
 use super::id::ContainerId;
 use super::record::{NAME as RECORD, Record};
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
@@ -88,10 +89,9 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Exists`] when the id is in use.
     pub fn reserve(&self, id: &ContainerId) -> Result<(Entry, Lock)> {
-        let root = self.open_or_make_root()?;
-        let held = root.try_clone().step(|| self.show())?;
+        let root = Arc::new(self.open_or_make_root()?);
         let mode = Mode::from_bits_truncate(0o700);
-        match mkdirat(&root, id.as_str(), mode) {
+        match mkdirat(&*root, id.as_str(), mode) {
             Ok(()) => crate::logging::debug(|| format!("made {}/{id}", self.show())),
             Err(Errno::EEXIST) => {
                 return Err(Error::new(
@@ -102,13 +102,13 @@ impl Store {
             }
             Err(e) => return Err(Error::from(e).step(format!("mkdir {}/{id}", self.show()))),
         }
-        let reserved = self.entry(&Arc::new(root), id).and_then(|entry| {
+        let reserved = self.entry(&root, id).and_then(|entry| {
             let lock = entry.lock()?;
             Ok((entry, lock))
         });
         if let Err(e) = reserved {
             // nothing is in it, and nobody else would know whose it is
-            let removed = unlinkat(&held, id.as_str(), UnlinkatFlags::RemoveDir);
+            let removed = unlinkat(&*root, id.as_str(), UnlinkatFlags::RemoveDir);
             return Err(match removed {
                 Ok(()) => e,
                 Err(left) => e.hint(format!("and its undoing failed: {}", Error::from(left))),
@@ -180,12 +180,12 @@ impl Store {
     /// What is in there decides which processes get signals: it has to be the
     /// caller's own, and closed to others.
     fn own(&self, dir: OwnedFd) -> Result<OwnedFd> {
-        let found = fstat(&dir).step(|| self.show())?;
-        let owner = found.st_uid;
         if caller().is_host_root() {
             // whose directory root takes is root's choice
             return Ok(dir);
         }
+        let found = fstat(&dir).step(|| self.show())?;
+        let owner = found.st_uid;
         // root of a user namespace sees itself as such
         if owner != geteuid().as_raw() {
             return Err(Error::invalid(format!("it belongs to uid {owner}")).step(self.show()));
@@ -334,8 +334,12 @@ impl Entry {
             other => return other.map(|_| false).step(|| self.path.display()),
         }
         let names = self.names().step(|| self.path.display())?;
-        // the record under the name that it has while it is written
-        Ok(!names.iter().all(|name| name.to_bytes().starts_with(b".state.json")))
+        // the names that they have while they are written
+        let begun = [RECORD, KEPT].map(|name| format!(".{name}."));
+        let is_begun = |name: &CString| {
+            begun.iter().any(|begun| name.to_bytes().starts_with(begun.as_bytes()))
+        };
+        Ok(!names.iter().all(is_begun))
     }
 
     /// When something last came into the state directory or went from it.
@@ -367,6 +371,27 @@ impl Entry {
         record.save(&self.dir)
     }
 
+    /// Removes a state directory with nothing in it but what every container has; true
+    /// if it is gone. To read it would take longer than all of this.
+    fn remove_usual(&self) -> nix::Result<bool> {
+        // a directory in it is another link to this one, where links are counted
+        if fstat(&self.dir)?.st_nlink != 2 {
+            return Ok(false);
+        }
+        for name in [KEPT, START_SOCKET, RECORD] {
+            match unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        match unlinkat(&*self.root, self.id.as_str(), UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(true),
+            // of a writer that was killed
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// The state directory, open.
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
@@ -375,15 +400,17 @@ impl Entry {
     /// Removes the state directory and the files in it.
     pub fn remove(&self, lock: Lock) -> Result<()> {
         let step = || format!("remove {}", self.path.display());
-        let mut names = self.names().step(step)?;
-        // the record at last: until then it tells what there is
-        names.sort_by_key(|name| name.to_bytes() == RECORD.as_bytes());
-        for name in &names {
-            remove_at(self.dir.as_fd(), name_path(name)).step(step)?;
-        }
-        match unlinkat(&*self.root, self.id.as_str(), UnlinkatFlags::RemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(e) => return Err(Error::from(e).step(step())),
+        if !self.remove_usual().step(step)? {
+            let mut names = self.names().step(step)?;
+            // the record at last: until then it tells what there is
+            names.sort_by_key(|name| name.to_bytes() == RECORD.as_bytes());
+            for name in &names {
+                remove_at(self.dir.as_fd(), name_path(name)).step(step)?;
+            }
+            match unlinkat(&*self.root, self.id.as_str(), UnlinkatFlags::RemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(e) => return Err(Error::from(e).step(step())),
+            }
         }
         drop(lock.0);
         crate::logging::debug(|| format!("removed {}", self.path.display()));

@@ -19,6 +19,8 @@ use crate::sys::caller::{caller, is_initial};
 use crate::sys::fs::open_in_root;
 use crate::sys::mount::{self, attr};
 
+const DEV: &str = "/dev";
+
 /// Links that every container has (runtime-linux.md, dev symbolic links).
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -31,13 +33,14 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Makes the nodes. In a user namespace the kernel refuses mknod (but of a
 /// fifo), and mounts take their place: the host's node, which has the host's owner
-/// and mode, or what `ask` gets for the plan of this index.
+/// and mode, or what `ask` gets for the plan of this index. The answer is /dev, if the
+/// last one is in there.
 pub(super) fn make(
     root: BorrowedFd<'_>,
     plans: &[DevicePlan],
     in_userns: bool,
     ask: impl Fn(usize) -> Result<OwnedFd>,
-) -> Result<()> {
+) -> Result<Option<OwnedFd>> {
     let mut last: Option<(PathBuf, OwnedFd)> = None;
     for (index, plan) in plans.iter().enumerate() {
         let step = || plan.label();
@@ -64,7 +67,7 @@ pub(super) fn make(
         };
         made.step(step)?;
     }
-    Ok(())
+    Ok(last.and_then(|(path, dir)| (path == Path::new(DEV)).then_some(dir)))
 }
 
 /// Sees that the nodes are there, where init can neither make nor mount any.
@@ -158,9 +161,13 @@ fn is_common(plan: &DevicePlan) -> bool {
     plan.mode == 0o666 && plan.uid == 0 && plan.gid == 0 && COMMON.into_iter().any(is_it)
 }
 
-/// Makes the links; one that the image has already is left as it is.
-pub(super) fn links(root: BorrowedFd<'_>) -> Result<()> {
-    let dev = ensure(root, Path::new("/dev"), Missing::Directory)?;
+/// Makes the links, in `dev` if that is open; one that the image has already is left as
+/// it is.
+pub(super) fn links(root: BorrowedFd<'_>, dev: Option<OwnedFd>) -> Result<()> {
+    let dev = match dev {
+        Some(dev) => dev,
+        None => ensure(root, Path::new(DEV), Missing::Directory)?,
+    };
     for (name, target) in LINKS {
         match symlinkat(target, &dev, name) {
             Err(Errno::EEXIST) if name == "ptmx" => {

@@ -21,6 +21,7 @@ use crate::spec::{ExecPlan, rootless};
 use crate::sys::caller::caller;
 use crate::sys::process::{self, CloneHow, clone_child, pidfd_send_signal};
 use crate::sys::sched;
+use crate::sys::signals;
 use crate::trace::{self, Role};
 
 /// The container's init, as `exec` needs it.
@@ -138,7 +139,7 @@ pub fn spawn_exec(args: ExecArgs<'_>) -> Result<Spawned> {
         })
     })?;
     trace::made(Role::Process, child.pid);
-    Ok(Spawned { channel: ours, child, console: None })
+    Ok(Spawned::new(ours, child))
 }
 
 /// A mount namespace that was joined at the create has its own root, which is not
@@ -238,7 +239,7 @@ fn leave_runtime(process: &Process<'_>) -> Result<()> {
     let mut keep = vec![process.channel.as_fd().as_raw_fd(), process.target.pidfd.as_raw_fd()];
     keep.extend(process.root.as_ref().map(AsRawFd::as_raw_fd));
     task::close_all_but(process.options, &keep)?;
-    process::reset_signals().step(|| "reset signals")?;
+    signals::reset_signals().step(|| "reset signals")?;
     use_processors(process.plan)
 }
 
@@ -301,17 +302,17 @@ impl Spawned {
             }
             Message::RaiseLimits => {
                 self.raise_limits(&plan.process)?;
-                self.release()
+                self.channel.send(&Message::Go)
             }
             Message::Ready => {
                 scheduling::set_outside(&plan.scheduling, self.pid())?;
                 let master = console.as_ref().map(AsFd::as_fd);
                 finish.take().map_or(Ok(()), |finish| finish(self, master))?;
-                self.release()
+                self.channel.send(&Message::Go)
             }
             _ => Err(Error::new(ErrorKind::System, "the process spoke out of turn")),
         };
-        let served = self.channel.serve_until_execve(pass_on, interrupts, died, serve);
+        let served = self.channel.serve_until_execve(pass_on, interrupts, (false, died), serve);
         match served {
             Ok(Started::Executed) => {
                 self.console = console;

@@ -23,6 +23,7 @@ use super::protocol::{Channel, Message};
 use super::spawn::wait_for_end;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
+use crate::sys::signals;
 
 /// Most bytes of a hook's output that are kept: the last ones.
 const MAX_WORDS: usize = 4 << 10;
@@ -203,7 +204,7 @@ fn prepare(setting: &Setting<'_>, pipe: OwnedFd) -> Result<()> {
     setpgid(own, own).step(|| "make a process group")?;
     // nobody would end it for a runtime that was killed
     set_pdeathsig(Signal::SIGKILL).step(|| "prctl")?;
-    process::reset_signals().step(|| "reset signals")?;
+    signals::reset_signals().step(|| "reset signals")?;
     dup2_stdin(&setting.stdin).step(|| "stdin")?;
     dup2_stdout(setting.output.stdout.as_ref().unwrap_or(&pipe)).step(|| "stdout")?;
     dup2_stderr(setting.output.stderr.as_ref().unwrap_or(&pipe)).step(|| "stderr")?;

@@ -14,7 +14,8 @@ use nix::unistd::Pid;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{IdMapping, MountKind, MountPlan, Plan};
 use crate::sys::caller::caller;
-use crate::sys::process::{close_range_on_exec, unblock_signals_of};
+use crate::sys::process::close_range_on_exec;
+use crate::sys::signals::unblock_signals_of;
 
 /// Where the two programs may be. PATH has no say: the last ones are where NixOS
 /// and local builds have them.

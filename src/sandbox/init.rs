@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::getpid;
 
 use super::hooks::{HookState, OutputFiles, Runner};
+use super::mounts::Mounting;
 use super::path::{Missing, ensure};
 use super::privileges::Groups;
 use super::protocol::{Channel, Message};
@@ -23,6 +24,8 @@ use super::{Options, clocks, console, devices, labels, mounts, program, reaper, 
 use crate::error::{Error, Result, Step};
 use crate::spec::{Plan, SysctlPlan};
 use crate::sys::caller::caller;
+use crate::sys::signals;
+use crate::sys::spent::Spent;
 use crate::sys::{net, process, sched};
 use crate::trace::{self, Role};
 
@@ -38,7 +41,7 @@ pub(super) struct Init<'a> {
     pub(super) plan: &'a Plan,
     pub(super) options: Options,
     pub(super) channel: Channel,
-    /// Socket on which `start` will call; without one, `Go` is the start.
+    /// Socket on which `start` will call; without one, `Proceed` is the start.
     pub(super) listener: Option<OwnedFd>,
     /// A detached mount that takes the place of the rootfs directory; without a
     /// mount namespace, the root itself.
@@ -80,16 +83,20 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     trace::step("isolate", || isolate(init))?;
     let labels = labels::open(&plan.labels)?;
     join(&init.joins, |kind| kind == CloneFlags::CLONE_NEWNS)?;
-    let root = trace::step("set up the root", || set_up_root(init))?;
+    let mut spent = Spent::default();
+    let root = trace::step("set up the root", || set_up_root(init, &mut spent))?;
     let terminal = match plan.process.terminal {
         true => Some(trace::step("open a terminal", || open_terminal(init, root.as_fd()))?),
         false => None,
     };
-    umask(inherited);
-    run_create_hooks(init)?;
-    umask(Mode::empty());
-    trace::step("enter the root", || seal_root(init, root.as_fd()))?;
-    drop(root);
+    if plan.hooks.in_create() {
+        umask(inherited);
+        run_create_hooks(init)?;
+        umask(Mode::empty());
+    }
+    trace::step("enter the root", || seal_root(init, root.as_fd(), &mut spent))?;
+    spent.add(root);
+    drop(spent);
     let task = Task::of(plan);
     let program = trace::step("become the user", || {
         task.become_user(&init.channel, terminal, labels, groups)
@@ -99,11 +106,15 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
         // how long it waits for `start` is no matter of this command
         trace::leave();
     }
-    trace::step("wait until the runtime is ready", || init.channel.ask(&Message::Ready))?;
+    let ignored = trace::step("wait until the runtime is ready", || init.channel.ask_to_proceed())?;
+    // to ask which ones are takes as many calls as there are signals
+    signals::default_signals(ignored).step(|| "reset signals")?;
     if let Some(listener) = init.listener.take() {
         *report = Some(wait_for_start(&listener)?);
     }
-    runner(init, "created", &env).run(&plan.hooks.start_container)?;
+    if !plan.hooks.start_container.is_empty() {
+        runner(init, "created", &env).run(&plan.hooks.start_container)?;
+    }
     task::pass_on_preserved(init.options)?;
     let channel = report.as_ref().unwrap_or(&init.channel);
     // the end of the stream means success only after this
@@ -142,7 +153,7 @@ fn leave_runtime(init: &Init<'_>, makes_users: bool) -> Result<()> {
     // written, the new user namespace alone keeps others out
     set_dumpable(makes_users && !caller().is_host_root())?;
     close_what_is_not_ours(init)?;
-    process::reset_signals().step(|| "reset signals")?;
+    signals::unblock_signals().step(|| "unblock signals")?;
     // the runtime may be pinned: that is none of the container's
     sched::use_all_processors().step(|| "use all processors")
 }
@@ -251,7 +262,7 @@ fn write_sysctl(sysctl: &SysctlPlan) -> Result<()> {
         .step(|| format!("linux.sysctl.{}: write {:?}", sysctl.name, sysctl.value))
 }
 
-fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
+fn set_up_root(init: &mut Init<'_>, spent: &mut Spent) -> Result<OwnedFd> {
     let plan = init.plan;
     if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
         trace::step("cut the mounts off", || rootfs::cut_off(&plan.rootfs))?;
@@ -267,12 +278,15 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
     let root = match init.rootfs.take() {
         // mounted already
         Some(root) if !plan.namespaces.separates(CloneFlags::CLONE_NEWNS) => root,
-        given => trace::step("attach the root", || open_root(init, given, powerless))?,
+        given => {
+            trace::step("attach the root", || open_root(init, given, (powerless, &mut *spent)))?
+        }
     };
     if in_userns {
         become_root_inside()?;
     }
     let mut early = early.into_iter();
+    let mut mounting = Mounting::new(spent);
     for (index, mount) in plan.mounts.iter().enumerate() {
         // the kernel lists mounts by when they were made, and who reads the list
         // expects the order of the config: not earlier than need be
@@ -281,36 +295,45 @@ fn set_up_root(init: &mut Init<'_>) -> Result<OwnedFd> {
                 true => early.next().flatten(),
                 false => sources::open(plan, index, init.cgroup, &init.channel)?,
             };
-            mounts::perform(root.as_fd(), mount, source.as_ref()).map_err(|e| e.step(mount.label()))
+            mounts::perform(root.as_fd(), mount, source.as_ref(), &mut mounting)
+                .map_err(|e| e.step(mount.label()))
         })?;
     }
     if powerless {
         devices::find(root.as_fd(), &plan.devices)?;
     } else if !mounts::dev_is_bound(&plan.mounts) {
-        trace::step("make devices", || {
+        let dev = trace::step("make devices", || {
             devices::make(root.as_fd(), &plan.devices, in_userns, |index| {
                 let fd = init.channel.ask_for(&Message::MakeDevice(index), None)?;
                 fd.ok_or_else(|| Error::from(Errno::EBADF))
             })
         })?;
-        trace::step("make the links of /dev", || devices::links(root.as_fd()))?;
+        trace::step("make the links of /dev", || devices::links(root.as_fd(), dev))?;
     }
-    ensure(root.as_fd(), &plan.process.cwd, Missing::Directory).step(|| "process.cwd")?;
+    if plan.process.cwd != Path::new("/") {
+        ensure(root.as_fd(), &plan.process.cwd, Missing::Directory).step(|| "process.cwd")?;
+    }
     Ok(root)
 }
 
 /// The root, as a mount of its own where init may mount.
-fn open_root(init: &Init<'_>, given: Option<OwnedFd>, powerless: bool) -> Result<OwnedFd> {
+fn open_root(
+    init: &Init<'_>,
+    given: Option<OwnedFd>,
+    (powerless, spent): (bool, &mut Spent),
+) -> Result<OwnedFd> {
     let plan = init.plan;
     let place = sources::open_root(&plan.rootfs.path, &init.channel)?;
     let step = || format!("rootfs {}", plan.rootfs.path.display());
     if plan.namespaces.makes(CloneFlags::CLONE_NEWNS) {
         rootfs::keep_apart(&plan.rootfs, place.as_fd()).step(step)?;
     }
-    match powerless {
-        true => Ok(place),
-        false => rootfs::attach(place.as_fd(), given).step(step),
+    if powerless {
+        return Ok(place);
     }
+    let root = rootfs::attach(place.as_fd(), given).step(step)?;
+    spent.add(place);
+    Ok(root)
 }
 
 /// Until here init had its maker's ids, which may look into directories that
@@ -356,11 +379,13 @@ fn state<'a>(plan: &'a Plan, status: &'a str) -> HookState<'a> {
     }
 }
 
-fn seal_root(init: &Init<'_>, root: BorrowedFd<'_>) -> Result<()> {
+fn seal_root(init: &Init<'_>, root: BorrowedFd<'_>, spent: &mut Spent) -> Result<()> {
     let plan = init.plan;
     mounts::seal_dev(root, &plan.mounts)?;
-    trace::step("make paths read-only", || rootfs::make_readonly(root, &plan.readonly_paths))?;
-    trace::step("mask paths", || rootfs::mask(root, &plan.masked_paths))?;
+    trace::step("make paths read-only", || {
+        rootfs::make_readonly(root, &plan.readonly_paths, spent)
+    })?;
+    trace::step("mask paths", || rootfs::mask(root, &plan.masked_paths, spent))?;
     if plan.rootfs.readonly {
         rootfs::seal(root)?;
     }

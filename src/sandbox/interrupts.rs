@@ -8,7 +8,8 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::{process, uninterrupted};
+use crate::sys::signals;
+use crate::sys::uninterrupted;
 
 /// What a person or a service manager sends to end a command.
 const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
@@ -28,7 +29,7 @@ impl Interrupts {
     pub(crate) fn watch() -> Result<Self> {
         let mut watched = SigSet::empty();
         for signal in ENDING {
-            if !process::ignores(signal as i32) {
+            if !signals::ignores(signal as i32) {
                 watched.add(signal);
             }
         }

@@ -61,7 +61,7 @@ pub(super) struct Files {
 /// Opens what the plan needs.
 pub(super) fn open(plan: &LabelPlan) -> Result<Files> {
     let mut files = Files::default();
-    if wanted_profile(plan, !has_apparmor()).is_some() {
+    if plan.apparmor.is_some() && wanted_profile(plan, !has_apparmor()).is_some() {
         files.apparmor = Some(attribute("apparmor/exec").step(|| "process.apparmorProfile")?);
     }
     if plan.selinux.is_some() {

@@ -27,6 +27,7 @@ mod rootfs;
 mod scheduling;
 mod sources;
 mod spawn;
+mod spawned;
 mod task;
 pub mod userns;
 
@@ -35,4 +36,5 @@ pub(crate) use interrupts::Interrupts;
 pub(crate) use protocol::{Channel, Started};
 pub(crate) use sources::open_in_child;
 pub(crate) use spawn::kills_newborns;
-pub use spawn::{Options, SpawnArgs, Spawned, spawn};
+pub use spawn::{Options, SpawnArgs, spawn};
+pub use spawned::Spawned;

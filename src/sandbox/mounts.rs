@@ -2,25 +2,67 @@
 //! detached, given its attributes, and only then put in its place.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, readlinkat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
 use super::copyup::copy_up;
-use super::path::{Missing, ensure, ensure_parent, ensure_unfollowed};
+use super::path::{MADE, Missing, ensure, ensure_parent, ensure_unfollowed};
 use super::sources::Source;
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
 use crate::sys::caller::is_initial;
 use crate::sys::fs::open_in_root;
 use crate::sys::mount::{self, FsContext, MountAttr, attr};
+use crate::sys::spent::Spent;
 
 pub(super) fn kind_of(fd: BorrowedFd<'_>) -> nix::Result<SFlag> {
     Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode & SFlag::S_IFMT.bits()))
+}
+
+/// What one mount leaves for the next.
+#[derive(Debug)]
+pub(super) struct Mounting<'a> {
+    /// The directory that the last one has made, for what is mounted right in it.
+    last: Option<(PathBuf, OwnedFd)>,
+    spent: &'a mut Spent,
+}
+
+impl Drop for Mounting<'_> {
+    fn drop(&mut self) {
+        self.note(None);
+    }
+}
+
+impl<'s> Mounting<'s> {
+    pub(super) fn new(spent: &'s mut Spent) -> Self {
+        Mounting { last: None, spent }
+    }
+
+    /// The directory that `path` is in, if no link can be on the way there, and its name.
+    fn parent_of<'a>(
+        &'a self,
+        root: BorrowedFd<'a>,
+        path: &'a Path,
+    ) -> Option<(BorrowedFd<'a>, &'a OsStr)> {
+        let (parent, name) = (path.parent()?, path.file_name()?);
+        match &self.last {
+            _ if parent == Path::new("/") => Some((root, name)),
+            Some((last, dir)) if last == parent => Some((dir.as_fd(), name)),
+            _ => None,
+        }
+    }
+
+    /// `None` where it could be another directory by now.
+    fn note(&mut self, last: Option<(&Path, OwnedFd)>) {
+        let last = last.map(|(path, dir)| (path.to_owned(), dir));
+        let before = std::mem::replace(&mut self.last, last);
+        before.into_iter().for_each(|(_, dir)| self.spent.add(dir));
+    }
 }
 
 /// Carries out one mount below `root`. The mount on /dev stays writable, as
@@ -29,18 +71,61 @@ pub(super) fn perform(
     root: BorrowedFd<'_>,
     plan: &MountPlan,
     source: Option<&Source>,
+    mounting: &mut Mounting<'_>,
 ) -> Result<()> {
-    match (&plan.kind, source) {
-        (MountKind::Filesystem { fstype, source, options, .. }, _) => {
-            filesystem(root, plan, fstype, source, options)
+    if let MountKind::Filesystem { fstype, source, options, .. } = &plan.kind {
+        if let Some(made) = directly(root, plan, (fstype, source, options), mounting) {
+            settle(made.as_fd(), plan)?;
+            let parent = plan.destination.parent();
+            match &mounting.last {
+                Some((last, _)) if parent == Some(last) => mounting.spent.add(made),
+                _ => mounting.note(Some((&plan.destination, made))),
+            }
+            return Ok(());
         }
+        mounting.note(None);
+        return filesystem(root, plan, fstype, source, options);
+    }
+    // it may be on the way to the last one's place
+    mounting.note(None);
+    match (&plan.kind, source) {
         (MountKind::Remount, _) => remount(root, plan),
         (_, Some(Source::Link(text))) => copy_link(root, &plan.destination, text),
         (_, Some(Source::Tree { tree, is_directory })) => {
             bind(root, plan, tree.as_fd(), *is_directory)
         }
-        (_, None) => Err(Error::invalid("has no source")),
+        _ => Err(Error::invalid("has no source")),
     }
+}
+
+/// A new file system in a directory that is known, which saves the way there. `None`: it
+/// has to go the long way, which also tells what is wrong.
+fn directly(
+    root: BorrowedFd<'_>,
+    plan: &MountPlan,
+    (fstype, source, options): (&str, &str, &[FsOption]),
+    mounting: &mut Mounting<'_>,
+) -> Option<OwnedFd> {
+    // what is there decides about these
+    if copies_up(plan) || lacks_mode(fstype, options) {
+        return None;
+    }
+    let (dir, name) = mounting.parent_of(root, &plan.destination)?;
+    let (made, context) = new_filesystem(None, plan, fstype, source, options).ok()?;
+    let in_place = || mount::move_mount_at(made.as_fd(), dir, name);
+    let make = || mkdirat(dir, name, MADE);
+    let moved = match mounting.last {
+        // new itself: what is in there was mounted
+        Some((_, ref last)) if last.as_raw_fd() == dir.as_raw_fd() => make()
+            .or_else(|e| if e == Errno::EEXIST { Ok(()) } else { Err(e) })
+            .and_then(|()| in_place()),
+        _ => match in_place() {
+            Err(Errno::ENOENT) => make().and_then(|()| in_place()),
+            other => other,
+        },
+    };
+    mounting.spent.add(context);
+    moved.is_ok().then_some(made)
 }
 
 fn bind(
@@ -96,12 +181,12 @@ fn filesystem(
         "proc" | "sysfs" => real_directory(root, &plan.destination)?,
         _ => ensure(root, &plan.destination, Missing::Directory)?,
     };
-    let made = match new_filesystem(target.as_fd(), plan, fstype, source, options) {
+    let made = match new_filesystem(Some(target.as_fd()), plan, fstype, source, options) {
         // sysfs shows a network namespace, and that is not ours
         Err(e) if fstype == "sysfs" && e.is_errno(Errno::EPERM) && !is_initial() => {
             return hosts_sysfs(&target, plan);
         }
-        other => other.map_err(|e| explain(e, fstype))?,
+        other => other.map_err(|e| explain(e, fstype))?.0,
     };
     if copies_up(plan) {
         fill(made.as_fd(), target.as_fd(), options).step(|| "tmpcopyup")?;
@@ -109,18 +194,24 @@ fn filesystem(
             .step(|| "set attributes")?;
     }
     mount::move_mount(made.as_fd(), target.as_fd()).step(|| "move_mount")?;
-    change(made.as_fd(), true, plan.recursive_attrs).step(|| "set attributes below")?;
-    propagate(made.as_fd(), &plan.propagation)
+    settle(made.as_fd(), plan)
 }
 
-/// A new instance of a file system, in no mount table yet.
+/// What comes when a new file system is in its place.
+fn settle(made: BorrowedFd<'_>, plan: &MountPlan) -> Result<()> {
+    change(made, true, plan.recursive_attrs).step(|| "set attributes below")?;
+    propagate(made, &plan.propagation)
+}
+
+/// A new instance of a file system, in no mount table yet, and what it was made by. What the image has at
+/// `target` keeps its permissions.
 fn new_filesystem(
-    target: BorrowedFd<'_>,
+    target: Option<BorrowedFd<'_>>,
     plan: &MountPlan,
     fstype: &str,
     source: &str,
     options: &[FsOption],
-) -> Result<OwnedFd> {
+) -> Result<(OwnedFd, OwnedFd)> {
     let context = FsContext::open(fstype)?;
     context.set("source", source)?;
     for option in options {
@@ -129,13 +220,17 @@ fn new_filesystem(
             None => context.set_flag(&option.key)?,
         }
     }
-    if fstype == "tmpfs" && !options.iter().any(|o| o.key == "mode") {
-        // what the image has there keeps its permissions
+    if let (true, Some(target)) = (lacks_mode(fstype, options), target) {
         let mode = fstat(target)?.st_mode & 0o7777;
         context.set("mode", &format!("{mode:o}"))?;
     }
     let attrs = attrs_at_first(plan);
-    context.mount(if copies_up(plan) { attrs & !attr::RDONLY } else { attrs })
+    let made = context.mount(if copies_up(plan) { attrs & !attr::RDONLY } else { attrs })?;
+    Ok((made, context.into_fd()))
+}
+
+fn lacks_mode(fstype: &str, options: &[FsOption]) -> bool {
+    fstype == "tmpfs" && !options.iter().any(|o| o.key == "mode")
 }
 
 fn copies_up(plan: &MountPlan) -> bool {

@@ -16,6 +16,9 @@ use crate::sys::fs::open_in_root;
 /// Most symbolic links on one way, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
+/// Permissions of a directory that is made.
+pub(super) const MADE: Mode = Mode::from_bits_truncate(0o755);
+
 /// What to make where nothing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Missing {
@@ -98,7 +101,7 @@ fn make(root: BorrowedFd<'_>, path: &Path, missing: Missing, links: u32) -> Resu
 fn make_one(dir: BorrowedFd<'_>, name: &OsStr, kind: Missing) -> nix::Result<OwnedFd> {
     let flags = match kind {
         Missing::Directory => {
-            mkdirat(dir, name, Mode::from_bits_truncate(0o755))?;
+            mkdirat(dir, name, MADE)?;
             OFlag::O_PATH | OFlag::O_DIRECTORY
         }
         Missing::File => OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NONBLOCK,

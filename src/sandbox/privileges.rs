@@ -13,7 +13,7 @@ use super::task::Task;
 use crate::error::{Error, Result, Step};
 use crate::spec::{Capabilities, Plan, ProcessPlan, RlimitPlan};
 use crate::sys::caller::caller;
-use crate::sys::process;
+use crate::sys::{SysResult, process};
 
 /// Gives stdin, stdout and stderr, if they are pipes, to the container's user, so that it may open
 /// /dev/stdout again. Best effort by nature: the other end may not allow it.
@@ -107,11 +107,17 @@ pub(super) fn drop_to(plan: &ProcessPlan, groups: Groups, keep: Option<Capabilit
         nix::sys::prctl::set_no_new_privs().step(|| "process.noNewPrivileges")?;
     }
     drop_bounding(&plan.capabilities)?;
-    nix::sys::prctl::set_keepcaps(true).step(|| "keep capabilities over setuid")?;
+    // who becomes root, or stays it, keeps them anyway (capabilities(7))
+    let keeps = plan.uid != 0;
+    if keeps {
+        nix::sys::prctl::set_keepcaps(true).step(|| "keep capabilities over setuid")?;
+    }
     process::set_identity(plan.uid, plan.gid, groups.of(plan)).map_err(|e| {
         Error::from(e).step(format!("become user {} and group {}", plan.uid, plan.gid))
     })?;
-    nix::sys::prctl::set_keepcaps(false).step(|| "stop keeping capabilities")?;
+    if keeps {
+        nix::sys::prctl::set_keepcaps(false).step(|| "stop keeping capabilities")?;
+    }
     let mut sets = plan.capabilities.clone();
     sets.effective.extend(keep);
     sets.permitted.extend(keep);
@@ -128,12 +134,13 @@ pub(super) fn kept_for_filter(task: Task<'_>) -> Option<Capability> {
 
 /// Takes away what [`drop_to`] has kept: one capset.
 pub(super) fn give_up(plan: &ProcessPlan) -> Result<()> {
-    process::set_capabilities(
-        bits(&plan.capabilities.effective),
-        bits(&plan.capabilities.permitted),
-        bits(&plan.capabilities.inheritable),
-    )
-    .step(|| "process.capabilities: capset")
+    give(&plan.capabilities).step(|| "process.capabilities: capset")
+}
+
+fn give(sets: &Capabilities) -> SysResult<()> {
+    let [effective, permitted, inheritable] =
+        [&sets.effective, &sets.permitted, &sets.inheritable].map(bits);
+    process::set_capabilities(effective, permitted, inheritable)
 }
 
 fn bits(set: &caps::CapsHashSet) -> u64 {
@@ -156,10 +163,13 @@ fn drop_bounding(sets: &Capabilities) -> Result<()> {
 
 fn set_capabilities(sets: &Capabilities) -> Result<()> {
     let set = |which, name, value| caps::set(None, which, value).map_err(|e| cause(name, &e));
-    set(CapSet::Inheritable, "inheritable", &sets.inheritable)?;
-    // effective first: it has to be within permitted before and after
-    set(CapSet::Effective, "effective", &sets.effective)?;
-    set(CapSet::Permitted, "permitted", &sets.permitted)?;
+    // all at once; one by one only tells which of them is at fault
+    if give(sets).is_err() {
+        set(CapSet::Inheritable, "inheritable", &sets.inheritable)?;
+        // effective first: it has to be within permitted before and after
+        set(CapSet::Effective, "effective", &sets.effective)?;
+        set(CapSet::Permitted, "permitted", &sets.permitted)?;
+    }
     // without a change of user the caller's ambient set is still there
     caps::clear(None, CapSet::Ambient).map_err(|e| cause("ambient", &e))?;
     for cap in &sets.ambient {

@@ -13,10 +13,15 @@
 //! | `OpenRoot` | `Go` + fd | the root's directory, if init may not look at it |
 //! | `RaiseLimits` | `Go` | a hard limit is to be raised, and init may not |
 //! | `Console` + fd | none | the master of the new pty |
-//! | `Ready` | `Go` | everything but the program's start is done; from a process of `exec` only if the runtime has something to do then |
+//! | `Ready` | `Proceed` | everything but the program's start is done |
+//! | `Ready` | `Go` | the same from a process of `exec`, if the runtime has something to do then |
 //! | `Executing` | none | started: the filter and execve are the next things it does |
 //! | `Listener` + fd | none | the filter is loaded; somebody answers calls by this |
 //! | `Failed` | none | a step failed; init is about to exit |
+//!
+//! A runtime that has nothing to do between the two says `Proceed` in advance, at any
+//! time: an init that has heard it when everything is done does not stop to ask, and
+//! the next that it says is `Executing`.
 //!
 //! Where a second fork makes the init, the helper in between has a socket pair
 //! of its own and says one thing on it: `Moved` (init's pid, with its pidfd) or
@@ -26,6 +31,7 @@
 //! (the socket is close-on-exec); anywhere else, that init died.
 //! Init takes an end of the stream for the death of the runtime and exits.
 
+use std::cell::Cell;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -60,6 +66,8 @@ pub(crate) enum Message {
     Console,
     Moved(i32),
     Ready,
+    /// With the signals, as bits, that init has inherited as ignored ones.
+    Proceed(Ignored),
     Executing,
     Listener,
     Go,
@@ -79,6 +87,9 @@ impl Message {
     }
 }
 
+/// Signals that a process ignores: bit 0 is signal 1.
+pub(crate) type Ignored = u64;
+
 /// What came of a start.
 #[derive(Debug)]
 pub(crate) enum Started {
@@ -92,6 +103,8 @@ pub(crate) enum Started {
 #[derive(Debug)]
 pub(crate) struct Channel {
     socket: OwnedFd,
+    /// Said before it was asked for.
+    proceed: Cell<Option<Ignored>>,
 }
 
 impl Channel {
@@ -99,12 +112,12 @@ impl Channel {
     pub(crate) fn pair() -> Result<(Channel, Channel)> {
         let (a, b) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
-        Ok((Channel { socket: a }, Channel { socket: b }))
+        Ok((Channel::from_socket(a), Channel::from_socket(b)))
     }
 
     /// A connection that `start` or init's listener has made.
     pub(crate) fn from_socket(socket: OwnedFd) -> Channel {
-        Channel { socket }
+        Channel { socket, proceed: Cell::new(None) }
     }
 
     /// Sends a message.
@@ -129,11 +142,15 @@ impl Channel {
 
     /// Waits for a message; `None` at the end of the stream.
     pub(crate) fn receive(&self) -> Result<Option<(Message, Option<OwnedFd>)>> {
+        self.receive_with(MsgFlags::empty())
+    }
+
+    fn receive_with(&self, flags: MsgFlags) -> Result<Option<(Message, Option<OwnedFd>)>> {
         let mut buffer = vec![0u8; MAX_PACKET];
         let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+        let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
         let (length, fd) = loop {
             let mut slices = [IoSliceMut::new(&mut buffer)];
-            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match recvmsg::<()>(self.socket.as_raw_fd(), &mut slices, Some(&mut space), flags) {
                 Err(Errno::EINTR) => {}
                 // the other side has ended with our last message unread. The kernel
@@ -154,7 +171,8 @@ impl Channel {
     }
 
     /// The runtime's side, after the start: waits until init runs its program,
-    /// or says why not, and passes on the listener of its filter.
+    /// or says why not, and passes on the listener of its filter. `executing`: it has
+    /// said already that it is about to.
     ///
     /// # Errors
     /// Init can't be heard, `pass_on` fails, or a signal has come: whether its
@@ -163,9 +181,10 @@ impl Channel {
         &self,
         pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
         interrupts: Option<&Interrupts>,
+        executing: bool,
     ) -> Result<Started> {
         let died = "the container's init died before its program ran";
-        self.serve_until_execve(pass_on, interrupts, died, |_, _| {
+        self.serve_until_execve(pass_on, interrupts, (executing, died), |_, _| {
             Err(Error::new(ErrorKind::System, "init spoke out of turn"))
         })
     }
@@ -179,10 +198,9 @@ impl Channel {
         &self,
         mut pass_on: Option<impl FnOnce(OwnedFd) -> Result<()>>,
         interrupts: Option<&Interrupts>,
-        died: &str,
+        (mut executing, died): (bool, &str),
         mut serve: impl FnMut(Message, Option<OwnedFd>) -> Result<()>,
     ) -> Result<Started> {
-        let mut executing = false;
         loop {
             if let Some(interrupts) = interrupts {
                 interrupts.wait_for(self.socket.as_fd())?;
@@ -224,15 +242,40 @@ impl Channel {
         fd: Option<BorrowedFd<'_>>,
     ) -> Result<Option<OwnedFd>> {
         self.send_with(message, fd)?;
-        match self.receive()? {
-            Some((Message::Go, fd)) => Ok(fd),
-            Some((other, _)) => Err(Error::new(
-                ErrorKind::System,
-                format!("the runtime answered {other:?} to {message:?}"),
-            )),
-            None => Err(Error::new(ErrorKind::System, "the runtime has died")),
+        loop {
+            match self.receive()? {
+                Some((Message::Go, fd)) => return Ok(fd),
+                Some((Message::Proceed(ignored), _)) => self.proceed.set(Some(ignored)),
+                other => return Err(no_answer(other, message)),
+            }
         }
     }
+
+    /// Init's side: says that it is ready, and waits until it may go on, unless it was
+    /// told so before. The answer is what it ignores.
+    pub(crate) fn ask_to_proceed(&self) -> Result<Ignored> {
+        if let Some(ignored) = self.proceed.take() {
+            return Ok(ignored);
+        }
+        match self.receive_with(MsgFlags::MSG_DONTWAIT) {
+            Ok(Some((Message::Proceed(ignored), _))) => return Ok(ignored),
+            Err(e) if e.is_errno(Errno::EAGAIN) => {}
+            other => return Err(other.map_or_else(|e| e, |m| no_answer(m, &Message::Ready))),
+        }
+        self.send(&Message::Ready)?;
+        match self.receive()? {
+            Some((Message::Proceed(ignored), _)) => Ok(ignored),
+            other => Err(no_answer(other, &Message::Ready)),
+        }
+    }
+}
+
+fn no_answer(received: Option<(Message, Option<OwnedFd>)>, to: &Message) -> Error {
+    let what = match received {
+        Some((other, _)) => format!("the runtime answered {other:?} to {to:?}"),
+        None => "the runtime has died".to_owned(),
+    };
+    Error::new(ErrorKind::System, what)
 }
 
 fn first_fd(received: &nix::sys::socket::RecvMsg<'_, '_, ()>) -> Result<Option<OwnedFd>> {

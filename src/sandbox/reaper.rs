@@ -12,6 +12,7 @@ use nix::unistd::{Pid, getpid, setpgid, tcsetpgrp};
 use super::protocol::{Channel, Message};
 use crate::error::{Error, Result, Step};
 use crate::sys::process::{self, fork_child};
+use crate::sys::signals;
 
 /// Runs `execute` (which returns only on failure) in a child, and stays as
 /// its init.
@@ -21,7 +22,7 @@ pub(super) fn supervise(
     execute: impl FnOnce() -> Error,
 ) -> Result<Infallible> {
     // from here on no signal is lost: they wait until init asks for them
-    process::block_signals(&process::all_signals()).step(|| "init: block signals")?;
+    signals::block_signals(&signals::all_signals()).step(|| "init: block signals")?;
     let program = fork_child(|| {
         let error = match detach(terminal) {
             Ok(()) => execute(),
@@ -45,12 +46,12 @@ fn detach(terminal: bool) -> Result<()> {
         // SIGTTOU is blocked, so this does not stop us
         tcsetpgrp(std::io::stdin().as_fd(), getpid()).step(|| "take the terminal")?;
     }
-    process::unblock_signals().step(|| "unblock signals")
+    signals::unblock_signals().step(|| "unblock signals")
 }
 
 fn serve(program: Pid) -> i32 {
     loop {
-        let signal = process::wait_signal();
+        let signal = signals::wait_signal();
         if signal == libc::SIGCHLD {
             if let Some(code) = reap(program) {
                 return code;

@@ -14,6 +14,7 @@ use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, Propagation, RootfsPlan};
 use crate::sys::fs::open_in_root;
 use crate::sys::mount::{self, FsContext, attr};
+use crate::sys::spent::Spent;
 
 /// How the old root is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,8 +104,12 @@ pub(super) fn attach(place: BorrowedFd<'_>, given: Option<OwnedFd>) -> Result<Ow
 
 /// Hides paths: a file becomes /dev/null, a directory an empty read-only
 /// tmpfs, the same one for all. What is not there needs no hiding.
-pub(super) fn mask(root: BorrowedFd<'_>, paths: &[std::path::PathBuf]) -> Result<()> {
-    let mut empty: Option<OwnedFd> = None;
+pub(super) fn mask(
+    root: BorrowedFd<'_>,
+    paths: &[std::path::PathBuf],
+    spent: &mut Spent,
+) -> Result<()> {
+    let (mut directory, mut file) = (None, None);
     for path in paths {
         let step = || format!("mask {}", path.display());
         let target = match open_in_root(root, path, OFlag::O_PATH, Mode::empty()) {
@@ -112,29 +117,33 @@ pub(super) fn mask(root: BorrowedFd<'_>, paths: &[std::path::PathBuf]) -> Result
             Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
             Err(e) => return Err(Error::from(e).step(step())),
         };
-        let cover = if kind_of(target.as_fd()).step(step)? == SFlag::S_IFDIR {
-            match &empty {
-                Some(first) => mount::clone_tree_at(first.as_fd(), false).step(step)?,
-                None => empty_directory().map_err(|e| e.step(step()))?,
-            }
-        } else {
-            null_device().map_err(|e| e.step(step()))?
+        let is_directory = kind_of(target.as_fd()).step(step)? == SFlag::S_IFDIR;
+        let first: &mut Option<OwnedFd> = if is_directory { &mut directory } else { &mut file };
+        let cover = match (&first, is_directory) {
+            // of one in its place: only since Linux 6.15 a detached one will do
+            (Some(first), _) => mount::clone_tree_at(first.as_fd(), false).step(step)?,
+            (None, true) => empty_directory(spent).map_err(|e| e.step(step()))?,
+            (None, false) => null_device().map_err(|e| e.step(step()))?,
         };
         mount::move_mount(cover.as_fd(), target.as_fd()).step(step)?;
-        if empty.is_none() && kind_of(cover.as_fd()).step(step)? == SFlag::S_IFDIR {
-            empty = Some(cover);
+        spent.add(target);
+        match first {
+            Some(_) => spent.add(cover),
+            None => *first = Some(cover),
         }
     }
+    directory.into_iter().chain(file).for_each(|first| spent.add(first));
     Ok(())
 }
 
-fn empty_directory() -> Result<OwnedFd> {
+fn empty_directory(spent: &mut Spent) -> Result<OwnedFd> {
     let context = FsContext::open("tmpfs")?;
     context.set("source", "tmpfs")?;
-    context.set("size", "0")?;
     context.set("nr_inodes", "1")?;
     context.set("mode", "755")?;
-    context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)
+    let made = context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    spent.add(context.into_fd());
+    Ok(made)
 }
 
 /// A mount of the host's /dev/null, which is the real one: the container's may
@@ -152,7 +161,11 @@ fn null_device() -> Result<OwnedFd> {
 }
 
 /// Makes paths read-only, with the mounts below them as they are.
-pub(super) fn make_readonly(root: BorrowedFd<'_>, paths: &[std::path::PathBuf]) -> Result<()> {
+pub(super) fn make_readonly(
+    root: BorrowedFd<'_>,
+    paths: &[std::path::PathBuf],
+    spent: &mut Spent,
+) -> Result<()> {
     let read_only = AttrChange::setting(attr::RDONLY);
     for path in paths {
         let step = || format!("make {} read-only", path.display());
@@ -164,6 +177,8 @@ pub(super) fn make_readonly(root: BorrowedFd<'_>, paths: &[std::path::PathBuf]) 
         let tree = mount::clone_tree_at(target.as_fd(), true).step(step)?;
         change(tree.as_fd(), false, read_only).step(step)?;
         mount::move_mount(tree.as_fd(), target.as_fd()).step(step)?;
+        spent.add(target);
+        spent.add(tree);
     }
     Ok(())
 }

@@ -27,14 +27,15 @@ mod scheduling;
 mod seccomp;
 mod spelling;
 
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{SFlag, fstat};
 use oci_spec::runtime::Spec;
 
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::fs::{open_file, read_whole};
 use crate::trace;
 
 pub use annotations::{AnnotationPlan, HookOutput};
@@ -79,23 +80,27 @@ pub fn load(bundle: &Path) -> Result<Spec> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     // a fifo would make the open wait for ever
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = match File::options().read(true).custom_flags(flags).open(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+    let file = match open_file(path, OFlag::O_NONBLOCK | OFlag::O_NOCTTY) {
+        Err(Errno::ENOENT) => {
             return Err(Error::invalid("does not exist").hint("is it a bundle? see --bundle"));
         }
         other => other?,
     };
-    let found = file.metadata()?;
-    if !found.is_file() {
+    let found = fstat(&file)?;
+    if found.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
         return Err(Error::invalid("is not a regular file"));
     }
-    if found.len() > MAX_CONFIG {
-        return Err(Error::invalid(format!("{} bytes are too many for a config", found.len())));
+    let too_many = |size: u64| Error::invalid(format!("{size} bytes are too many for a config"));
+    let size = u64::try_from(found.st_size).unwrap_or_default();
+    if size > MAX_CONFIG {
+        return Err(too_many(size));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or_default() + 1);
-    file.take(MAX_CONFIG).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    let bytes = read_whole(file, usize::try_from(size).unwrap_or_default())?;
+    match bytes.len() as u64 {
+        // it grew meanwhile
+        size if size > MAX_CONFIG => Err(too_many(size)),
+        _ => Ok(bytes),
+    }
 }
 
 /// Parses the text of a config.json and checks its version.

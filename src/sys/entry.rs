@@ -68,22 +68,16 @@ unsafe extern "C" fn go_on_from_a_read_only_mount(stack: *const usize) {
         return;
     }
     let at_cwd = libc::AT_FDCWD as i64;
-    let (path, cloexec) = (libc::O_PATH as i64, libc::O_CLOEXEC as i64);
-    let tree_flags = libc::OPEN_TREE_CLONE.cast_signed() as i64 | cloexec;
+    let tree_flags = libc::OPEN_TREE_CLONE.cast_signed() as i64 | libc::O_CLOEXEC as i64;
     let empty = libc::AT_EMPTY_PATH as i64;
     let mut about = core::mem::MaybeUninit::<[u64; STATFS_WORDS]>::uninit();
     let read_only = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
     let size = size_of::<MountAttr>() as i64;
-    // SAFETY: six calls of the kernel, each with pointers to constants, to the
+    // SAFETY: five calls of the kernel, each with pointers to constants, to the
     // locals above and to the process' own arguments; a failed one is seen by its
     // negative result, and ends the attempt.
     unsafe {
-        let own = call(libc::SYS_open, [address(SELF), path | cloexec, 0, 0, 0]);
-        if own < 0 {
-            return;
-        }
-        let known = call(libc::SYS_fstatfs, [own, address(about.as_mut_ptr()), 0, 0, 0]);
-        call(libc::SYS_close, [own, 0, 0, 0, 0]);
+        let known = call(libc::SYS_statfs, [address(SELF), address(about.as_mut_ptr()), 0, 0, 0]);
         if known < 0 {
             return;
         }

@@ -24,6 +24,8 @@ pub mod remove;
 pub mod sched;
 pub mod seccomp;
 pub mod shared;
+pub mod signals;
+pub mod spent;
 pub mod userns;
 pub mod walk;
 

@@ -3,7 +3,7 @@
 //! Nothing made here is in any mount table before [`move_mount`] puts it
 //! there; a mount that is never moved goes with its descriptor.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
@@ -144,6 +144,11 @@ impl FsContext {
         Ok(owned(ret))
     }
 
+    /// Its descriptor, which is of no more use.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// Joins the errno with what the file system wrote into its context's log.
     fn explain(&self, errno: Errno, what: std::fmt::Arguments<'_>) -> Error {
         let base = Error::from(errno).step(format!("{} {what}", self.fstype));
@@ -201,6 +206,31 @@ pub fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> SysResult<()
             target.as_raw_fd(),
             c"".as_ptr(),
             MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// Puts a detached mount where `name`, of one part, is in `dir`. A symbolic link there is
+/// not followed.
+///
+/// # Errors
+/// ENOENT: nothing is there. EINVAL: a directory and something else, as a link is.
+pub fn move_mount_at(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &OsStr) -> SysResult<()> {
+    let name = super::fs::cstring(Path::new(name))?;
+    if name.as_bytes().contains(&b'/') {
+        return Err(Errno::EINVAL);
+    }
+    // SAFETY: two open descriptors, an empty string as the flags allow, and one that ends
+    // with a NUL.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
         )
     })
     .map(drop)

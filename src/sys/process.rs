@@ -9,8 +9,8 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
-use nix::sys::stat::fstat;
+use nix::sys::signal::Signal;
+use nix::sys::stat::stat;
 use nix::unistd::{Pid, getppid};
 
 use super::{SysResult, check};
@@ -121,12 +121,11 @@ where
 
 /// Number of threads of this process (the link count of /proc/self/task).
 fn thread_count() -> SysResult<u64> {
-    let task = match super::fs::open_dir(std::path::Path::new("/proc/self/task")) {
+    let links: u64 = match stat("/proc/self/task") {
         // a container need not have /proc, and its init has never had a thread
         Err(Errno::ENOENT) => return Ok(1),
-        other => other?,
+        other => other?.st_nlink,
     };
-    let links: u64 = fstat(&task)?.st_nlink;
     Ok(links.saturating_sub(2))
 }
 
@@ -275,45 +274,6 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Gives every standard signal its default action and unblocks all: what the
-/// caller of the runtime ignores is nothing that a container should inherit.
-pub fn reset_signals() -> SysResult<()> {
-    for signal in 1..=31 {
-        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
-            continue;
-        }
-        default_signal(signal)?;
-    }
-    unblock_signals()
-}
-
-/// Unblocks all signals.
-///
-/// By sigprocmask: pthread_sigmask gives its errno back, where nix's
-/// `thread_set_mask` does not look for it.
-pub fn unblock_signals() -> SysResult<()> {
-    let none = SigSet::empty();
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&none), None)
-}
-
-/// All signals that the kernel knows. What a C library calls all leaves out those
-/// that it uses between threads, and with musl one that others use is among them.
-pub fn all_signals() -> SigSet {
-    // SAFETY: an all-zero set is the empty one.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel's set is one of 64 bits, with which every sigset_t begins
-    // (sigprocmask(2), "C library/kernel differences").
-    unsafe {
-        (&raw mut set).cast::<u64>().write(u64::MAX);
-        SigSet::from_sigset_t_unchecked(set)
-    }
-}
-
-/// Blocks these signals as well; as [`unblock_signals`].
-pub fn block_signals(set: &SigSet) -> SysResult<()> {
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(set), None)
-}
-
 /// Accepts a connection; the descriptor is close-on-exec.
 pub fn accept(listener: BorrowedFd<'_>) -> SysResult<OwnedFd> {
     let null = std::ptr::null_mut::<libc::sockaddr>();
@@ -323,15 +283,6 @@ pub fn accept(listener: BorrowedFd<'_>) -> SysResult<OwnedFd> {
     check(libc::c_long::from(fd))?;
     // SAFETY: the call has just returned it, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Waits for any blocked signal; its number, or 0 when interrupted.
-pub fn wait_signal() -> i32 {
-    let set = all_signals();
-    // SAFETY: the set lives through the call; no siginfo is asked for.
-    let signal =
-        unsafe { libc::sigwaitinfo(std::ptr::from_ref(set.as_ref()), std::ptr::null_mut()) };
-    signal.max(0)
 }
 
 /// Which kind of namespace a descriptor stands for, as one CLONE_NEW* flag
@@ -418,33 +369,6 @@ pub fn fork_child(child: impl FnOnce() -> Infallible) -> SysResult<Pid> {
     Ok(Pid::from_raw(i32::try_from(pid).map_err(|_range| Errno::EOVERFLOW)?))
 }
 
-/// True when this process ignores a signal, by number.
-pub fn ignores(signal: i32) -> bool {
-    // SAFETY: an all-zero action is a valid place for the answer.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    // SAFETY: nothing is set, and the answer's place lives through the call.
-    let ret = unsafe { libc::sigaction(signal, std::ptr::null(), std::ptr::from_mut(&mut action)) };
-    ret == 0 && action.sa_sigaction == libc::SIG_IGN
-}
-
-/// Gives a signal, by number, its default action.
-pub fn default_signal(signal: i32) -> SysResult<()> {
-    // SAFETY: the default action runs no code of ours.
-    if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
-        return Err(Errno::last());
-    }
-    Ok(())
-}
-
-/// Has a signal, by number, do nothing.
-pub fn ignore_signal(signal: i32) -> SysResult<()> {
-    // SAFETY: ignoring runs no code of ours.
-    if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
-        return Err(Errno::last());
-    }
-    Ok(())
-}
-
 /// Has the program that this command runs end with the thread that starts it.
 pub fn end_with_parent(command: &mut Command) {
     let parent = std::process::id();
@@ -459,12 +383,6 @@ pub fn end_with_parent(command: &mut Command) {
     // SAFETY: two system calls, and errors that are numbers: nothing is
     // allocated, and no lock is taken.
     unsafe { command.pre_exec(prepare) };
-}
-
-/// Has a command hear the signals that this process holds back.
-pub fn unblock_signals_of(command: &mut Command) {
-    // SAFETY: one system call, and an error that is a number.
-    unsafe { command.pre_exec(|| Ok(unblock_signals()?)) };
 }
 
 /// Closes every descriptor from `first` on but those in `keep`, whoever thinks

@@ -13,7 +13,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::SysResult;
-use super::process::ignore_signal;
+use super::signals::ignore_signal;
 
 /// Makes `main` of a function that gives the exit code.
 #[macro_export]

@@ -12,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::{Source, table};
 use crate::container::Sample;
 use crate::error::{Result, Step};
+use crate::sys::signals;
 use crate::sys::{process, uninterrupted};
 
 /// To the upper left corner.
@@ -26,7 +27,7 @@ pub(super) fn run(source: &Source, first: Vec<Sample>, interval: Duration) -> Re
     for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH] {
         set.add(signal);
     }
-    process::block_signals(&set).step(|| "block signals")?;
+    signals::block_signals(&set).step(|| "block signals")?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&set, flags).step(|| "signalfd")?;
     let mut before = Vec::new();

@@ -22,7 +22,7 @@ use crate::sys::fs::replace_file;
 use crate::sys::seccomp::Insn;
 
 /// Its name in the state directory.
-const NAME: &str = "exec.json";
+pub(in crate::container) const NAME: &str = "exec.json";
 
 /// What later processes of a container have in common with its first one.
 #[derive(Debug, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ impl Kept {
         // the runtime itself has entered one for the container's files
         kinds.set(
             CloneFlags::CLONE_NEWUSER,
-            kinds.contains(CloneFlags::CLONE_NEWUSER) || is_capable() && !caller().capable,
+            kinds.contains(CloneFlags::CLONE_NEWUSER) || !caller().capable && is_capable(),
         );
         Kept {
             process: spec.process().clone().unwrap_or_default(),

@@ -29,7 +29,7 @@ use crate::spec::ExecPlan;
 use crate::sys::fs::open_plain;
 use crate::trace;
 
-pub(super) use kept::Kept;
+pub(super) use kept::{Kept, NAME as KEPT};
 pub use words::ExecWords;
 
 /// What a process is made from.

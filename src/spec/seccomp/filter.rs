@@ -4,8 +4,6 @@
 //! a binary search over ranges of numbers with the same answer, and looks at
 //! arguments only where a rule asks for it.
 
-use std::collections::BTreeMap;
-
 use oci_spec::runtime::Arch;
 
 use super::arch::{self, Words, X32_BIT};
@@ -25,23 +23,46 @@ const OFFSET_ARCH: u32 = 4;
 const OFFSET_ARGUMENTS: u32 = 16;
 
 /// What becomes of a call.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
     /// The same answer whatever the arguments are.
     Answer(u32),
-    /// The first rule that fits; none: the default action.
-    Test(Words, Vec<Rule>),
+    /// The first of these [`Tests`] that fits; none: the default action.
+    Test(usize),
+}
+
+/// Rules that look at arguments, each list once: calls and architectures share them.
+#[derive(Debug, Default)]
+pub(super) struct Tests(Vec<(Words, Vec<Rule>)>);
+
+impl Tests {
+    fn number_of<'a>(
+        &mut self,
+        words: Words,
+        rules: impl Iterator<Item = &'a Rule> + Clone,
+    ) -> usize {
+        let is_it = |(of, known): &(Words, Vec<Rule>)| *of == words && rules.clone().eq(known);
+        // there are few of them, and most calls have none
+        self.0.iter().position(is_it).unwrap_or_else(|| {
+            self.0.push((words, rules.cloned().collect()));
+            self.0.len() - 1
+        })
+    }
 }
 
 /// The program of a profile.
 pub(super) fn compile(profile: &Profile<'_>) -> Vec<Insn> {
-    let mut out = Writer { profile, asm: Assembler::default(), tests: BTreeMap::new() };
+    let mut tests = Tests::default();
+    let of_one = |one: &Arch| Some((arch::audit(*one), ranges(profile, *one, &mut tests)?));
+    let proper = profile.architectures.iter().filter(|a| **a != Arch::ScmpArchX32);
+    let found: Vec<_> = proper.filter_map(of_one).collect();
+    let labels = vec![None; tests.0.len()];
+    let mut out = Writer { profile, asm: Assembler::default(), tests, labels };
     let mut next = out.asm.answer(FOREIGN);
     let mut blocks = Vec::new();
-    for one in profile.architectures.iter().filter(|a| **a != Arch::ScmpArchX32) {
-        let Some(ranges) = ranges(profile, *one) else { continue };
+    for (audit, ranges) in found {
         let search = out.search(&ranges);
-        blocks.push((arch::audit(*one), out.asm.load(OFFSET_NUMBER, search)));
+        blocks.push((audit, out.asm.load(OFFSET_NUMBER, search)));
     }
     // the profile's first architecture is asked for first
     for (audit, block) in blocks.into_iter().rev() {
@@ -56,6 +77,7 @@ pub(super) fn decide<'a>(
     default: u32,
     rules: impl Iterator<Item = &'a Rule> + Clone,
     words: Words,
+    tests: &mut Tests,
 ) -> Decision {
     // a rule without conditions is for all calls, wherever it stands
     if let Some(rule) = rules.clone().find(|rule| rule.conditions.is_empty()) {
@@ -64,16 +86,16 @@ pub(super) fn decide<'a>(
     if rules.clone().all(|rule| rule.action == default) {
         return Decision::Answer(default);
     }
-    Decision::Test(words, rules.cloned().collect())
+    Decision::Test(tests.number_of(words, rules))
 }
 
 /// Numbers of calls, in ranges: each goes up to the start of the next one.
-fn ranges(profile: &Profile<'_>, one: Arch) -> Option<Vec<(u32, Decision)>> {
-    let mut ranges = Ranges { starts: Vec::new() };
-    let rest = ranges.add(profile, one, 0)?;
+fn ranges(profile: &Profile<'_>, one: Arch, tests: &mut Tests) -> Option<Vec<(u32, Decision)>> {
+    let mut ranges = Ranges { starts: Vec::with_capacity(arch::MOST_CALLS) };
+    let rest = ranges.add(profile, one, 0, tests)?;
     if one == Arch::ScmpArchX86_64 {
         if profile.architectures.contains(&Arch::ScmpArchX32) {
-            ranges.add(profile, Arch::ScmpArchX32, X32_BIT)?;
+            ranges.add(profile, Arch::ScmpArchX32, X32_BIT, tests)?;
         } else {
             ranges.start(X32_BIT, Decision::Answer(FOREIGN));
             // not of x32: a tracer has taken the call away
@@ -101,25 +123,35 @@ impl Ranges {
     /// The calls of one architecture, whose numbers begin at `first`; the answer
     /// is what becomes of those that are too new for the profile. `None`: it has
     /// no table.
-    fn add(&mut self, profile: &Profile<'_>, one: Arch, first: u32) -> Option<Decision> {
-        let (calls, newest) = calls(profile, one)?;
+    fn add(
+        &mut self,
+        profile: &Profile<'_>,
+        one: Arch,
+        first: u32,
+        tests: &mut Tests,
+    ) -> Option<Decision> {
+        let (calls, newest) = calls(profile, one, tests)?;
         let default = Decision::Answer(profile.default);
         let too_new = match newest {
             Some(_) if profile.hides_newer_calls => Decision::Answer(NO_SUCH_CALL),
-            _ => default.clone(),
+            _ => default,
         };
         let newest = newest.unwrap_or(u32::MAX - 1);
         let fill = |ranges: &mut Ranges, from: u32| {
             if from <= newest {
-                ranges.start(from, default.clone());
+                ranges.start(from, default);
             }
-            ranges.start(from.max(newest + 1), too_new.clone());
+            ranges.start(from.max(newest + 1), too_new);
         };
-        fill(self, first);
+        let mut next = first;
         for (number, decision) in calls {
+            if number > next {
+                fill(self, next);
+            }
             self.start(number, decision);
-            fill(self, number + 1);
+            next = number + 1;
         }
+        fill(self, next);
         Some(too_new)
     }
 }
@@ -128,7 +160,7 @@ impl Ranges {
 /// the profile names.
 type Calls = (Vec<(u32, Decision)>, Option<u32>);
 
-fn calls(profile: &Profile<'_>, one: Arch) -> Option<Calls> {
+fn calls(profile: &Profile<'_>, one: Arch, tests: &mut Tests) -> Option<Calls> {
     let mut decided = Vec::with_capacity(arch::MOST_CALLS);
     let mut newest = None;
     let words = arch::words(one);
@@ -149,15 +181,16 @@ fn calls(profile: &Profile<'_>, one: Arch) -> Option<Calls> {
                 if !is_named && rules.is_empty() {
                     return;
                 }
-                decide(profile.default, rules.iter(), words)
+                decide(profile.default, rules.iter(), words, tests)
             }
-            Some(rules) => decide(profile.default, rules, words),
+            Some(rules) => decide(profile.default, rules, words, tests),
             None => return,
         };
         decided.push((number, decision));
     });
-    // most tables are in order, and cost nothing here
-    decided.sort_by_key(|(number, _)| *number);
+    if !decided.is_sorted_by_key(|(number, _)| *number) {
+        decided.sort_by_key(|(number, _)| *number);
+    }
     has_table.then_some((decided, newest))
 }
 
@@ -165,21 +198,22 @@ fn calls(profile: &Profile<'_>, one: Arch) -> Option<Calls> {
 struct Writer<'a> {
     profile: &'a Profile<'a>,
     asm: Assembler,
-    /// Tests that are there already: architectures share them.
-    tests: BTreeMap<Decision, Label>,
+    tests: Tests,
+    /// Where those are that are there already.
+    labels: Vec<Option<Label>>,
 }
 
 impl Writer<'_> {
     fn search(&mut self, ranges: &[(u32, Decision)]) -> Label {
         match ranges {
             [] => self.asm.answer(self.profile.default),
-            [(_, decision)] => self.decision(decision),
+            [(_, decision)] => self.decision(*decision),
             // one number between two like ranges
             [(_, around), (number, it), (next, after)]
                 if around == after && *next == number.wrapping_add(1) =>
             {
-                let no = self.decision(around);
-                let yes = self.decision(it);
+                let no = self.decision(*around);
+                let yes = self.decision(*it);
                 self.asm.branch(Compare::Equal, *number, yes, no)
             }
             _ => {
@@ -192,21 +226,27 @@ impl Writer<'_> {
         }
     }
 
-    fn decision(&mut self, decision: &Decision) -> Label {
-        match decision {
-            Decision::Answer(value) => self.asm.answer(*value),
-            Decision::Test(words, rules) => {
-                if let Some(label) = self.tests.get(decision) {
-                    return *label;
-                }
-                let mut next = self.asm.answer(self.profile.default);
-                for rule in rules.iter().rev() {
-                    next = self.rule(rule, next, *words);
-                }
-                self.tests.insert(decision.clone(), next);
-                next
-            }
+    fn decision(&mut self, decision: Decision) -> Label {
+        let number = match decision {
+            Decision::Answer(value) => return self.asm.answer(value),
+            Decision::Test(number) => number,
+        };
+        if let Some(Some(label)) = self.labels.get(number) {
+            return *label;
         }
+        let mut next = self.asm.answer(self.profile.default);
+        let (words, rules) = match self.tests.0.get_mut(number) {
+            // written once
+            Some((words, rules)) => (*words, std::mem::take(rules)),
+            None => return next,
+        };
+        for rule in rules.iter().rev() {
+            next = self.rule(rule, next, words);
+        }
+        if let Some(label) = self.labels.get_mut(number) {
+            *label = Some(next);
+        }
+        next
     }
 
     /// The rule's action if all its conditions hold, else on to `next`.

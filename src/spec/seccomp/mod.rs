@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sys::seccomp::{self, Insn};
-use filter::Decision;
+use filter::{Decision, Tests};
 use profile::Profile;
 
 /// Most instructions that the kernel takes (BPF_MAXINSNS).
@@ -120,7 +120,8 @@ fn listener(given: &LinuxSeccomp, profile: &Profile<'_>) -> Result<Option<Listen
     }
     // the listener leaves the container by sendmsg, after the filter is loaded
     let sendmsg = profile.rules_of("sendmsg").into_iter().flatten();
-    match filter::decide(profile.default, sendmsg, arch::words(arch::native())) {
+    let words = arch::words(arch::native());
+    match filter::decide(profile.default, sendmsg, words, &mut Tests::default()) {
         Decision::Answer(value) if profile::LETS_PASS.contains(&value) => {}
         _ => {
             return Err(Error::invalid(

@@ -91,14 +91,25 @@ struct Link {
 #[derive(Debug, Default)]
 struct NameHasher(u64);
 
+impl NameHasher {
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 impl Hasher for NameHasher {
+    // by parts whose length is known: to copy a few bytes is a call of its own else
     fn write(&mut self, bytes: &[u8]) {
-        for part in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
-            let mixed = self.0.rotate_left(5) ^ u64::from_le_bytes(word);
-            self.0 = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut rest = bytes;
+        while let Some((part, more)) = rest.split_first_chunk() {
+            self.mix(u64::from_le_bytes(*part));
+            rest = more;
         }
+        if let Some((part, more)) = rest.split_first_chunk() {
+            self.mix(u32::from_le_bytes(*part).into());
+            rest = more;
+        }
+        rest.iter().for_each(|byte| self.mix((*byte).into()));
     }
 
     fn write_u8(&mut self, _end_of_a_str: u8) {}

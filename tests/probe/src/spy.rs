@@ -61,6 +61,8 @@ fn descriptors(dir: &str, marker: &str) -> String {
         }
         said = match fs::read_link(&path) {
             Ok(_) => return "ok".to_owned(),
+            // closed meanwhile
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => said,
             Err(e) => sys::io_name(&e),
         };
     }

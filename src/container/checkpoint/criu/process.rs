@@ -27,6 +27,7 @@ use super::wire::Message;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sandbox::Interrupts;
 use crate::sys::process::{self, Child, CloneHow, clone_child, pidfd_send_signal};
+use crate::sys::signals;
 use crate::sys::uninterrupted;
 
 /// Where programs are if the caller has no PATH: CRIU calls some of its own.
@@ -303,7 +304,7 @@ fn enter(
         // ^C is for this command alone, which lets CRIU finish
         setpgid(Pid::from_raw(0), Pid::from_raw(0)).step(|| "make a process group")?;
     }
-    process::reset_signals().step(|| "reset signals")?;
+    signals::reset_signals().step(|| "reset signals")?;
     if uninterrupted(|| read(ends.gate, &mut [0; 1])).step(|| "wait")? == 0 {
         process::exit_now(1);
     }
