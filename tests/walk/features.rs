@@ -18,11 +18,11 @@ struct Needed {
 
 const NEEDED: [Needed; 11] = [
     Needed { faults: &["fsopen=ENOSYS"], says: &["mount /proc", "fsopen", "Linux 5.14"] },
-    Needed { faults: &["fsconfig=ENOSYS"], says: &["mount /proc", "Linux 5.14"] },
+    Needed { faults: &["fsconfig=ENOSYS"], says: &["mount /sys/fs/cgroup", "Linux 5.14"] },
     Needed { faults: &["fsmount=ENOSYS"], says: &["fsmount", "Linux 5.14"] },
     Needed { faults: &["open_tree=ENOSYS"], says: &["open_tree", "Linux 5.14"] },
     Needed { faults: &["move_mount=ENOSYS"], says: &["move_mount", "Linux 5.14"] },
-    Needed { faults: &["openat2=ENOSYS"], says: &["mount /proc", "Linux 5.14"] },
+    Needed { faults: &["openat2=ENOSYS"], says: &["mount /sys/fs/cgroup", "Linux 5.14"] },
     // a kernel before 5.3 has no clone3, one before 5.7 refuses its cgroup
     Needed { faults: &["clone3=ENOSYS"], says: &["clone3", "5.14"] },
     Needed { faults: &["runtime:clone3=E2BIG"], says: &["clone3", "5.14"] },
