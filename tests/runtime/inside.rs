@@ -14,7 +14,15 @@ use crate::support::{
 
 /// A careless caller: a secret in the environment, the host's root left open.
 fn careless(command: Invocation) -> Invocation {
-    command.env("TARE_SECRET", "of the host").with_open_root(17)
+    let command = command.env("TARE_SECRET", "of the host").with_open_root(17);
+    let ignore = || {
+        for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGTERM, libc::SIGSYS] {
+            tare::sys::signals::ignore_signal(signal)?;
+        }
+        Ok(())
+    };
+    // SAFETY: system calls, and errors that are numbers.
+    unsafe { command.before_exec(ignore) }
 }
 
 /// The report of a container that was created and started.

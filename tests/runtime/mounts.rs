@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use crate::support::{Container, add_mount, args, temp_dir};
@@ -128,6 +129,58 @@ fn destinations_are_made_on_the_way() {
     let lines = c.lines();
     assert_eq!(lines[..2], ["ok", "text"]);
     assert!(lines[2].contains("\"type\":\"file\""), "{}", lines[2]);
+}
+
+#[test]
+fn a_mount_goes_into_what_covers_the_one_before() {
+    let outside = temp_dir();
+    for cover in [
+        tmpfs("/t", &["mode=755"]),
+        tmpfs("/alias", &["mode=755"]),
+        tmpfs("/alias", &[]),
+        bind(outside.path(), "/alias", &["bind"]),
+    ] {
+        let c = Container::new(|config| {
+            add_mount(config, tmpfs("/t", &["mode=700"]));
+            add_mount(config, cover.clone());
+            add_mount(config, tmpfs("/t/x", &["mode=755"]));
+            add_mount(config, tmpfs("/t/y", &["mode=755"]));
+        });
+        std::os::unix::fs::symlink("t", c.bundle.rootfs().join("alias")).unwrap();
+        let report = c.on_bundle("run", &[]).run().ok().json();
+        let top = at(&report, "/t");
+        for inner in ["/t/x", "/t/y"] {
+            assert_eq!(at(&report, inner)["parent"], top["id"], "{cover}: {report:#}");
+        }
+    }
+}
+
+#[test]
+fn many_mounts_need_few_descriptors() {
+    let names: Vec<String> = (0..100).map(|n| format!("/many/{n}")).collect();
+    let c = Container::new(|config| {
+        for name in &names {
+            add_mount(config, tmpfs(name, &["mode=755"]));
+        }
+        config["linux"]["maskedPaths"] = json!(names);
+        config["linux"]["readonlyPaths"] = json!(names);
+        args(config, &["report"]);
+    });
+    for name in &names {
+        std::fs::create_dir_all(c.bundle.rootfs().join(&name[1..])).unwrap();
+    }
+    let few = || {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        Ok(setrlimit(Resource::RLIMIT_NOFILE, 64, hard)?)
+    };
+    // SAFETY: two system calls.
+    let command = unsafe { c.on_bundle("run", &[]).before_exec(few) };
+    let report = command.run().ok().json();
+    for name in &names {
+        let on_it = report["mounts"].as_array().unwrap().iter().filter(|m| m["target"] == **name);
+        // itself, read-only, and what hides it
+        assert_eq!(on_it.count(), 3, "{name}");
+    }
 }
 
 #[test]

@@ -62,21 +62,6 @@ const X32_OWN: [&str; 36] = [
     "pwritev2",
 ];
 
-/// Calls of x86_64 that x32 lacks.
-const X32_LACKS: [&str; 11] = [
-    "uselib",
-    "_sysctl",
-    "create_module",
-    "get_kernel_syms",
-    "query_module",
-    "nfsservctl",
-    "set_thread_area",
-    "get_thread_area",
-    "epoll_ctl_old",
-    "epoll_wait_old",
-    "vserver",
-];
-
 /// How the arguments of a call lie in struct seccomp_data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Words {
@@ -177,8 +162,8 @@ fn corrected(arch: Arch, number: u32, name: &'static str) -> Option<&'static str
     }
 }
 
-/// The numbers that [`X32_OWN`] and [`X32_LACKS`] have on x86_64, by which they are found
-/// sooner than by name.
+/// Numbers on x86_64 of what is in [`X32_OWN`], and of what x32 lacks: found sooner than
+/// by name.
 const X32_SKIPS: [u32; 47] = [
     13, 15, 16, 19, 20, 45, 46, 47, 54, 55, 59, 101, 127, 128, 129, 131, 134, 156, 174, 177, 178,
     180, 205, 206, 209, 211, 214, 215, 222, 236, 244, 246, 247, 273, 274, 278, 279, 295, 296, 297,
@@ -251,6 +236,21 @@ pub(super) fn multiplexed(by: &str) -> &'static [(&'static str, u64)] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Calls of x86_64 that x32 lacks.
+    const X32_LACKS: [&str; 11] = [
+        "uselib",
+        "_sysctl",
+        "create_module",
+        "get_kernel_syms",
+        "query_module",
+        "nfsservctl",
+        "set_thread_area",
+        "get_thread_area",
+        "epoll_ctl_old",
+        "epoll_wait_old",
+        "vserver",
+    ];
 
     #[test]
     fn what_x32_skips_is_skipped_by_number() {
