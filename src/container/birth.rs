@@ -106,6 +106,7 @@ impl Birth<'_> {
                 undo.has_device_program = attach_devices(plan, cgroup)?;
             }
         }
+        spawned.set_score(&plan.process)?;
         if self.goes_on {
             spawned.proceed_early()?;
         }

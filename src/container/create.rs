@@ -218,6 +218,7 @@ fn steps(
     record.cgroup = place.record();
     record.cgroup_was_there = is_there(&place.top())?;
     undo.cgroup_was_there = record.cgroup_was_there;
+    record.goes_on = goes_on(args, plan, place, record.cgroup_was_there);
     let resctrl = foresee_rdt(args.id, plan, &mut record)?;
     // before anything else exists: whatever is killed from here on, `delete
     // --force` knows what there may be
@@ -246,7 +247,7 @@ fn steps(
         &Birth {
             spec: args.spec,
             options: args.options,
-            goes_on: goes_on(args, plan) && interrupts.is_none(),
+            goes_on: record.goes_on,
             rootfs: args.rootfs.take(),
             listener,
             plan,
@@ -275,13 +276,19 @@ fn steps(
 }
 
 /// Whether its program may run as soon as init is ready: nobody waits for anything that
-/// is made of an init which does not run it yet.
-fn goes_on(args: &CreateArgs<'_>, plan: &Plan) -> bool {
+/// is made of an init which does not run it yet, no hook asks about the container, and
+/// its cgroup is enough to end it should this process be killed before the record tells
+/// of init.
+fn goes_on(args: &CreateArgs<'_>, plan: &Plan, place: &Place, was_there: bool) -> bool {
     let sends = matches!(args.console, Console::Socket(_))
         || args.pidfd_socket.is_some()
         || plan.asked.pidfd_receiver.is_some();
     let sets = plan.scheduling.io_priority.is_some() || plan.scheduling.scheduler.is_some();
-    !(args.starts_later || args.pid_file.is_some() || sends || sets || plan.hooks.in_create())
+    let hooks = plan.hooks.in_create() || !plan.hooks.start_container.is_empty();
+    let waits = args.starts_later || !args.stays || args.pid_file.is_some();
+    // what systemd makes is found by a record that comes later
+    let found = !was_there && !place.awaits_init() && !place.top().as_os_str().is_empty();
+    found && !(waits || sends || sets || hooks)
 }
 
 /// The mount of resctrl, and in the record what there may be in it.
@@ -357,6 +364,7 @@ pub(super) fn new_record(spec: &Spec, plan: &Plan, scratch: Vec<PathBuf>) -> Rec
         poststop: plan.hooks.poststop.clone(),
         scratch,
         cgroup_was_there: false,
+        goes_on: false,
         resources: spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default(),
         rdt_group: None,
         rdt_groups: Vec::new(),

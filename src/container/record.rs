@@ -69,6 +69,10 @@ pub struct Record {
     /// The cgroup was there before: until init is in it, its processes are
     /// somebody else's.
     pub cgroup_was_there: bool,
+    /// Its program may run before the record has its init: whoever finds none waits for
+    /// who makes the container.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub goes_on: bool,
     /// Limits and device rules in effect.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub resources: LinuxResources,
@@ -188,7 +192,7 @@ impl Record {
         use nix::fcntl::openat;
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = openat(dir, NAME, flags, nix::sys::stat::Mode::empty()).step(|| NAME)?;
-        let bytes = read_whole(fd, USUAL_SIZE).step(|| NAME)?;
+        let bytes = read_whole(fd).step(|| NAME)?;
         serde_json::from_slice(&bytes)
             .map_err(|e| Error::new(ErrorKind::System, format!("{NAME} is damaged: {e}")))
     }
@@ -210,9 +214,6 @@ impl Record {
 
 /// The file of the record.
 pub(super) const NAME: &str = "state.json";
-
-/// Bytes that it rarely goes beyond.
-const USUAL_SIZE: usize = 8 << 10;
 
 impl Record {
     /// The container's own cgroup.

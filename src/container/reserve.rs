@@ -49,6 +49,7 @@ impl Reserved {
                 poststop: Vec::new(),
                 scratch,
                 cgroup_was_there: false,
+                goes_on: false,
                 resources: LinuxResources::default(),
                 rdt_group: None,
                 rdt_groups: Vec::new(),

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
@@ -50,6 +51,10 @@ pub struct Entry {
 /// Held while something about a container changes.
 #[derive(Debug)]
 pub struct Lock(FileLock);
+
+/// How long whoever makes a container may keep others waiting: the milliseconds up to its
+/// program's start, if nothing hangs.
+const MAKERS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The step that a lock is.
 const LOCKING: &str = "lock the container";
@@ -309,18 +314,38 @@ impl Entry {
     }
 
     /// The record, for who does not hold the lock: where there is none, whoever is
-    /// about to make or to remove the container is waited for.
+    /// about to make or to remove the container is waited for, and where its program may
+    /// run already, the init that does.
     ///
     /// # Errors
     /// As for [`Entry::load`]; [`ErrorKind::NotFound`] when it is deleted meanwhile.
     pub fn load_settled(&self) -> Result<Option<Record>> {
         match self.load()? {
+            Some(record) if record.init.is_none() && record.goes_on => self.load_named(record),
             Some(record) => Ok(Some(record)),
             None => {
                 let _lock = self.share()?;
                 self.load()
             }
         }
+    }
+
+    /// The record when it has an init, or its maker has given up or takes too long.
+    fn load_named(&self, mut record: Record) -> Result<Option<Record>> {
+        let deadline = Instant::now() + MAKERS_PATIENCE;
+        while record.init.is_none() && Instant::now() < deadline {
+            if FileLock::try_now(self.open_for_lock()?, Sharing::Shared).step(|| LOCKING)?.is_some()
+            {
+                return self.load();
+            }
+            // a lock tells nobody that it is free: look again
+            std::thread::sleep(Duration::from_millis(1));
+            match self.load()? {
+                Some(now) => record = now,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(record))
     }
 
     /// True for a directory that is no container's: without a record, but with
@@ -372,7 +397,9 @@ impl Entry {
     }
 
     /// Removes a state directory with nothing in it but what every container has; true
-    /// if it is gone. To read it would take longer than all of this.
+    /// if it is gone. To read it would take longer than all of this. What a writer has
+    /// left that was killed goes after the record then: nothing else is left of the
+    /// container.
     fn remove_usual(&self) -> nix::Result<bool> {
         // a directory in it is another link to this one, where links are counted
         if fstat(&self.dir)?.st_nlink != 2 {

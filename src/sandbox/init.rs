@@ -90,6 +90,8 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
         false => None,
     };
     if plan.hooks.in_create() {
+        // a hook may want to unmount something
+        drop(std::mem::take(&mut spent));
         umask(inherited);
         run_create_hooks(init)?;
         umask(Mode::empty());

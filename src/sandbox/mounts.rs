@@ -124,8 +124,10 @@ fn directly(
             other => other,
         },
     };
+    // else both go: some file systems can be there only once
+    moved.ok()?;
     mounting.spent.add(context);
-    moved.is_ok().then_some(made)
+    Some(made)
 }
 
 fn bind(

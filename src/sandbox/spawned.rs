@@ -47,6 +47,15 @@ impl Spawned {
         self.ignored = ignored;
     }
 
+    /// What only the runtime may do to init, before it runs anything.
+    pub(crate) fn set_score(&self, plan: &ProcessPlan) -> Result<()> {
+        // whoever is not root has no way to what is closed to others
+        match plan.oom_score_adj {
+            Some(value) if caller().is_host_root() => set_oom_score_adj(self.pid(), value),
+            _ => Ok(()),
+        }
+    }
+
     /// Lets init run its program as soon as it can: the runtime has nothing to do then.
     pub(crate) fn proceed_early(&mut self) -> Result<()> {
         self.early = true;
@@ -73,12 +82,6 @@ impl Spawned {
         interrupts: Option<&Interrupts>,
         mut run_hooks: impl FnMut(Pid, BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
-        // whoever is not root has no way to what is closed to others
-        if let Some(value) = plan.process.oom_score_adj
-            && caller().is_host_root()
-        {
-            set_oom_score_adj(self.pid(), value)?;
-        }
         loop {
             if let Some(interrupts) = interrupts {
                 interrupts.wait_for(self.channel.as_fd())?;

@@ -35,7 +35,7 @@ use nix::sys::stat::{SFlag, fstat};
 use oci_spec::runtime::Spec;
 
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::fs::{open_file, read_whole};
+use crate::sys::fs::{open_file, read_sized};
 use crate::trace;
 
 pub use annotations::{AnnotationPlan, HookOutput};
@@ -90,17 +90,12 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if found.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
         return Err(Error::invalid("is not a regular file"));
     }
-    let too_many = |size: u64| Error::invalid(format!("{size} bytes are too many for a config"));
     let size = u64::try_from(found.st_size).unwrap_or_default();
     if size > MAX_CONFIG {
-        return Err(too_many(size));
+        return Err(Error::invalid(format!("{size} bytes are too many for a config")));
     }
-    let bytes = read_whole(file, usize::try_from(size).unwrap_or_default())?;
-    match bytes.len() as u64 {
-        // it grew meanwhile
-        size if size > MAX_CONFIG => Err(too_many(size)),
-        _ => Ok(bytes),
-    }
+    let [size, most] = [size, MAX_CONFIG].map(|bytes| usize::try_from(bytes).unwrap_or_default());
+    Ok(read_sized(file, size, most)?)
 }
 
 /// Parses the text of a config.json and checks its version.

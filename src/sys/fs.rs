@@ -176,9 +176,6 @@ pub fn replace_file(
     Replacement::write(&dir, name, bytes, mode, sync)?.take_place(&dir)
 }
 
-/// Bytes that a file may have beyond twice of what it is said to have.
-const MOST_UNEXPECTED: usize = 1 << 20;
-
 /// Opens a file on the host for reading; more flags may come with it.
 ///
 /// By openat: musl's open asks for close-on-exec twice.
@@ -186,27 +183,45 @@ pub fn open_file(path: &Path, flags: OFlag) -> SysResult<OwnedFd> {
     openat(AT_FDCWD, path, flags | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Reads a regular file that nobody writes to, of about so many bytes, up to its end: a
-/// read that is not filled was the last. The standard library asks for its size and its
-/// place first, and reads once more.
+/// Reads a regular file that nobody writes to, up to its end: a read that is not filled
+/// was the last. The standard library asks for its size and its place first, and reads
+/// once more.
 ///
 /// # Errors
-/// EFBIG for one that has grown a lot meanwhile; what read(2) says.
-pub fn read_whole(fd: impl AsFd, about: usize) -> SysResult<Vec<u8>> {
-    let mut bytes = vec![0; about + 1];
-    let most = 2 * about + MOST_UNEXPECTED;
+/// What read(2) says.
+pub fn read_whole(fd: impl AsFd) -> SysResult<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut buf = [0; 8192];
+    loop {
+        let length = uninterrupted(|| nix::unistd::read(&fd, &mut buf))?;
+        bytes.extend_from_slice(buf.get(..length).unwrap_or_default());
+        if length < buf.len() {
+            return Ok(bytes);
+        }
+    }
+}
+
+/// Reads a regular file that has `size` bytes, or what it has become meanwhile.
+///
+/// # Errors
+/// EFBIG: these are more than `most`. What read(2) says.
+pub fn read_sized(fd: impl AsFd, size: usize, most: usize) -> SysResult<Vec<u8>> {
+    let mut bytes = vec![0; size + 1];
     let mut filled = 0;
     loop {
         let rest = bytes.get_mut(filled..).unwrap_or_default();
-        filled += uninterrupted(|| nix::unistd::read(&fd, rest))?;
-        if filled < bytes.len() {
+        let length = uninterrupted(|| nix::unistd::read(&fd, rest))?;
+        filled += length;
+        if length == 0 || filled == size {
             bytes.truncate(filled);
             return Ok(bytes);
         }
         if filled > most {
             return Err(Errno::EFBIG);
         }
-        bytes.resize(2 * filled, 0);
+        if filled == bytes.len() {
+            bytes.resize(2 * filled, 0);
+        }
     }
 }
 

@@ -278,6 +278,16 @@ fn a_signal_ends_a_start_whose_hook_hangs() {
         c.delete_by_force().ok();
         assert_eq!(log.names(), ["poststop"], "{kind}");
         c.assert_gone();
+        // the other way to start
+        let log = Log::new();
+        let hook = if kind == "poststart" { shell(&hang(&log)) } else { inside(&log) };
+        let c = with_hook(&log, kind, hook);
+        let running = c.on_bundle("run", &[]).spawn();
+        interrupt(&running, &log, Signal::SIGTERM);
+        running.wait().fails_with(&["interrupted by SIGTERM"]);
+        assert_ended(&log);
+        assert_eq!(log.names(), ["poststop"], "{kind}");
+        c.assert_gone();
     }
 }
 

@@ -18,7 +18,7 @@ struct Needed {
 
 const NEEDED: [Needed; 11] = [
     Needed { faults: &["fsopen=ENOSYS"], says: &["mount /proc", "fsopen", "Linux 5.14"] },
-    Needed { faults: &["fsconfig=ENOSYS"], says: &["mount /sys/fs/cgroup", "Linux 5.14"] },
+    Needed { faults: &["fsconfig=ENOSYS"], says: &["mount /proc", "Linux 5.14"] },
     Needed { faults: &["fsmount=ENOSYS"], says: &["fsmount", "Linux 5.14"] },
     Needed { faults: &["open_tree=ENOSYS"], says: &["open_tree", "Linux 5.14"] },
     Needed { faults: &["move_mount=ENOSYS"], says: &["move_mount", "Linux 5.14"] },
