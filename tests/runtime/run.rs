@@ -33,6 +33,21 @@ fn a_program_ended_by_a_signal_gives_128_and_its_number() {
 }
 
 #[test]
+fn who_hears_from_the_program_finds_its_container() {
+    for _ in 0..20 {
+        let c = Container::new(|c| args(c, &["wait"]));
+        let (mut output, writer) = pipe();
+        let running = c.on_bundle("run", &[]).stdout(writer).spawn();
+        output.expect("READY");
+        assert_eq!(c.state()["status"], "running");
+        c.exec(&[], &["exit", "0"]).run().ok();
+        c.kill("KILL").ok();
+        running.wait().ends_with_code(137);
+        c.assert_gone();
+    }
+}
+
+#[test]
 fn stdout_and_stderr_stay_apart() {
     let c = Container::new(|c| args(c, &["each", "say to stdout", "complain to stderr"]));
     let output = c.run().ok();
