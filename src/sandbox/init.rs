@@ -4,7 +4,7 @@
 //! nothing else, and ends in execve or exit.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -69,6 +69,26 @@ pub(super) fn main(mut init: Init<'_>) -> Infallible {
 }
 
 fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> {
+    let (program, env) = set_up(init)?;
+    if init.listener.is_some() {
+        // how long it waits for `start` is no matter of this command
+        trace::leave();
+    }
+    let ignored = trace::step("wait until the runtime is ready", || init.channel.ask_to_proceed())?;
+    // to ask which ones are takes as many calls as there are signals
+    signals::default_signals(ignored).step(|| "reset signals")?;
+    if let Some(listener) = init.listener.take() {
+        *report = Some(wait_for_start(&listener)?);
+    }
+    if !init.plan.hooks.start_container.is_empty() {
+        runner(init, "created", &env).run(&init.plan.hooks.start_container)?;
+    }
+    task::pass_on_preserved(init.options)?;
+    execute(init, report.as_ref().unwrap_or(&init.channel), &program, env)
+}
+
+/// Everything but the program's start: the answer is the program, and its environment.
+fn set_up(init: &mut Init<'_>) -> Result<(CString, Vec<CString>)> {
     let plan = init.plan;
     let makes_users = plan.namespaces.makes(CloneFlags::CLONE_NEWUSER);
     trace::step("leave the runtime behind", || leave_runtime(init, makes_users))?;
@@ -99,29 +119,22 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     trace::step("enter the root", || seal_root(init, root.as_fd(), &mut spent))?;
     spent.add(root);
     drop(spent);
-    let task = Task::of(plan);
     let program = trace::step("become the user", || {
-        task.become_user(&init.channel, terminal, labels, groups)
+        Task::of(plan).become_user(&init.channel, terminal, labels, groups)
     })?;
-    let env = program::environment(&plan.process);
-    if init.listener.is_some() {
-        // how long it waits for `start` is no matter of this command
-        trace::leave();
-    }
-    let ignored = trace::step("wait until the runtime is ready", || init.channel.ask_to_proceed())?;
-    // to ask which ones are takes as many calls as there are signals
-    signals::default_signals(ignored).step(|| "reset signals")?;
-    if let Some(listener) = init.listener.take() {
-        *report = Some(wait_for_start(&listener)?);
-    }
-    if !plan.hooks.start_container.is_empty() {
-        runner(init, "created", &env).run(&plan.hooks.start_container)?;
-    }
-    task::pass_on_preserved(init.options)?;
-    let channel = report.as_ref().unwrap_or(&init.channel);
+    Ok((program, program::environment(&plan.process)))
+}
+
+/// The last steps: `channel` is who is told.
+fn execute(
+    init: &Init<'_>,
+    channel: &Channel,
+    program: &CStr,
+    mut env: Vec<CString>,
+) -> Result<Infallible> {
+    let plan = init.plan;
     // the end of the stream means success only after this
     channel.send(&Message::Executing)?;
-    let mut env = env;
     if !init.options.init {
         // before the filter, which may not let us ask
         env.extend(task::listen_pid(init.options));
@@ -132,13 +145,13 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
     }
     // the filter may not let us look at the clock
     trace::last("execve");
-    task.load_filter(channel)?;
+    Task::of(plan).load_filter(channel)?;
     let mut execute = || {
         if init.options.init {
             // of whoever executes the program: the tiny init makes a child for that
             env.extend(task::listen_pid(init.options));
         }
-        program::execute(&program, &plan.process.args, &env)
+        program::execute(program, &plan.process.args, &env)
     };
     if init.options.init {
         return reaper::supervise(channel, plan.process.terminal, execute);

@@ -1,6 +1,6 @@
 //! The container's program: found, and executed.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -74,9 +74,9 @@ fn refused(errno: Errno) -> Error {
 }
 
 /// Executes the program; returns only with an error.
-pub(super) fn execute(path: &CString, args: &[CString], env: &[CString]) -> Error {
+pub(super) fn execute(path: &CStr, args: &[CString], env: &[CString]) -> Error {
     let Err(errno) = nix::unistd::execve(path, args, env);
-    let error = refused(errno).step(format!("exec {:?}", String::from_utf8_lossy(path.as_bytes())));
+    let error = refused(errno).step(format!("exec {:?}", String::from_utf8_lossy(path.to_bytes())));
     match errno {
         Errno::ENOENT => error.hint("the interpreter that it names is not in the container"),
         Errno::ENOEXEC => error.hint("built for another machine, or a script without #!"),

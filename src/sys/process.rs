@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -111,12 +112,26 @@ where
         libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<CloneArgs>())
     })?;
     if pid == 0 {
+        end_by_panic();
         child();
     }
     // SAFETY: the kernel has just put this descriptor there for us.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
     let pid = Pid::from_raw(i32::try_from(pid).map_err(|_range| Errno::EOVERFLOW)?);
     Ok(Child { pid, pidfd })
+}
+
+/// Exit code of a copy of this process that panics, as of one that SIGABRT ends.
+const PANICKED: i32 = 134;
+
+/// Has a panic end this copy of a process. An abort would be the end of another one: musl
+/// sends its signal to the thread that the copy was made by.
+fn end_by_panic() {
+    std::panic::set_hook(Box::new(|why| {
+        // nobody may be there to read it
+        writeln!(std::io::stderr(), "tare: {why}").unwrap_or_default();
+        exit_now(PANICKED);
+    }));
 }
 
 /// Number of threads of this process (the link count of /proc/self/task).
