@@ -18,10 +18,10 @@ use crate::error::{Error, ErrorKind, Result, Step};
 /// the first three descriptors.
 const FILE: &str = "descriptors.json";
 
-/// The device that input is taken from and output given to where there is nobody.
+/// Where nobody is at the other end.
 const NULL: &str = "/dev/null";
 
-/// Behind a name in the file: which of the host's files it is, if any may take its place.
+/// Behind the name of a file of the host in [`FILE`]: it was /dev/null.
 const IS_NULL: &str = " /dev/null";
 
 /// Writes down what the descriptors are, and names those that CRIU has to be told of:
