@@ -80,7 +80,7 @@ pub struct CheckpointArgs {
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub page_server: Option<String>,
     /// With --lazy-pages: descriptor that gets a \0 when memory can be asked for
-    #[arg(long, value_name = "FD")]
+    #[arg(long, value_name = "FD", allow_negative_numbers = true)]
     pub status_fd: Option<i32>,
     /// Name of the container
     #[arg(value_name = "ID")]

@@ -16,10 +16,13 @@ pub(super) fn run(global: &GlobalArgs, args: &CheckpointArgs) -> anyhow::Result<
         pre_dump: args.pre_dump,
         tcp_skip_in_flight: args.tcp_skip_in_flight,
         page_server: args.page_server.clone(),
-        status_fd: args.status_fd.map(status_fd).transpose()?,
+        status_fd: args.status_fd.filter(|fd| *fd != NO_FD).map(status_fd).transpose()?,
     };
     Ok(container::checkpoint(entry, &checkpoint)?)
 }
+
+/// What callers give for a descriptor that there is not.
+const NO_FD: i32 = -1;
 
 fn status_fd(number: i32) -> Result<OwnedFd> {
     // what this process has opened itself is nobody's pipe

@@ -36,7 +36,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
     });
     // `create` and what stays have watches of their own
     prepared.interrupts.into_iter().for_each(Interrupts::keep);
-    Ok(follow(&id, created?, signals.as_ref(), args.keep)?)
+    Ok(follow(&id, created?, signals.as_ref(), args)?)
 }
 
 fn prepare(global: &GlobalArgs, args: &RunArgs, id: &ContainerId) -> Result<Prepared> {
@@ -92,14 +92,13 @@ fn follow(
     id: &ContainerId,
     mut created: Created,
     signals: Option<&Signals>,
-    keep: bool,
+    args: &RunArgs,
 ) -> Result<i32> {
     let console = created.take_console();
     if let Err(e) = created.start() {
-        return Err(match created.destroy() {
-            Ok(()) => e,
-            Err(left) => e.hint(format!("and its undoing failed: {left}")),
-        });
+        let pid_file = args.create.pid_file.as_deref();
+        let undone = created.destroy();
+        return Err(e.undone(undone.and(pid_file.map_or(Ok(()), container::remove_pid_file))));
     }
     let running = created.unlock();
     let Some(signals) = signals else {
@@ -116,7 +115,7 @@ fn follow(
         logging::warn(&format!("run {id}: {oom}"));
     }
     // whatever the wait failed with: nobody watches the container any more
-    let finished = trace::step("remove the container", || running.finish(keep))
+    let finished = trace::step("remove the container", || running.finish(args.keep))
         .map_err(|e| e.hint("what is left of the container goes with tare delete --force"));
     let code = waited?;
     finished?;

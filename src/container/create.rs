@@ -390,3 +390,13 @@ pub(super) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
         crate::sys::fs::replace_file(dir.as_fd(), name, text.as_bytes(), mode, false).step(step)
     })
 }
+
+/// Takes back what [`write_pid_file`] has written, for a process that did not come to
+/// its program.
+pub(crate) fn remove_pid_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        // somebody else has
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.step(|| format!("--pid-file {}", path.display())),
+    }
+}

@@ -49,16 +49,20 @@ fn offset(rest: &str, sign: char) -> Option<i32> {
     if rest.is_empty() { Some(0) } else { rest.strip_prefix(sign)?.parse().ok() }
 }
 
-/// Sends a signal to init; with `all`, to every process of the container.
+/// Sends a signal to init; with `all`, to every process that the container has, be it
+/// none: callers end what may be left of one that has stopped.
 ///
 /// # Errors
-/// [`crate::error::phrase::NOT_RUNNING`] when there is nobody to send it to.
+/// [`crate::error::phrase::NOT_RUNNING`] when there is no init to send it to.
 pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
     let record = entry.load_settled()?.ok_or_else(not_running)?;
-    if all || !record.own_pid_namespace && signal == libc::SIGKILL {
-        return kill_all(&record, signal);
+    if !all && (record.own_pid_namespace || signal != libc::SIGKILL) {
+        return kill_init(&record, signal);
     }
-    kill_init(&record, signal)
+    match kill_all(&record, signal)? {
+        false if !all => Err(not_running()),
+        _ => Ok(()),
+    }
 }
 
 fn kill_init(record: &Record, signal: i32) -> Result<()> {
@@ -73,31 +77,36 @@ fn kill_init(record: &Record, signal: i32) -> Result<()> {
     })
 }
 
-fn kill_all(record: &Record, signal: i32) -> Result<()> {
+/// False: there is nobody.
+fn kill_all(record: &Record, signal: i32) -> Result<bool> {
     if record.cgroup.path.as_os_str().is_empty() {
         return kill_pid_namespace(record, signal);
     }
     if record.has_ended()? {
-        return Err(not_running());
+        return Ok(false);
     }
     let cgroup = match Cgroup::open(record.cgroup.clone()) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Err(not_running()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
         other => other?,
     };
     if !cgroup.is_populated()? {
-        return Err(not_running());
+        return Ok(false);
     }
     match signal {
         libc::SIGKILL => trace::step("kill the cgroup", || cgroup.kill()),
         signal => trace::step("send signals", || cgroup.signal(signal)),
-    }
+    }?;
+    Ok(true)
 }
 
 /// Without a cgroup of its own, the container has a pid namespace of its own.
-fn kill_pid_namespace(record: &Record, signal: i32) -> Result<()> {
+fn kill_pid_namespace(record: &Record, signal: i32) -> Result<bool> {
+    if record.has_ended()? {
+        return Ok(false);
+    }
     if signal == libc::SIGKILL {
         // the end of init is the end of all
-        return kill_init(record, signal);
+        return kill_init(record, signal).map(|()| true);
     }
     for (pid, pidfd) in of_namespace(record)? {
         match process::pidfd_send_signal(pidfd.as_fd(), signal) {
@@ -107,7 +116,7 @@ fn kill_pid_namespace(record: &Record, signal: i32) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]

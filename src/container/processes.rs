@@ -6,20 +6,19 @@ use nix::unistd::Pid;
 
 use super::pause::not_running;
 use super::record::Record;
-use super::state::Status;
 use super::store::Entry;
 use crate::error::{ErrorKind, Result, Step};
 use crate::sys::process;
 
 /// The processes of a container by their pids here, in their order; those in
-/// cgroups that it has made itself among them.
+/// cgroups that it has made itself among them. One that has stopped has none.
 ///
 /// # Errors
-/// It is not running, and nobody is left in it.
+/// It is not created yet.
 pub fn processes(entry: &Entry) -> Result<Vec<i32>> {
     let record = entry.load_settled()?.ok_or_else(not_running)?;
     if record.has_ended()? {
-        return Err(not_running());
+        return Ok(Vec::new());
     }
     let mut pids: Vec<i32> = match record.cgroup.path.as_os_str().is_empty() {
         true => of_namespace(&record)?.iter().map(|(pid, _)| pid.as_raw()).collect(),
@@ -31,9 +30,6 @@ pub fn processes(entry: &Entry) -> Result<Vec<i32>> {
     // of another pid namespace than ours
     pids.retain(|pid| *pid > 0);
     pids.sort_unstable();
-    if pids.is_empty() && Status::of(entry, &record)? == Status::Stopped {
-        return Err(not_running());
-    }
     Ok(pids)
 }
 

@@ -52,6 +52,8 @@ pub struct ExecArgs<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// The runtime has something to do before the program runs.
     pub waits: bool,
+    /// Signals that end the command, if it is to hear of them before there is a process.
+    pub(crate) interrupts: Option<&'a Interrupts>,
 }
 
 /// What the process has, from its birth on.
@@ -92,7 +94,7 @@ pub fn joins_users(target: &Target<'_>) -> Result<bool> {
 ///
 /// # Errors
 /// Init has ended; what clone3 says (EBUSY for a cgroup that hands controllers
-/// down). No process is left then.
+/// down); a signal, while nobody can be born. No process is left then.
 pub fn spawn_exec(args: ExecArgs<'_>) -> Result<Spawned> {
     let ExecArgs { plan, options, target, waits, .. } = args;
     let mut joins = target.namespaces;
@@ -132,7 +134,7 @@ pub fn spawn_exec(args: ExecArgs<'_>) -> Result<Spawned> {
         }
         // the powers over the namespaces come with the user namespace, and with
         // it go those over what is outside
-        by_helper(how, move || {
+        by_helper(how, args.interrupts, move || {
             join(target.pidfd, std::mem::replace(&mut process.joins, CloneFlags::empty()))?;
             let how = CloneHow { sibling: true, ..CloneHow::default() };
             clone_child(how, move || main(process)).map_err(|e| explain_birth(e.into()))

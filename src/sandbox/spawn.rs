@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 use super::hooks::OutputFiles;
 use super::idmap::IdMaps;
 use super::init::{self, Init, Join};
+use super::interrupts::Interrupts;
 use super::protocol::{Channel, Message};
 use super::spawned::Spawned;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -176,7 +177,7 @@ fn in_pid_namespace<T>(namespace: Option<&Join>, clone: impl FnOnce() -> Result<
 /// joined one gives its powers only to who is in it already.
 fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
     let helper_how = CloneHow { namespaces: CloneFlags::empty(), ..how };
-    by_helper(helper_how, move || {
+    by_helper(helper_how, None, move || {
         // as in init: it is about to be seen from inside
         let scored = init::set_own_oom_score_adj(init.plan.process.oom_score_adj);
         let closed = nix::sys::prctl::set_dumpable(false).step(|| "close the helper to others");
@@ -187,7 +188,15 @@ fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
 }
 
 /// Has a helper make a child as its own sibling; the helper ends.
-pub(super) fn by_helper(how: CloneHow<'_>, make: impl FnOnce() -> Result<Child>) -> Result<Child> {
+///
+/// # Errors
+/// What `make` says; a signal that `interrupts` watches for. Neither of the two is left
+/// then.
+pub(super) fn by_helper(
+    how: CloneHow<'_>,
+    interrupts: Option<&Interrupts>,
+    make: impl FnOnce() -> Result<Child>,
+) -> Result<Child> {
     let (ours, theirs) = Channel::pair().step(|| "socketpair")?;
     let helper = clone_child(how, move || {
         trace::enter(Role::Helper);
@@ -202,7 +211,16 @@ pub(super) fn by_helper(how: CloneHow<'_>, make: impl FnOnce() -> Result<Child>)
     })
     .map_err(|e| explain_clone(e.into()))?;
     trace::made(Role::Helper, helper.pid);
-    // it ends by itself, at once: everything it does is a few system calls
+    // it ends by itself, at once: everything it does is a few system calls. In a frozen
+    // cgroup it does none
+    let waited = interrupts.map_or(Ok(()), |i| i.wait_for(helper.pidfd.as_fd()));
+    if let Err(interrupted) = waited {
+        end(helper.pidfd.as_fd());
+        if let Ok(Some((Message::Moved(_), Some(made)))) = ours.receive() {
+            end(made.as_fd());
+        }
+        return Err(interrupted);
+    }
     let unborn = never_ran(&helper);
     wait_for_end(helper.pidfd.as_fd()).step(|| "wait for the helper")?;
     match ours.receive()? {
@@ -281,6 +299,14 @@ pub(crate) fn kills_newborns(cgroup: BorrowedFd<'_>) -> bool {
         pidfd_send_signal(pidfd, libc::SIGKILL).unwrap_or_default();
     }
     !matches!(wait_for_end(pidfd), Ok(WaitStatus::Exited(..)))
+}
+
+/// Kills a child and reaps it.
+pub(super) fn end(child: BorrowedFd<'_>) {
+    // it may have ended by itself
+    pidfd_send_signal(child, libc::SIGKILL).unwrap_or_default();
+    // ECHILD: it has been reaped before
+    wait_for_end(child).unwrap_or(WaitStatus::StillAlive);
 }
 
 pub(super) fn wait_for_end(pidfd: BorrowedFd<'_>) -> SysResult<WaitStatus> {

@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
@@ -11,12 +10,12 @@ use nix::unistd::Pid;
 use super::idmap::IdMaps;
 use super::interrupts::Interrupts;
 use super::protocol::{Channel, Ignored, Message, Started};
-use super::spawn::{never_ran, set_oom_score_adj, wait_for_end};
+use super::spawn::{end, never_ran, set_oom_score_adj, wait_for_end};
 use super::{nodes, sources};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{Plan, ProcessPlan};
 use crate::sys::caller::caller;
-use crate::sys::process::{self, Child, pidfd_send_signal};
+use crate::sys::process::{self, Child};
 use crate::trace;
 
 /// How long a process whose namespaces are gone may take to end, in milliseconds.
@@ -226,10 +225,7 @@ impl Spawned {
 
     /// Kills init and reaps it.
     pub fn kill(&self) {
-        // it may have ended by itself
-        pidfd_send_signal(self.pidfd(), libc::SIGKILL).unwrap_or_default();
-        // ECHILD: it has been reaped before
-        wait_for_end(self.pidfd()).unwrap_or(WaitStatus::StillAlive);
+        end(self.pidfd());
     }
 
     fn unexpected_death(&self) -> Error {

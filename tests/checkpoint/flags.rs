@@ -5,7 +5,9 @@ use std::os::unix::net::UnixDatagram;
 use serde_json::json;
 
 use crate::Counter;
-use crate::support::{Container, Terminal, add_mount, args, drop_namespace, temp_dir, wait_gone};
+use crate::support::{
+    Container, Profile, Terminal, add_mount, args, drop_namespace, temp_dir, wait_gone,
+};
 
 #[test]
 #[ignore = "needs CRIU: integration/test"]
@@ -172,4 +174,26 @@ fn the_strict_mode_saves_and_is_no_way_to_restore() {
     c.assert_gone();
     c.restore(&[]);
     c.counts();
+}
+
+#[test]
+#[ignore = "needs CRIU: integration/test"]
+fn a_profile_comes_back_or_another_takes_its_place() {
+    let rules = "file, capability, network, signal, ptrace,";
+    let (Some(first), Some(second)) = (Profile::load(rules), Profile::load(rules)) else { return };
+    let current = |c: &Counter| {
+        let label = std::fs::read_to_string(format!("/proc/{}/attr/current", c.pid())).unwrap();
+        label.trim_end_matches(['\0', '\n']).to_owned()
+    };
+    let mut c = Counter::new(&["count"], |config| {
+        config["process"]["apparmorProfile"] = json!(first.name);
+    });
+    assert_eq!(current(&c), format!("{} (enforce)", first.name));
+    c.there_and_back(&[]);
+    assert_eq!(current(&c), format!("{} (enforce)", first.name));
+    c.checkpoint(&[]).ok();
+    c.restore(&["--lsm-profile", &format!("apparmor:{}", second.name)]);
+    c.counts();
+    assert_eq!(current(&c), format!("{} (enforce)", second.name));
+    c.delete_by_force().ok();
 }

@@ -1,8 +1,11 @@
 //! What a container's processes find again of themselves.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 
+use nix::fcntl::OFlag;
 use serde_json::json;
 
 use crate::Counter;
@@ -78,6 +81,48 @@ fn a_restore_in_the_foreground_has_its_exit_code() {
     running.signal(nix::sys::signal::Signal::SIGTERM);
     running.wait().ends_with_code(3);
     c.assert_gone();
+}
+
+/// Callers give a pipe where there was none before.
+#[test]
+#[ignore = "needs CRIU: integration/test"]
+fn a_pipe_takes_the_place_of_no_file_but_where_nothing_is_lost() {
+    let c = Counter::new(&["count"], |_| {});
+    let file = std::fs::read_link(format!("/proc/{}/fd/0", c.pid())).unwrap();
+    assert_eq!(file.to_str(), Some("/dev/null"));
+    c.checkpoint(&["--leave-running"]).ok();
+    c.kill("KILL").ok();
+    c.delete_by_force().ok();
+    let images = c.images();
+    let flags = ["--detach", "--image-path", images.to_str().unwrap()];
+    let restore = |output: OwnedFd| {
+        let (_no_input, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        c.on_bundle("restore", &flags).stdin(input).stdout(output).run()
+    };
+    let (mut output, writer) = crate::support::pipe();
+    restore(writer).ok();
+    c.kill("USR1").ok();
+    output.expect("COUNT 3");
+    let file = std::fs::read_link(format!("/proc/{}/fd/0", c.pid())).unwrap();
+    assert_eq!(file.to_str(), Some("/dev/null"));
+    c.delete_by_force().ok();
+
+    // what it writes would go to a file that nobody has asked for, or nowhere
+    let said = c.bundle.path().join("said");
+    let to_file = || OwnedFd::from(File::options().append(true).create(true).open(&said).unwrap());
+    c.on_bundle("run", &["--detach"]).stdout(to_file()).run().ok();
+    crate::support::wait_gone("the lack of a word", || {
+        std::fs::read_to_string(&said).unwrap().contains("READY")
+    });
+    c.checkpoint(&[]).ok();
+    let (_output, writer) = crate::support::pipe();
+    restore(writer).fails_with(&["stdout", "it was a file"]);
+    restore(to_file()).ok();
+    c.kill("USR1").ok();
+    crate::support::wait_gone("the lack of a count", || {
+        std::fs::read_to_string(&said).unwrap().contains("COUNT 1")
+    });
+    c.delete_by_force().ok();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::MIB;
-use crate::support::{Container, Tare, USER, args, cgroup2_mount, map_self, unique_id};
+use crate::support::{Container, Tare, USER, args, cgroup2_mount, map_self, unique_id, wait_gone};
 
 /// A cgroup that is the user's, with one in it for the commands that he gives.
 struct Delegated {
@@ -195,6 +195,35 @@ fn an_exec_of_a_user_joins_the_cgroup_from_inside_the_delegated_part() {
     let root = user.root().to_str().unwrap();
     let outside = Tare::of_user().bare(["--root", root, "exec", &c.id, "/probe", "exit", "0"]);
     outside.run().fails_with_code(255, &["clone3", "systemd-run --user --scope"]);
+    c.kill("KILL").ok();
+    c.ended(&mut output);
+    c.delete().ok();
+    c.assert_gone();
+}
+
+/// Whoever joins the namespaces for the process stands still in the container's cgroup.
+#[test]
+#[ignore = "needs the controllers: integration/test"]
+fn an_exec_of_a_user_in_a_paused_container_ends_by_a_signal() {
+    let delegated = Delegated::new();
+    let c = container(&delegated.user(), json!({}), &["wait"]);
+    let mut output = c.started();
+    let cgroup = delegated.path.join(format!("tare-{}", c.id));
+    let count = || read(&cgroup, "cgroup.procs").lines().count();
+    c.on_id("pause", &[], &[]).run().ok();
+    for flags in [&["--ignore-paused"][..], &["--ignore-paused", "--detach"]] {
+        let running = c.exec(flags, &["exit", "5"]).spawn();
+        wait_gone("the lack of a second process", || count() == 2);
+        running.signal(nix::sys::signal::Signal::SIGTERM);
+        running.wait().fails_with_code(255, &["interrupted by SIGTERM"]);
+        wait_gone("the process", || count() == 1);
+        assert_eq!(c.status(), "paused");
+    }
+    // left alone it waits, and runs when the container does
+    let running = c.exec(&["--ignore-paused"], &["exit", "5"]).spawn();
+    wait_gone("the lack of a second process", || count() == 2);
+    c.on_id("resume", &[], &[]).run().ok();
+    running.wait().ends_with_code(5);
     c.kill("KILL").ok();
     c.ended(&mut output);
     c.delete().ok();

@@ -3,12 +3,7 @@
 
 use serde_json::json;
 
-use crate::support::{Container, args, map_users};
-
-fn has_apparmor() -> bool {
-    std::fs::read_to_string("/sys/module/apparmor/parameters/enabled")
-        .is_ok_and(|text| text.trim() == "Y")
-}
+use crate::support::{Container, Profile, args, has_apparmor, map_users};
 
 fn has_selinux() -> bool {
     std::fs::read_to_string("/proc/filesystems").unwrap().contains("selinuxfs")
@@ -21,45 +16,6 @@ fn a_profile_that_can_not_be_had_is_refused() {
         c.assert_refused(&["process.apparmorProfile", "no-such-profile", "is loaded"]);
     } else {
         c.assert_refused(&["process.apparmorProfile", "not enabled in this kernel"]);
-    }
-}
-
-/// A profile in the kernel, gone with this value.
-struct Profile {
-    name: String,
-}
-
-impl Profile {
-    /// With these rules; `None`, with the reason, where none can be loaded.
-    fn load(rules: &str) -> Option<Self> {
-        let has_parser = std::process::Command::new("apparmor_parser").arg("--version").output();
-        let has_policy = std::path::Path::new("/sys/kernel/security/apparmor/.load").exists();
-        if !has_apparmor() || has_parser.is_err() || !has_policy {
-            println!("skipped: needs AppArmor, securityfs and apparmor_parser");
-            return None;
-        }
-        let name = crate::support::unique_id();
-        let profile = Profile { name };
-        profile.parse("--add", rules);
-        Some(profile)
-    }
-
-    fn parse(&self, what: &str, rules: &str) {
-        use std::io::Write;
-        let mut parser = std::process::Command::new("apparmor_parser")
-            .args(["--skip-cache", "--quiet", what])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let text = format!("profile {} flags=(attach_disconnected) {{ {rules} }}", self.name);
-        parser.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-        assert!(parser.wait().unwrap().success(), "{what} {text}");
-    }
-}
-
-impl Drop for Profile {
-    fn drop(&mut self) {
-        self.parse("--remove", "");
     }
 }
 

@@ -69,8 +69,16 @@ fn a_container_that_has_ended_is_neither_paused_nor_resumed() {
     let mut output = c.create();
     c.start().ok();
     c.ended(&mut output);
-    for command in ["pause", "resume", "ps", "update"] {
+    for command in ["pause", "resume", "update"] {
         run(&c, command).fails_with(&[&format!("{command} {}", c.id), "container not running"]);
+    }
+    // callers ask for what may be left, and end it: that is nobody
+    let table = run(&c, "ps").ok().stdout;
+    assert!(table.starts_with("UID") && table.lines().count() == 1, "{table}");
+    assert_eq!(c.on_id("ps", &["--format", "json"], &[]).run().ok().stdout, "[]\n");
+    for signal in ["KILL", "TERM", "0"] {
+        c.on_id("kill", &["--all"], &[signal]).run().ok();
+        c.kill(signal).fails_with(&["container not running"]);
     }
     c.delete().ok();
     for command in ["pause", "resume", "ps", "update"] {

@@ -183,6 +183,39 @@ fn a_start_returns_once_the_program_is_ready() {
     c.assert_gone();
 }
 
+/// The program runs, and others know of it: who waits for its word may end.
+#[test]
+fn a_signal_ends_the_wait_for_a_program_that_is_not_ready() {
+    for command in ["start", "run"] {
+        let c = Container::new(|config| {
+            ready_program(config);
+            args(config, &["each", "say UP", "echo-stdin", "notify READY=1", "wait"]);
+        });
+        let manager = Manager::new(&c);
+        let (reader, hold) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        let (mut output, writer) = pipe();
+        let with = |command: Invocation| command.env("NOTIFY_SOCKET", &manager.path);
+        let waiting = if command == "start" {
+            let create = with(c.on_bundle("create", &[]));
+            create.stdin(reader).stdout(writer).run().ok();
+            with(c.on_id("start", &[], &[])).spawn()
+        } else {
+            with(c.on_bundle("run", &["--detach"])).stdin(reader).stdout(writer).spawn()
+        };
+        output.expect("UP");
+        // who has the container has waited until it was let go
+        c.on_id("update", &[], &[]).run().ok();
+        waiting.signal(nix::sys::signal::Signal::SIGTERM);
+        assert_eq!(waiting.wait().code, 128 + nix::libc::SIGTERM);
+        assert_eq!(c.status(), "running");
+        assert!(manager.is_silent());
+        // nobody hears it any more, and that is no reason to end
+        drop(hold);
+        c.delete_by_force().ok();
+        c.assert_gone();
+    }
+}
+
 #[test]
 fn a_program_in_a_user_namespace_can_say_that_it_is_ready() {
     let c = Container::new(|config| {

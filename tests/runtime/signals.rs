@@ -1,6 +1,8 @@
 //! A signal that ends a command, at any moment: what it was asked is done and said to be
 //! done, or there is nothing of it.
 
+use std::path::PathBuf;
+
 use nix::libc;
 
 use crate::support::{Container, Invocation, Output, args, wait_gone};
@@ -39,8 +41,18 @@ fn assert_interrupted(output: Output, code: i32) {
     }
 }
 
+/// Where the commands are asked to write the number of their process.
+fn pid_file(c: &Container) -> PathBuf {
+    c.bundle.path().join("pid")
+}
+
+fn to_pid_file(c: &Container) -> [String; 2] {
+    ["--pid-file".to_owned(), pid_file(c).to_str().unwrap().to_owned()]
+}
+
 #[track_caller]
 fn assert_all_or_nothing(c: &Container, output: Output, status: &str) {
+    assert_eq!(pid_file(c).exists(), output.code == 0, "{output:#?}");
     if output.code == 0 {
         assert_eq!(c.status(), status);
         c.delete_by_force().ok();
@@ -55,8 +67,8 @@ fn a_create_is_whole_or_undone() {
     at_each_moment(
         |_| {},
         |c| {
-            let pid_file = c.bundle.path().join("pid");
-            c.on_bundle("create", &["--pid-file", pid_file.to_str().unwrap()])
+            let [option, path] = to_pid_file(c);
+            c.on_bundle("create", &[&option, &path])
         },
         |c, output| assert_all_or_nothing(c, output, "created"),
     );
@@ -66,7 +78,10 @@ fn a_create_is_whole_or_undone() {
 fn a_run_that_does_not_stay_is_whole_or_undone() {
     at_each_moment(
         |_| {},
-        |c| c.on_bundle("run", &["--detach"]),
+        |c| {
+            let [option, path] = to_pid_file(c);
+            c.on_bundle("run", &["--detach", &option, &path])
+        },
         |c, output| assert_all_or_nothing(c, output, "running"),
     );
 }
@@ -99,10 +114,14 @@ fn an_exec_that_does_not_stay_has_a_process_or_none() {
             c.on_bundle("create", &[]).run().ok();
             c.start().ok();
         },
-        |c| c.exec(&["--detach"], &["sleep-forever"]),
+        |c| {
+            let [option, path] = to_pid_file(c);
+            c.exec(&["--detach", &option, &path], &["sleep-forever"])
+        },
         |c, output| {
             let processes = || c.on_id("ps", &["--format", "json"], &[]).run().ok().json();
             let count = || processes().as_array().unwrap().len();
+            assert_eq!(pid_file(c).exists(), output.code == 0, "{output:#?}");
             if output.code == 0 {
                 assert_eq!(count(), 2);
             } else {

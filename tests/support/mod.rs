@@ -14,6 +14,7 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test binary uses a part of it")]
 
+mod apparmor;
 mod bundle;
 mod container;
 mod host;
@@ -21,6 +22,7 @@ mod pipe;
 mod runtime;
 mod terminal;
 
+pub use apparmor::{Profile, has_apparmor};
 pub use bundle::{Bundle, add_mount, args, drop_namespace, map_self, map_users, namespace_path};
 pub use container::Container;
 pub use host::{Traces, below, cgroup2_mount, is_alive, namespace_of, wait_gone};

@@ -117,6 +117,12 @@ pub fn plan(resources: &LinuxResources) -> Result<LimitsPlan> {
         cpu::plan(cpu, &mut plan)?;
     }
     if let Some(pids) = resources.pids() {
+        if pids.limit() == 0 {
+            // before podman 5.5 and CRI-O 1.29, callers meant no limit
+            let text = "linux.resources.pids.limit: 0 lets nothing run beside the container's init: \
+                        -1 is no limit";
+            plan.warnings.push(text.to_owned());
+        }
         plan.settings.push(pids_max(pids)?);
     }
     if let Some(block_io) = resources.block_io() {
@@ -233,6 +239,14 @@ pub(super) mod tests {
         for (json, expected) in table {
             assert_eq!(writes(json), *expected, "{json}");
         }
+    }
+
+    #[test]
+    fn no_task_at_all_is_a_warning() {
+        let warnings = |json| plan(&resources(json)).unwrap().warnings.len();
+        assert_eq!(warnings(r#"{"pids": {"limit": 0}}"#), 1);
+        assert_eq!(warnings(r#"{"pids": {"limit": -1}}"#), 0);
+        assert_eq!(warnings(r#"{"pids": {"limit": 1}}"#), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Whence, lseek};
 
 use super::CriuWords;
 use super::mounts::Table;
@@ -17,6 +17,12 @@ use crate::error::{Error, ErrorKind, Result, Step};
 /// In the images' directory, as with other runtimes: an array with a name for each of
 /// the first three descriptors.
 const FILE: &str = "descriptors.json";
+
+/// Where nobody is at the other end.
+const NULL: &str = "/dev/null";
+
+/// Behind the name of a file of the host in [`FILE`]: it was /dev/null.
+const IS_NULL: &str = " /dev/null";
 
 /// Writes down what the descriptors are, and names those that CRIU has to be told of:
 /// files that are on none of the container's mounts.
@@ -32,7 +38,7 @@ pub(super) fn save(init: Pid, table: &Table, words: &CriuWords) -> Result<Vec<St
                 .step(step()));
         }
         if place != Place::Container {
-            external.push(name.clone());
+            external.push(criu_name(&name).to_owned());
         }
         names.push(name);
     }
@@ -80,9 +86,17 @@ fn name_of(init: Pid, fd: u32, table: &Table) -> std::io::Result<(String, Place)
         Some(_) if is_terminal => {
             (format!("tty[{:x}:{:x}]", file.rdev(), file.dev()), Place::HostTerminal)
         }
-        Some(id) => (format!("file[{id:x}:{:x}]", file.ino()), Place::Host),
+        Some(id) => {
+            let null = if file.rdev() == libc::makedev(1, 3) { IS_NULL } else { "" };
+            (format!("file[{id:x}:{:x}]{null}", file.ino()), Place::Host)
+        }
         None => (name, Place::Container),
     })
+}
+
+/// A descriptor's name as CRIU has it.
+fn criu_name(name: &str) -> &str {
+    name.strip_suffix(IS_NULL).unwrap_or(name)
 }
 
 /// The caller's descriptors, under the names that they had at the checkpoint. Images
@@ -103,13 +117,37 @@ pub(super) fn load(words: &CriuWords) -> Result<Vec<(String, OwnedFd)>> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let own: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
     let mut given: Vec<(String, OwnedFd)> = Vec::new();
-    for (name, fd) in names.into_iter().zip(own) {
-        let is_external = ["pipe:", "file[", "tty["].iter().any(|kind| name.starts_with(kind));
-        if is_external && given.iter().all(|(other, _)| *other != name) {
-            // criu's own stdout and stderr go elsewhere
-            let copy = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3)).step(|| "copy a descriptor")?;
-            given.extend(crate::sys::process::adopt_fd(copy).map(|copy| (name, copy)));
+    for ((name, fd), which) in names.iter().zip(own).zip(["stdin", "stdout", "stderr"]) {
+        let kind = ["pipe:", "file[", "tty["].iter().find(|kind| name.starts_with(**kind));
+        let external = criu_name(name);
+        if kind.is_none() || given.iter().any(|(other, _)| other == external) {
+            continue;
         }
+        let copy = match kind == Some(&"file[") && !has_position(fd) {
+            true => null_instead(name).step(|| which)?,
+            // criu's own stdout and stderr go elsewhere
+            false => fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(3))
+                .map(crate::sys::process::adopt_fd)
+                .step(|| "copy a descriptor")?,
+        };
+        given.extend(copy.map(|copy| (external.to_owned(), copy)));
     }
     Ok(given)
+}
+
+/// Whether CRIU can put the descriptor in a file's place: it sets its position.
+fn has_position(fd: BorrowedFd<'_>) -> bool {
+    lseek(fd, 0, Whence::SeekCur).is_ok()
+}
+
+/// For a file that was saved, where the caller has none: nothing is lost if it was
+/// /dev/null.
+fn null_instead(name: &str) -> Result<Option<OwnedFd>> {
+    if !name.ends_with(IS_NULL) {
+        return Err(Error::unsupported("it was a file: no pipe can take its place")
+            .hint("give one: what is there is kept up to the position that was saved"));
+    }
+    crate::logging::debug(|| format!("{NULL} stays: no pipe can take its place"));
+    let file = File::options().read(true).write(true).open(NULL).step(|| NULL)?;
+    Ok(Some(file.into()))
 }

@@ -8,6 +8,7 @@
 mod kept;
 mod words;
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -85,12 +86,7 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
         namespaces: kept.namespaces(),
         in_chroot: kept.in_chroot,
     };
-    let options = Options {
-        listen_fds: args.activation.fds,
-        preserve_fds: args.preserve_fds,
-        no_new_keyring: kept.no_new_keyring,
-        ..Options::default()
-    };
+    let options = options(args, &kept);
     let plan = trace::step("resolve the plan", || plan(args, &kept, &target))?;
     check(args, &plan, options)?;
     let cgroup = trace::step("open the cgroup", || own_cgroup(&record))?;
@@ -101,11 +97,17 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
     }
     let listener = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref());
     let agent = listener.map(Agent::connect).transpose()?;
-    let spawn =
-        SpawnArgs { plan: &plan, options, target, cgroup: None, waits: waits(args, &kept, &plan) };
     // who does not stay says how it went before a signal ends him; where nothing runs, there
     // is nobody to hand one on to
     let interrupts = (args.detach || is_paused).then(Interrupts::watch).transpose()?;
+    let spawn = SpawnArgs {
+        plan: &plan,
+        options,
+        target,
+        cgroup: None,
+        waits: waits(args, &kept, &plan),
+        interrupts: interrupts.as_ref(),
+    };
     let attempt = |moves: bool| {
         let born = spawn_into(args, spawn, (cgroup.as_ref(), init), moves)?;
         serve(args, &plan, (&record, &kept), (agent.as_ref(), interrupts.as_ref()), born)
@@ -133,6 +135,15 @@ fn not_created() -> Error {
 
 fn stopped() -> Error {
     Error::new(ErrorKind::State, phrase::NOT_RUNNING).step("cannot exec in a stopped container")
+}
+
+fn options(args: &ExecArgs<'_>, kept: &Kept) -> Options {
+    Options {
+        listen_fds: args.activation.fds,
+        preserve_fds: args.preserve_fds,
+        no_new_keyring: kept.no_new_keyring,
+        ..Options::default()
+    }
 }
 
 fn plan(args: &ExecArgs<'_>, kept: &Kept, target: &Target<'_>) -> Result<ExecPlan> {
@@ -279,6 +290,7 @@ fn serve(
 ) -> Result<Spawned> {
     let pid = spawned.pid().as_raw();
     let pass_on = agent.map(|agent| move |fd| agent.pass_on(record, "running", pid, &fd));
+    let named = Cell::new(None);
     let finish = |spawned: &Spawned, console: Option<BorrowedFd<'_>>| {
         match &awaited {
             Some(Awaited::Cgroup(dir)) => cgroup::enter(dir.as_fd(), spawned.pid())?,
@@ -295,8 +307,17 @@ fn serve(
         if let Some(path) = args.pidfd_socket {
             terminal::send_pidfd(path, "setns", spawned.pidfd())?;
         }
-        args.pid_file.map_or(Ok(()), |path| create::write_pid_file(path, spawned.pid()))
+        if let Some(path) = args.pid_file {
+            create::write_pid_file(path, spawned.pid())?;
+            named.set(Some(path));
+        }
+        Ok(())
     };
-    trace::step("wait for execve", || spawned.serve_exec(plan, finish, pass_on, interrupts))?;
-    Ok(spawned)
+    let served =
+        trace::step("wait for execve", || spawned.serve_exec(plan, finish, pass_on, interrupts));
+    match served {
+        Ok(()) => Ok(spawned),
+        // nobody is to take the number for a process of his
+        Err(e) => Err(e.undone(named.get().map_or(Ok(()), create::remove_pid_file))),
+    }
 }
