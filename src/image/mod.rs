@@ -26,6 +26,7 @@ mod extract;
 mod form;
 #[doc(hidden)]
 pub mod fuzz;
+mod gzip;
 mod import;
 mod layout;
 pub mod limits;
