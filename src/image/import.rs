@@ -29,7 +29,7 @@ use super::select::{Choice, Selector, choose};
 use super::staging::{self, Staging};
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::fs::{open_dir, rename_with};
+use crate::sys::fs::{open_dir, remove_xattr, rename_with};
 
 /// What to import, and how.
 #[derive(Debug, Clone, Default)]
@@ -284,9 +284,16 @@ fn owned(name: &[u8]) -> Name<'static> {
 }
 
 /// Makes a directory that containers see as `/`: 0755 whatever the caller's
-/// mask is.
+/// mask is, and without access lists that it would have from the directory it is in.
 pub(crate) fn make_open_dir(path: &Path) -> io::Result<()> {
     fs::create_dir(path)?;
+    let dir = open_dir(path)?;
+    for list in [c"system.posix_acl_default", c"system.posix_acl_access"] {
+        match remove_xattr(dir.as_fd(), list) {
+            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 

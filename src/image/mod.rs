@@ -37,6 +37,7 @@ mod names;
 pub mod overlay;
 mod parents;
 mod pipeline;
+mod places;
 mod progress;
 mod record;
 pub mod reference;
