@@ -6,18 +6,17 @@
 //! outside.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, futimens, makedev,
-    mkdirat, mknodat, utimensat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, futimens, makedev, mkdirat, mknodat,
+    utimensat,
 };
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
@@ -30,12 +29,12 @@ use super::limits::Limits;
 use super::listing::{Change, Facts, Name, Special, Writer};
 use super::names::{self, classify, clean, join, parent_and_name};
 use super::places::{
-    MARKED, as_path, is_dir, is_marked, is_whiteout, open_dir_at, parent_error, set_opaque,
+    as_path, is_dir, is_whiteout, is_whiteout_entry, open_dir_at, parent_error, set_opaque,
 };
 use super::tarstream::{Source, TarStream};
 use super::tree;
 use crate::error::{Error, Result, Step};
-use crate::sys::fs::{open_plain, set_xattr, set_xattr_at, start_writeback};
+use crate::sys::fs::{open_plain, set_xattr_at, start_writeback};
 
 const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_PATH);
 
@@ -239,9 +238,10 @@ impl Extractor<'_> {
 
     fn whiteout(&mut self, parent: &[u8], hidden: &[u8]) -> Result<()> {
         let here = self.here()?;
+        let none = Mode::empty();
         let path = join(parent, hidden);
         let path = Name::from(path.as_slice());
-        match mknodat(here, as_path(hidden), SFlag::S_IFCHR, MARKED, 0) {
+        match mknodat(here, as_path(hidden), SFlag::S_IFCHR, none, 0) {
             // a whiteout is for lower layers: what this layer has stays, and a
             // directory of it hides what lower ones have in it
             Err(Errno::EEXIST) if is_dir(here, hidden)? => {
@@ -366,7 +366,7 @@ impl Extractor<'_> {
         if let Some(known) = self.facts.links.get(&target).cloned() {
             return self.link_below(name, path, &known);
         }
-        if is_marked(from.as_fd(), target_name) {
+        if is_whiteout_entry(from.as_fd(), target_name) {
             return Err(missing(Errno::ENOENT));
         }
         let make = |here: BorrowedFd<'_>| {

@@ -11,12 +11,8 @@ use nix::sys::stat::{FileStat, Mode, fstatat};
 
 use super::entry::shown;
 use super::form;
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, Result};
 use crate::sys::fs::{open_plain, set_xattr};
-
-/// The mode of a whiteout that an entry with such a name has made. Devices 0:0 among the
-/// entries, as in images that hold overlays, are files that may have several names.
-pub(super) const MARKED: Mode = Mode::S_ISVTX;
 
 pub(super) fn parent_error(path: &[u8], errno: Errno) -> Error {
     let path = shown(path);
@@ -57,10 +53,16 @@ pub(super) fn is_whiteout(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
     Ok(stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == 0)
 }
 
-/// Whether it is a whiteout and no device of the archive.
-pub(super) fn is_marked(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
-    let mode = libc::S_IFCHR | MARKED.bits();
-    stat(dir, name).is_ok_and(|stat| stat.st_mode == mode && stat.st_rdev == 0)
+/// Whether an entry with a whiteout's name has made it. Devices 0:0 among the entries, as
+/// in images that hold overlays, are files that may have several names; their times have
+/// been set.
+pub(super) fn is_whiteout_entry(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    stat(dir, name).is_ok_and(|stat| {
+        let time = (stat.st_mtime, stat.st_mtime_nsec);
+        stat.st_mode == libc::S_IFCHR
+            && stat.st_rdev == 0
+            && time == (stat.st_ctime, stat.st_ctime_nsec)
+    })
 }
 
 pub(crate) fn as_path(bytes: &[u8]) -> &Path {
