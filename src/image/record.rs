@@ -105,6 +105,15 @@ pub(crate) fn write_layer_facts(layer: &Path, facts: &LayerFacts) -> Result<()> 
     Ok(io::Write::write_all(&mut &file, &bytes)?)
 }
 
+/// The facts of the layer in this directory; `None` if there is none.
+pub(crate) fn layer_facts(layer: &Path) -> Result<Option<LayerFacts>> {
+    match fs::read(layer.join("layer.json")) {
+        Ok(bytes) => manifest::json(&bytes, "layer record").map(Some),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// A use of layers outside the store. It counts as long as `owner` is there, and, where
 /// that ends with the machine, until that is started again.
 #[derive(Debug, Clone, Serialize, Deserialize)]

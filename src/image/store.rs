@@ -372,7 +372,7 @@ impl Store {
     /// # Errors
     /// System for a store that can't be read.
     pub fn has_layer(&self, diff_id: &Digest, blob: &Digest, keep_blobs: bool) -> Result<bool> {
-        Ok(self.layer_facts(diff_id)?.is_some() && (!keep_blobs || self.has_blob(blob)?))
+        Ok(!import::is_missing(self, diff_id)? && (!keep_blobs || self.has_blob(blob)?))
     }
 
     /// Whether a blob is kept.
@@ -386,11 +386,7 @@ impl Store {
 
     /// The facts of a layer that the store has; `None` if it hasn't.
     pub(crate) fn layer_facts(&self, diff_id: &Digest) -> Result<Option<LayerFacts>> {
-        match fs::read(self.layer_path(diff_id).join("layer.json")) {
-            Ok(bytes) => manifest::json(&bytes, "layer record").map(Some),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e.into()),
-        }
+        super::record::layer_facts(&self.layer_path(diff_id))
     }
 
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {

@@ -240,7 +240,7 @@ impl Store {
 }
 
 const UNRECORDED: &str = "nothing was recorded to verify it by (it was imported by an earlier \
-                          version: image rm and image import record it)";
+                          version: another image import records it)";
 
 fn is_there(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
