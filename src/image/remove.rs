@@ -141,7 +141,7 @@ impl Store {
     /// # Errors
     /// System for what can't be read or removed.
     pub fn collect(&self, dry: bool) -> Result<Vec<Garbage>> {
-        if self.path().join("lock").symlink_metadata().is_err() {
+        if !self.is_used()? {
             return Ok(Vec::new());
         }
         let _lock = self.lock(Sharing::Exclusive)?;
@@ -211,7 +211,7 @@ impl Store {
     /// What could go, without waiting for imports and downloads under way: they may
     /// be about to need some of it.
     fn reclaimable(&self) -> Result<BTreeSet<String>> {
-        if self.path().join("lock").symlink_metadata().is_err() {
+        if !self.is_used()? {
             return Ok(BTreeSet::new());
         }
         let _lock = self.lock(Sharing::Shared)?;

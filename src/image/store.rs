@@ -324,6 +324,14 @@ impl Store {
         self.lock(Sharing::Shared)
     }
 
+    /// False for a store that nothing has been put into.
+    pub(crate) fn is_used(&self) -> Result<bool> {
+        match self.path.join("lock").symlink_metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|_| true).step(|| format!("image store {}", self.path.display())),
+        }
+    }
+
     pub(crate) fn lock(&self, how: Sharing) -> Result<FileLock> {
         let step = || format!("image store {}: lock", self.path.display());
         self.check_owner()?;

@@ -76,7 +76,7 @@ impl Store {
     /// NotFound for a name; System for what can't be read at all. What is found wrong is
     /// in the answer.
     pub fn verify(&self, names: &[String]) -> Result<Verified> {
-        if self.path().join("lock").symlink_metadata().is_err() {
+        if !self.is_used()? {
             // never used
             names.iter().try_for_each(|name| self.find(name).map(drop))?;
             return Ok(Verified::default());
