@@ -214,7 +214,13 @@ fn unpack_all(
     thread::scope(|scope| {
         for _ in 1..workers.min(missing.len()) {
             // those that are there do the work of one that can't be had
-            drop(thread::Builder::new().spawn_scoped(scope, work));
+            drop(thread::Builder::new().spawn_scoped(scope, || {
+                work();
+                // while others are at work: less is left for the sync that counts
+                if let Ok(dir) = open_dir(staging.path()) {
+                    syncfs(&dir).unwrap_or_default();
+                }
+            }));
         }
         work();
     });

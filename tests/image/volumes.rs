@@ -437,7 +437,7 @@ fn a_volume_that_can_not_be_swept_away_is_a_warning() {
 #[test]
 fn files_of_a_volume_have_what_the_images_have() {
     let b = Box::new();
-    b.run(&["-v", "vol:/list"], &["true"]);
+    assert_eq!(b.run(&["-v", "vol:/list"], &["exit", "0"]).code, 0);
     let data = b.scene.path("store/volumes/vol/data");
     assert_eq!(access_lists(&data), (false, true));
     for name in ["file", "sub"] {
