@@ -59,7 +59,7 @@ impl Arena {
         command
     }
 
-    fn path<'a>(&'a self, at: usize) -> &'a str {
+    fn path(&self, at: usize) -> &str {
         let (_, path) = &self.layouts[at % self.layouts.len()];
         path.to_str().unwrap()
     }
@@ -79,7 +79,7 @@ impl Arena {
             &["image", "gc"],
         ];
         let start =
-            |(at, words): (usize, &&[&str])| self.start(words, 1 + (round * 7 + at * 11) % 60);
+            |(at, words): (usize, &&[&str])| self.start(words, 1 + (round * 7 + at * 11) % 30);
         let running: Vec<Child> = commands.iter().enumerate().map(start).collect();
         let ends = running.into_iter().map(|mut one| one.wait().unwrap());
         let kills = ends.filter(|end| end.signal() == Some(9) || end.code() == Some(137)).count();
@@ -119,7 +119,7 @@ fn whoever_is_killed_the_store_is_whole() {
         kills += arena.round(round);
         arena.check(&format!("round {round}"));
     }
-    assert!(kills > 60, "{kills} kills only");
+    assert!(kills > 50, "{kills} kills only");
     arena.delete();
     let scene = &arena.scene;
     scene.ok(&["image", "gc"]);
