@@ -16,7 +16,7 @@ use super::limits::Limits;
 use super::manifest::{self, CONFIG, Layer, MANIFEST};
 use super::reference::{is_of_digest, same};
 use super::select::{Choice, Chosen, Configs, Platform, Selector, no_tag};
-use crate::error::{Error, ErrorKind, Result, Step};
+use crate::error::{Error, Result, Step};
 
 /// An image in manifest.json.
 #[derive(Deserialize)]

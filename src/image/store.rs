@@ -126,7 +126,7 @@ impl Store {
     /// # Errors
     /// System for a store that can't be read.
     pub fn list(&self) -> Result<Vec<Record>> {
-        let mut records: Vec<Record> = read_dir_json(&self.path.join("images"))?;
+        let mut records: Vec<Record> = read_dir_json(&self.path.join("images"), false)?;
         records.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(records)
     }
@@ -280,7 +280,9 @@ impl Store {
             boot,
         };
         let file = reference_file(&reference.owner);
-        write_json(&self.path.join("refs"), &file, &reference).step(|| "note the image's use")
+        // what ends with the machine needs no disk
+        let sync = reference.boot.is_none();
+        write_json(&self.path.join("refs"), &file, &reference, sync).step(|| "note the image's use")
     }
 
     /// The file in which [`Store::hold`] notes the use by `owner`.
@@ -400,7 +402,7 @@ impl Store {
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
         let file = record_file(&record.name)
             .ok_or_else(|| Error::invalid(format!("image name {:?}", record.name)))?;
-        write_json(&self.path.join("images"), &file, record)
+        write_json(&self.path.join("images"), &file, record, true)
             .step(|| format!("record image {}", record.name))
     }
 
