@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{Mode, SFlag, fstatat, futimens, mkdirat};
-use nix::sys::time::TimeSpec;
+use nix::sys::stat::{Mode, SFlag, fstatat, mkdirat};
 
 use super::form;
 use super::tree::{self, name_path, names};
 use crate::error::{Result, Step};
-use crate::sys::copy::{Attributes, Entry, Links, Rules, dress_directory};
+use crate::sys::copy::{Attributes, Entry, Finish, Links, Rules, dress_directory};
 use crate::sys::fs::{open_dir, open_plain, xattrs_at};
 
 /// Copies the merged view of `layers` (from the bottom up) into `target`, an
@@ -23,17 +22,17 @@ use crate::sys::fs::{open_dir, open_plain, xattrs_at};
 /// System for whatever can't be read or written; what was written stays.
 pub(crate) fn merge(layers: &[PathBuf], target: &Path) -> Result<()> {
     let to = open_dir(target)?;
-    let mut times = BTreeMap::new();
+    let mut rest = BTreeMap::new();
     for layer in layers {
         let from = open_dir(layer).step(|| format!("layer {}", layer.display()))?;
         let mut copier =
-            Copier { from: from.as_fd(), to: to.as_fd(), links: Links::new(), times: &mut times };
+            Copier { from: from.as_fd(), to: to.as_fd(), links: Links::new(), rest: &mut rest };
         copier.layer()?;
     }
     // now that nothing more is made in them
-    for (path, time) in times {
+    for (path, rest) in rest {
         match open_plain(to.as_fd(), &path, DIR, Mode::empty()) {
-            Ok(fd) => futimens(&fd, &time, &time)?,
+            Ok(fd) => rest.give(fd.as_fd(), &Merged)?,
             // a layer further up has put something else there
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
             Err(e) => return Err(e.into()),
@@ -48,7 +47,7 @@ struct Copier<'a> {
     from: BorrowedFd<'a>,
     to: BorrowedFd<'a>,
     links: Links,
-    times: &'a mut BTreeMap<PathBuf, TimeSpec>,
+    rest: &'a mut BTreeMap<PathBuf, Finish>,
 }
 
 impl Copier<'_> {
@@ -98,12 +97,12 @@ impl Copier<'_> {
         self.attributes(path)
     }
 
-    /// A directory's attributes; its times come at the end.
+    /// A directory's attributes; the rest comes at the end.
     fn attributes(&mut self, path: &Path) -> Result<()> {
         let from = open_plain(self.from, path, DIR, Mode::empty())?;
         let to = open_plain(self.to, path, DIR, Mode::empty())?;
-        let time = dress_directory(from.as_fd(), to.as_fd(), &Merged)?;
-        self.times.insert(path.to_owned(), time);
+        let rest = dress_directory(from.as_fd(), to.as_fd(), &Merged)?;
+        self.rest.insert(path.to_owned(), rest);
         Ok(())
     }
 }

@@ -13,8 +13,8 @@ use nix::sys::time::TimeSpec;
 
 use super::attributes::{INHERITED_XATTR, set};
 use super::entry::shown;
-use super::extract::as_path;
 use super::listing::{Change, Facts, change, lines};
+use super::places::as_path;
 use crate::error::{Result, Step};
 use crate::sys::fs::{open_plain, remove_xattr};
 

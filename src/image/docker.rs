@@ -15,8 +15,8 @@ use super::layout::Layout;
 use super::limits::Limits;
 use super::manifest::{self, CONFIG, Layer, MANIFEST};
 use super::reference::{is_of_digest, same};
-use super::select::{Choice, Chosen, Configs, Platform, Selector};
-use crate::error::{Error, ErrorKind, Result, Step};
+use super::select::{Choice, Chosen, Configs, Platform, Selector, no_tag};
+use crate::error::{Error, Result, Step};
 
 /// An image in manifest.json.
 #[derive(Deserialize)]
@@ -64,10 +64,10 @@ pub(crate) fn choose(layout: &Layout, selector: &Selector, limits: &Limits) -> R
     match (choices.is_empty(), &selector.reference) {
         (false, _) => Ok(choices),
         (true, None) => Err(Error::invalid("the archive holds no image")),
-        (true, Some(want)) => Err(Error::new(
-            ErrorKind::NotFound,
-            format!("no image with the tag {want:?} in the archive"),
-        )),
+        (true, Some(want)) => {
+            let all = saved.into_iter().filter_map(|one| one.repo_tags).flatten();
+            Err(no_tag(want, "archive", all))
+        }
     }
 }
 

@@ -6,18 +6,17 @@
 //! outside.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{
-    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, futimens, makedev,
-    mkdirat, mknodat, utimensat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, futimens, makedev, mkdirat, mknodat,
+    utimensat,
 };
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
 
@@ -29,10 +28,15 @@ use super::form;
 use super::limits::Limits;
 use super::listing::{Change, Facts, Name, Special, Writer};
 use super::names::{self, classify, clean, join, parent_and_name};
+use super::places::{
+    as_path, is_dir, is_whiteout, is_whiteout_entry, open_dir_at, parent_error, set_opaque,
+};
 use super::tarstream::{Source, TarStream};
 use super::tree;
 use crate::error::{Error, Result, Step};
-use crate::sys::fs::{open_plain, set_xattr, set_xattr_at, start_writeback};
+use crate::sys::fs::{open_plain, set_xattr_at, start_writeback};
+
+const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_PATH);
 
 /// Files from this size on are sent to the disk as soon as they are complete,
 /// so that the sync at the end of an import finds little to do.
@@ -362,6 +366,9 @@ impl Extractor<'_> {
         if let Some(known) = self.facts.links.get(&target).cloned() {
             return self.link_below(name, path, &known);
         }
+        if is_whiteout_entry(from.as_fd(), target_name) {
+            return Err(missing(Errno::ENOENT));
+        }
         let make = |here: BorrowedFd<'_>| {
             let none = AtFlags::empty();
             linkat(&from, as_path(target_name), here, as_path(name), none)
@@ -442,52 +449,4 @@ impl Extractor<'_> {
         utimensat(here, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
         Ok(facts(entry, owned))
     }
-}
-
-const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_PATH);
-
-fn parent_error(path: &[u8], errno: Errno) -> Error {
-    let path = shown(path);
-    match errno {
-        Errno::ELOOP => Error::invalid(format!("its parent {path} is a symbolic link")),
-        Errno::ENOTDIR => Error::invalid(format!("its parent {path} is not a directory")),
-        other => Error::from(other).step(format!("parent {path}")),
-    }
-}
-
-fn set_opaque(fd: BorrowedFd<'_>) -> Result<()> {
-    let step = || format!("mark as opaque ({:?})", form::opaque());
-    set_xattr(fd, form::opaque(), b"y").map_err(|errno| match errno {
-        Errno::EOPNOTSUPP => Error::from(errno).step(step()).hint(
-            "the store's file system has no such attributes: a tmpfs has those of users from \
-             Linux 6.6 on",
-        ),
-        other => Error::from(other).step(step()),
-    })
-}
-
-fn open_dir_at(dir: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<OwnedFd, Errno> {
-    let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
-    open_plain(dir, as_path(name), flags, Mode::empty())
-}
-
-fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> std::result::Result<FileStat, Errno> {
-    fstatat(dir, as_path(name), AtFlags::AT_SYMLINK_NOFOLLOW)
-}
-
-fn is_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
-    let format = stat(dir, name)?.st_mode & libc::S_IFMT;
-    Ok(format == libc::S_IFDIR)
-}
-
-fn is_whiteout(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
-    let stat = stat(dir, name)?;
-    Ok(stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == 0)
-}
-
-pub(crate) fn as_path(bytes: &[u8]) -> &Path {
-    if bytes.is_empty() {
-        return Path::new(".");
-    }
-    Path::new(OsStr::from_bytes(bytes))
 }

@@ -24,12 +24,12 @@ use super::manifest::Layer;
 use super::parents;
 use super::pipeline::{self, Job};
 use super::progress::Progress;
-use super::record::{LayerFacts, LayerRecord, Record, check_name, write_layer_facts};
+use super::record::{LayerFacts, LayerRecord, Record, check_name, layer_facts, write_layer_facts};
 use super::select::{Choice, Selector, choose};
 use super::staging::{self, Staging};
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::fs::{open_dir, rename_with};
+use crate::sys::fs::{open_dir, remove_xattr, rename_with};
 
 /// What to import, and how.
 #[derive(Debug, Clone, Default)]
@@ -171,16 +171,9 @@ fn missing<'a>(store: &Store, choices: &'a [Choice], keep: bool) -> Result<Vec<M
     Ok(all)
 }
 
-fn is_missing(store: &Store, diff_id: &Digest) -> Result<bool> {
-    let facts = store.layer_facts(diff_id)?;
-    if facts.as_ref().is_some_and(|facts| facts.listing.is_none()) {
-        crate::logging::warn(&format!(
-            "layer {}: unpacked by an earlier version of tare: directories that it doesn't list \
-             are as in the image that brought it (image rm all that have it, and import again)",
-            diff_id.short()
-        ));
-    }
-    Ok(facts.is_none())
+/// What an earlier version has left unrecorded is had by unpacking it once more.
+pub(crate) fn is_missing(store: &Store, diff_id: &Digest) -> Result<bool> {
+    Ok(store.layer_facts(diff_id)?.is_none_or(|facts| facts.listing.is_none()))
 }
 
 /// What became of each layer, by diff ID.
@@ -221,7 +214,13 @@ fn unpack_all(
     thread::scope(|scope| {
         for _ in 1..workers.min(missing.len()) {
             // those that are there do the work of one that can't be had
-            drop(thread::Builder::new().spawn_scoped(scope, work));
+            drop(thread::Builder::new().spawn_scoped(scope, || {
+                work();
+                // while others are at work: less is left for the sync that counts
+                if let Ok(dir) = open_dir(staging.path()) {
+                    syncfs(&dir).unwrap_or_default();
+                }
+            }));
         }
         work();
     });
@@ -284,9 +283,16 @@ fn owned(name: &[u8]) -> Name<'static> {
 }
 
 /// Makes a directory that containers see as `/`: 0755 whatever the caller's
-/// mask is.
+/// mask is, and without access lists that it would have from the directory it is in.
 pub(crate) fn make_open_dir(path: &Path) -> io::Result<()> {
     fs::create_dir(path)?;
+    let dir = open_dir(path)?;
+    for list in [c"system.posix_acl_default", c"system.posix_acl_access"] {
+        match remove_xattr(dir.as_fd(), list) {
+            Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
@@ -300,17 +306,34 @@ fn commit(
     let dir = open_dir(staging.path())?;
     // one sync of the file system costs less than one of each file
     syncfs(&dir).step(|| "sync the layers")?;
-    let layers = done.into_iter().map(|id| (id, staging.layer(id), store.layer_path(id)));
+    let layers = done.into_iter().map(|id| (true, id, staging.layer(id), store.layer_path(id)));
     let kept = missing.iter().filter(|missing| missing.keep).map(|missing| &missing.layer.digest);
-    let blobs = kept.map(|digest| (digest, staging.blob(digest), store.blob_path(digest)));
-    for (digest, from, target) in layers.chain(blobs) {
+    let blobs = kept.map(|digest| (false, digest, staging.blob(digest), store.blob_path(digest)));
+    for (is_layer, digest, from, target) in layers.chain(blobs) {
         match rename_with(&from, &target, libc::RENAME_NOREPLACE) {
-            // another import was first: both are the same, and ours goes
-            Ok(()) | Err(Errno::EEXIST) => {}
+            Ok(()) => {}
+            // another import was first, or an earlier version: both are the same, and ours
+            // goes
+            Err(Errno::EEXIST) if is_layer => complete_record(&from, &target)?,
+            Err(Errno::EEXIST) => {}
             // one of directories alone, which is there already
             Err(Errno::ENOENT) if target.symlink_metadata().is_ok() => {}
             Err(e) => return Err(e).step(|| format!("rename {digest}")),
         }
+    }
+    Ok(())
+}
+
+/// Gives a layer of a version that kept no listing the one that has been made of it now.
+/// Its files stay: containers may be using them.
+fn complete_record(from: &Path, target: &Path) -> Result<()> {
+    if layer_facts(target)?.is_none_or(|facts| facts.listing.is_some()) {
+        return Ok(());
+    }
+    let step = || format!("record layer {}", target.display());
+    // the facts name the listing: a kill between the two leaves the layer as it was
+    for file in ["listing", "layer.json"] {
+        fs::rename(from.join(file), target.join(file)).step(step)?;
     }
     Ok(())
 }

@@ -101,6 +101,9 @@ impl Layout {
                     return Err(Error::unsupported("saved by a Docker before 1.10")
                         .hint("docker load and docker save of a newer one convert it"));
                 }
+                if matches!(&self.form, Form::Archive { members, .. } if members.is_empty()) {
+                    return Err(Error::invalid("not an OCI layout: there is nothing in it"));
+                }
                 return Err(Error::invalid("not an OCI layout: it has no oci-layout file")
                     .hint("skopeo copy SOURCE oci-archive:FILE makes one of other formats"));
             }

@@ -16,10 +16,10 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, major, minor, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use twox_hash::XxHash3_128;
 
-use super::extract::as_path;
 use super::listing::{Change, Data, Name, Special, escaped};
 use super::names::parent_and_name;
 use super::parents::{There, View, open, stat_facts};
+use super::places::as_path;
 use crate::error::{Error, Result, Step};
 use crate::sys::copy::{Attributes, Entry, Links, Rules};
 use crate::sys::fs::{name_path, open_dir, open_plain};

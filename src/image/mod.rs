@@ -26,6 +26,7 @@ mod extract;
 mod form;
 #[doc(hidden)]
 pub mod fuzz;
+mod gzip;
 mod import;
 mod layout;
 pub mod limits;
@@ -36,6 +37,7 @@ mod names;
 pub mod overlay;
 mod parents;
 mod pipeline;
+mod places;
 mod progress;
 mod record;
 pub mod reference;

@@ -21,12 +21,12 @@ use nix::unistd::{Gid, Uid, fchown};
 
 use super::attributes::set;
 use super::digest::Digest;
-use super::extract::as_path;
 use super::form;
 use super::import::make_open_dir;
 use super::links::{self, Linked};
 use super::listing::{Change, Facts, Name, Writer, escaped};
 use super::names::parent_and_name;
+use super::places::as_path;
 use super::record::{LayerFacts, write_layer_facts};
 use super::staging::Staging;
 use super::store::Store;

@@ -15,6 +15,7 @@ use super::blob::{Blob, BlobReader};
 use super::digest::{Digest, Hasher};
 use super::entry::bad;
 use super::extract::{Extracted, data_error, extract};
+use super::gzip::Gunzip;
 use super::limits::Limits;
 use super::manifest::Compression;
 use super::tarstream::{Source, TarStream, skip_by_reading};
@@ -114,14 +115,11 @@ fn produce(
             (job.progress)(r.position());
             Ok(n)
         }),
-        Compression::Gzip => {
-            let decoder = flate2::bufread::MultiGzDecoder::new(&mut reader);
-            pump(decoder, job, to_extract, to_hash, |d, b| {
-                let n = d.read(b)?;
-                (job.progress)(d.get_ref().position());
-                Ok(n)
-            })
-        }
+        Compression::Gzip => pump(Gunzip::new(&mut reader), job, to_extract, to_hash, |d, b| {
+            let n = d.read(b)?;
+            (job.progress)(d.source().position());
+            Ok(n)
+        }),
         Compression::Zstd => {
             let decoder = zstd::Decoder::with_buffer(&mut reader)?;
             pump(decoder, job, to_extract, to_hash, |d, b| {

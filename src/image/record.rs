@@ -105,6 +105,15 @@ pub(crate) fn write_layer_facts(layer: &Path, facts: &LayerFacts) -> Result<()> 
     Ok(io::Write::write_all(&mut &file, &bytes)?)
 }
 
+/// The facts of the layer in this directory; `None` if there is none.
+pub(crate) fn layer_facts(layer: &Path) -> Result<Option<LayerFacts>> {
+    match fs::read(layer.join("layer.json")) {
+        Ok(bytes) => manifest::json(&bytes, "layer record").map(Some),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// A use of layers outside the store. It counts as long as `owner` is there, and, where
 /// that ends with the machine, until that is started again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -168,16 +177,31 @@ pub(crate) fn reference_file(owner: &Path) -> String {
     format!("{}.json", Digest::of(owner.as_os_str().as_bytes()).hex())
 }
 
-pub(crate) fn write_json<T: Serialize>(dir: &Path, file: &str, value: &T) -> Result<()> {
+/// With `sync` it is there after a power cut as well.
+pub(crate) fn write_json<T: Serialize>(
+    dir: &Path,
+    file: &str,
+    value: &T,
+    sync: bool,
+) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|e| Error::invalid(e.to_string()))?;
     let dir = open_dir(dir)?;
     let mode = Mode::from_bits_truncate(0o600);
-    Ok(replace_file(dir.as_fd(), file, &bytes, mode, true)?)
+    Ok(replace_file(dir.as_fd(), file, &bytes, mode, sync)?)
+}
+
+/// A file that had its name but not yet its data when the power was cut.
+pub(crate) fn is_lost(bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| *b == 0)
 }
 
 /// Every record in a directory; one that isn't there is empty. What another
-/// process removes meanwhile, and temporary files, are passed over.
-pub(crate) fn read_dir_json<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<Vec<T>> {
+/// process removes meanwhile, and temporary files, are passed over; so is, where records
+/// `may_be_lost`, what a power cut has left without its data.
+pub(crate) fn read_dir_json<T: serde::de::DeserializeOwned>(
+    dir: &Path,
+    may_be_lost: bool,
+) -> Result<Vec<T>> {
     let entries = match open_dir(dir) {
         Err(nix::errno::Errno::ENOENT) => return Ok(Vec::new()),
         other => {
@@ -192,6 +216,7 @@ pub(crate) fn read_dir_json<T: serde::de::DeserializeOwned>(dir: &Path) -> Resul
             continue;
         }
         match fs::read(dir.join(name.as_ref())) {
+            Ok(bytes) if may_be_lost && is_lost(&bytes) => {}
             Ok(bytes) => all.push(manifest::json(&bytes, &format!("{}/{name}", dir.display()))?),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e.into()),

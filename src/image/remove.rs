@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
 use super::disk;
-use super::record::{Record, Reference, read_dir_json, record_file};
+use super::record::{Record, Reference, is_lost, read_dir_json, record_file};
 use super::staging::{self, Staging};
 use super::store::Store;
 use super::tree;
@@ -141,7 +141,7 @@ impl Store {
     /// # Errors
     /// System for what can't be read or removed.
     pub fn collect(&self, dry: bool) -> Result<Vec<Garbage>> {
-        if self.path().join("lock").symlink_metadata().is_err() {
+        if !self.is_used()? {
             return Ok(Vec::new());
         }
         let _lock = self.lock(Sharing::Exclusive)?;
@@ -181,8 +181,9 @@ impl Store {
     /// delete them, since nobody knows of them any more. With `dry` it only tells.
     fn ended(&self, dry: bool) -> Result<Vec<Garbage>> {
         let mut garbage = Vec::new();
-        for reference in self.references()?.iter().filter(|one| one.is_stale()) {
-            let owner = &reference.owner;
+        let unnoted = self.unnoted()?;
+        let stale = self.references()?.into_iter().filter(Reference::is_stale);
+        for owner in &stale.map(|one| one.owner).chain(unnoted).collect::<Vec<_>>() {
             let name = owner.file_name().unwrap_or_default().to_string_lossy().into();
             garbage.push(Garbage { kind: "container", name, bytes: disk::usage(owner)? });
             if !dry {
@@ -191,6 +192,21 @@ impl Store {
             }
         }
         Ok(garbage)
+    }
+
+    /// Directories of containers whose notes a power cut has taken: a note is written
+    /// first, and removed last.
+    fn unnoted(&self) -> Result<Vec<PathBuf>> {
+        let containers = self.path().join("containers");
+        // before the notes: others may be at work
+        let names = read_names(&containers)?;
+        let noted = self.noted()?;
+        // by name: a store may be reached by several paths
+        let is_noted =
+            |name: &String| noted.iter().any(|one| one.owner.file_name() == Some(name.as_ref()));
+        let unnoted = names.into_iter().filter(|name| !is_noted(name));
+        let dirs = unnoted.map(|name| containers.join(name));
+        Ok(dirs.filter(|dir| dir.symlink_metadata().is_ok()).collect())
     }
 
     /// What imports have left that did not end.
@@ -211,7 +227,7 @@ impl Store {
     /// What could go, without waiting for imports and downloads under way: they may
     /// be about to need some of it.
     fn reclaimable(&self) -> Result<BTreeSet<String>> {
-        if self.path().join("lock").symlink_metadata().is_err() {
+        if !self.is_used()? {
             return Ok(BTreeSet::new());
         }
         let _lock = self.lock(Sharing::Shared)?;
@@ -369,13 +385,19 @@ impl Store {
     /// Removes references whose owner is not there. It takes the exclusive lock: a
     /// container's is written before its directory is made.
     fn release_abandoned(&self) -> Result<()> {
+        let refs = self.path().join("refs");
+        for name in read_names(&refs)? {
+            if name.ends_with(".json") && is_lost(&fs::read(refs.join(&name))?) {
+                fs::remove_file(refs.join(&name))?;
+            }
+        }
         let noted = self.noted()?;
         let mut abandoned = noted.iter().filter(|reference| reference.is_abandoned());
         abandoned.try_for_each(|reference| self.release(&reference.owner))
     }
 
     fn noted(&self) -> Result<Vec<Reference>> {
-        read_dir_json(&self.path().join("refs"))
+        read_dir_json(&self.path().join("refs"), true)
     }
 }
 

@@ -246,11 +246,25 @@ fn groups<'a>(
     match (groups.is_empty(), &selector.reference) {
         (false, _) => Ok(groups),
         (true, None) => Err(Error::invalid("the layout holds no image")),
-        (true, Some(want)) => Err(Error::new(
-            ErrorKind::NotFound,
-            format!("no image with the tag {want:?} in the layout"),
-        )),
+        (true, Some(want)) => {
+            let note = |d: &Descriptor, key| d.annotations().as_ref()?.get(key).cloned();
+            let name = |d| note(d, FULL_NAME).or_else(|| note(d, TAG));
+            Err(no_tag(want, "layout", index.manifests().iter().filter_map(name)))
+        }
     }
+}
+
+/// `there` are those that it has.
+pub(super) fn no_tag(want: &str, source: &str, there: impl Iterator<Item = String>) -> Error {
+    const SHOWN: usize = 5;
+    let mut there: Vec<String> = there.take(SHOWN + 1).map(|tag| format!("{tag:?}")).collect();
+    if there.len() > SHOWN {
+        there.truncate(SHOWN);
+        there.push("others".to_owned());
+    }
+    let error =
+        Error::new(ErrorKind::NotFound, format!("no image with the tag {want:?} in the {source}"));
+    if there.is_empty() { error } else { error.hint(format!("it has {}", there.join(", "))) }
 }
 
 /// What indexes hold.

@@ -126,7 +126,7 @@ impl Store {
     /// # Errors
     /// System for a store that can't be read.
     pub fn list(&self) -> Result<Vec<Record>> {
-        let mut records: Vec<Record> = read_dir_json(&self.path.join("images"))?;
+        let mut records: Vec<Record> = read_dir_json(&self.path.join("images"), false)?;
         records.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(records)
     }
@@ -280,7 +280,9 @@ impl Store {
             boot,
         };
         let file = reference_file(&reference.owner);
-        write_json(&self.path.join("refs"), &file, &reference).step(|| "note the image's use")
+        // what ends with the machine needs no disk
+        let sync = reference.boot.is_none();
+        write_json(&self.path.join("refs"), &file, &reference, sync).step(|| "note the image's use")
     }
 
     /// The file in which [`Store::hold`] notes the use by `owner`.
@@ -322,6 +324,14 @@ impl Store {
             _ => {}
         }
         self.lock(Sharing::Shared)
+    }
+
+    /// False for a store that nothing has been put into.
+    pub(crate) fn is_used(&self) -> Result<bool> {
+        match self.path.join("lock").symlink_metadata() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            other => other.map(|_| true).step(|| format!("image store {}", self.path.display())),
+        }
     }
 
     pub(crate) fn lock(&self, how: Sharing) -> Result<FileLock> {
@@ -372,7 +382,7 @@ impl Store {
     /// # Errors
     /// System for a store that can't be read.
     pub fn has_layer(&self, diff_id: &Digest, blob: &Digest, keep_blobs: bool) -> Result<bool> {
-        Ok(self.layer_facts(diff_id)?.is_some() && (!keep_blobs || self.has_blob(blob)?))
+        Ok(!import::is_missing(self, diff_id)? && (!keep_blobs || self.has_blob(blob)?))
     }
 
     /// Whether a blob is kept.
@@ -386,17 +396,13 @@ impl Store {
 
     /// The facts of a layer that the store has; `None` if it hasn't.
     pub(crate) fn layer_facts(&self, diff_id: &Digest) -> Result<Option<LayerFacts>> {
-        match fs::read(self.layer_path(diff_id).join("layer.json")) {
-            Ok(bytes) => manifest::json(&bytes, "layer record").map(Some),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e.into()),
-        }
+        super::record::layer_facts(&self.layer_path(diff_id))
     }
 
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
         let file = record_file(&record.name)
             .ok_or_else(|| Error::invalid(format!("image name {:?}", record.name)))?;
-        write_json(&self.path.join("images"), &file, record)
+        write_json(&self.path.join("images"), &file, record, true)
             .step(|| format!("record image {}", record.name))
     }
 

@@ -76,7 +76,7 @@ impl Store {
     /// NotFound for a name; System for what can't be read at all. What is found wrong is
     /// in the answer.
     pub fn verify(&self, names: &[String]) -> Result<Verified> {
-        if self.path().join("lock").symlink_metadata().is_err() {
+        if !self.is_used()? {
             // never used
             names.iter().try_for_each(|name| self.find(name).map(drop))?;
             return Ok(Verified::default());
@@ -240,7 +240,7 @@ impl Store {
 }
 
 const UNRECORDED: &str = "nothing was recorded to verify it by (it was imported by an earlier \
-                          version: image rm and image import record it)";
+                          version: another image import records it)";
 
 fn is_there(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {

@@ -7,12 +7,11 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, SFlag, futimens, mkdirat};
-use nix::sys::time::TimeSpec;
+use nix::sys::stat::{Mode, SFlag, mkdirat};
 
 use crate::error::{Error, Result, Step};
 use crate::sys::caller::is_initial;
-use crate::sys::copy::{self, Attributes, Links, Rules, dress_directory};
+use crate::sys::copy::{self, Attributes, Finish, Links, Rules, dress_directory};
 use crate::sys::fs::{name_path, open_plain};
 use crate::sys::mount;
 use crate::sys::walk::{Place, Walk};
@@ -54,7 +53,7 @@ pub(crate) fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> 
         to: Place::new(again(to)?),
         top: to,
         links: Links::new(),
-        times: Vec::new(),
+        rest: Vec::new(),
     };
     let done = copy.tree();
     done.map_err(|e| e.step(format!("copy {}", Path::new(".").join(copy.from.path()).display())))
@@ -65,8 +64,8 @@ struct CopyUp<'a> {
     to: Place,
     top: BorrowedFd<'a>,
     links: Links,
-    /// Times of the directories that the walk is in.
-    times: Vec<TimeSpec>,
+    /// Of the directories that the walk is in.
+    rest: Vec<Finish>,
 }
 
 impl CopyUp<'_> {
@@ -78,8 +77,8 @@ impl CopyUp<'_> {
                 continue;
             }
             // now that nothing more is made in it
-            if let Some(time) = self.times.pop() {
-                futimens(self.to.here(), &time, &time)?;
+            if let Some(rest) = self.rest.pop() {
+                rest.give(self.to.here(), &Tmpfs)?;
             }
             if !self.from.leave()? {
                 return Ok(());
@@ -90,7 +89,7 @@ impl CopyUp<'_> {
 
     /// A directory that has been entered, in both trees.
     fn begin(&mut self) -> Result<()> {
-        self.times.push(dress_directory(self.from.here(), self.to.here(), &Tmpfs)?);
+        self.rest.push(dress_directory(self.from.here(), self.to.here(), &Tmpfs)?);
         Ok(())
     }
 
@@ -151,7 +150,8 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use nix::fcntl::{AtFlags, openat};
-    use nix::sys::stat::{FchmodatFlags, fchmodat, fstatat};
+    use nix::sys::stat::{FchmodatFlags, fchmodat, fstatat, futimens};
+    use nix::sys::time::TimeSpec;
     use nix::unistd::linkat;
 
     use crate::sys::fs::open_dir;

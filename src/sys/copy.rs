@@ -9,13 +9,13 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, copy_file_range, openat, readlinkat};
 use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat,
-    mknodat, utimensat,
+    futimens, mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
 use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{Gid, Uid, Whence, fchown, fchownat, ftruncate, linkat, lseek, symlinkat};
 
-use super::fs::{name_path, reflink, set_xattr, set_xattr_at, xattrs_at};
+use super::fs::{name_path, reflink, remove_xattr, set_xattr, set_xattr_at, xattrs_at};
 use super::uninterrupted;
 use super::walk::open_deep;
 use crate::error::{Error, Result, Step};
@@ -196,8 +196,29 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Gives an open directory the owner, mode and attributes of another. Its time,
-/// which changes as it is filled, is the answer.
+/// What a directory gets when nothing more is made in it.
+#[derive(Debug)]
+pub struct Finish {
+    time: TimeSpec,
+    /// The access list that files would inherit.
+    inherited: Option<(CString, Vec<u8>)>,
+}
+
+impl Finish {
+    /// Gives it to the directory.
+    ///
+    /// # Errors
+    /// Whatever can't be set.
+    pub fn give(&self, to: BorrowedFd<'_>, rules: &impl Rules) -> Result<()> {
+        if let Some((name, value)) = &self.inherited {
+            rules.attribute(set_xattr(to, name, value)).step(|| format!("attribute {name:?}"))?;
+        }
+        Ok(futimens(to, &self.time, &self.time)?)
+    }
+}
+
+/// Gives an open directory the owner, mode and attributes of another, and no others. The
+/// answer is what comes when it has been filled.
 ///
 /// # Errors
 /// Whatever can't be read or set.
@@ -205,16 +226,29 @@ pub fn dress_directory(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
     rules: &impl Rules,
-) -> Result<TimeSpec> {
+) -> Result<Finish> {
+    let here = Path::new(".");
     let stat = fstat(from)?;
     let (uid, gid) = owner(&stat);
     rules.owner(fchown(to, Some(uid), Some(gid)))?;
+    let mut wanted = rules.attributes(xattrs_at(from, here)?)?;
+    for (name, _) in xattrs_at(to, here)? {
+        // labels are the machine's own
+        if !name.as_bytes().starts_with(b"security.") && wanted.iter().all(|(one, _)| *one != name)
+        {
+            remove_xattr(to, &name).step(|| format!("attribute {name:?}"))?;
+        }
+    }
     fchmod(to, Mode::from_bits_truncate(stat.st_mode))?;
-    for (name, value) in rules.attributes(xattrs_at(from, Path::new("."))?)? {
+    let inherited = wanted.iter().position(|(name, _)| name.as_c_str() == INHERITED);
+    let inherited = inherited.map(|at| wanted.swap_remove(at));
+    for (name, value) in wanted {
         rules.attribute(set_xattr(to, &name, &value)).step(|| format!("attribute {name:?}"))?;
     }
-    Ok(mtime(&stat))
+    Ok(Finish { time: mtime(&stat), inherited })
 }
+
+const INHERITED: &CStr = c"system.posix_acl_default";
 
 fn owner(stat: &FileStat) -> (Uid, Gid) {
     (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid))

@@ -45,6 +45,12 @@ fn entries_that_climb_out() {
             "hard link",
         ),
         ("hardlink-missing", vec![hardlink("h", "nothing")], "hard link"),
+        ("hardlink-whiteout", vec![file(".wh.a", ""), hardlink("h", "a")], "target must be a file"),
+        (
+            "hardlink-in-whiteout",
+            vec![dir("d"), file("d/.wh.a", ""), hardlink("h", "d/a")],
+            "hard link to d/a",
+        ),
         ("hardlink-self", vec![file("h", ""), hardlink("h", "h")], "hard link to itself"),
         (
             "whiteout-through-link",

@@ -174,11 +174,11 @@ fn later_entries_replace_earlier_ones() {
 
 /// What is made in a directory with the setgid bit or a default access list inherits
 /// from it: not so what the archive has in it.
+/// user::rwx, group::rwx, mask::rwx, other::---, for user 7 rwx
+pub const ACL: &[u8] = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x02\0\x07\0\x07\0\0\0\x04\0\x07\0\xff\xff\xff\xff\x10\0\x07\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
 #[test]
 fn files_have_nothing_of_their_directories() {
     let scene = Scene::new();
-    // user::rwx, group::rwx, mask::rwx, other::---, for user 7 rwx
-    let acl = b"\x02\0\0\0\x01\0\x07\0\xff\xff\xff\xff\x02\0\x07\0\x07\0\0\0\x04\0\x07\0\xff\xff\xff\xff\x10\0\x07\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
     let entries = [
         dir("mail").mode(0o2775).owner(0, 8),
         file("mail/root", "x"),
@@ -188,12 +188,12 @@ fn files_have_nothing_of_their_directories() {
         symlink("mail/link", "x"),
         entry(b'6', "mail/fifo"),
         file("mail/unlisted/file", ""),
-        dir("list").mode(0o770).pax("SCHILY.xattr.system.posix_acl_default", acl),
+        dir("list").mode(0o770).pax("SCHILY.xattr.system.posix_acl_default", ACL),
         file("list/file", "x"),
         dir("list/sub"),
         // it was a directory of the first kind before
         dir("then").mode(0o2777).owner(0, 9),
-        file(".wh.white", ""),
+        Entry { dev: (0, 0), ..entry(b'3', "white") },
         hardlink("then", "white"),
         file("then/file", ""),
     ];
@@ -214,12 +214,84 @@ fn files_have_nothing_of_their_directories() {
     assert_eq!(found("mail/unlisted"), (0o755, 0, 0));
     assert_eq!(found("then"), (0o755, 0, 0));
     assert_eq!(fs::metadata(root.join("mail")).unwrap().mtime(), 1_000_000_000);
-    assert_eq!(xattr(&root.join("list"), "system.posix_acl_default").unwrap(), acl);
+    assert_eq!(xattr(&root.join("list"), "system.posix_acl_default").unwrap(), ACL);
     assert_eq!(found("list/file"), (0o644, 0, 0));
     for name in ["list/file", "list/sub"] {
         assert_eq!(xattr(&root.join(name), "system.posix_acl_access"), None);
         assert_eq!(xattr(&root.join(name), "system.posix_acl_default"), None);
     }
+    scene.ok(&["image", "verify"]);
+}
+
+/// Whether a file has an access list of its own, and one for what is made in it.
+pub fn access_lists(path: &Path) -> (bool, bool) {
+    let has = |name: &str| xattr(path, &format!("system.posix_acl_{name}")).is_some();
+    (has("access"), has("default"))
+}
+
+#[test]
+fn copies_have_nothing_of_their_directories_either() {
+    let scene = Scene::new();
+    let list = || dir("list").mode(0o2770).pax("SCHILY.xattr.system.posix_acl_default", ACL);
+    let worn = |key: &str| dir("worn").pax(&format!("SCHILY.xattr.user.{key}"), b"v");
+    let lower = [dir("./"), list(), file("list/file", "x"), dir("list/sub"), worn("old")];
+    let upper = [file("list/second", "x"), dir("list/sub/deep"), worn("new")];
+    let layers = [layer(&lower, "none"), layer(&upper, "none")];
+    scene.import(&simple(&scene.path("oci"), "s", &layers));
+    for mode in ["copy", "overlay"] {
+        let bundle = scene.path("bundle");
+        let to = bundle.to_str().unwrap();
+        scene.ok(&["unpack", "s", to, "--rootfs-mode", mode]);
+        let root = bundle.join("rootfs");
+        let lists = |name: &str| access_lists(&root.join(name));
+        assert_eq!(lists("list"), (false, true), "{mode}");
+        for name in ["list/file", "list/second", "list/sub", "list/sub/deep"] {
+            assert_eq!(lists(name), (false, false), "{mode}: {name}");
+        }
+        let mode_of = |name: &str| fs::metadata(root.join(name)).unwrap().mode() & 0o7777;
+        assert_eq!((mode_of("list"), mode_of("list/file")), (0o2770, 0o644), "{mode}");
+        // an overlay shows the attributes of the uppermost directory
+        let worn = root.join("worn");
+        assert_eq!((xattr(&worn, "user.old"), xattr(&worn, "user.new").is_some()), (None, true));
+        drop(worn);
+        scene.ok(&["umount", to]);
+    }
+}
+
+#[test]
+fn what_the_stores_directory_gives_its_files_is_not_the_images() {
+    let scene = Scene::new();
+    give_default_acl(scene.dir.path());
+    let entries = [file("unlisted/file", "x"), dir("dir"), file("dir/file", "x")];
+    let layer = layer(&entries, "none");
+    scene.import(&simple(&scene.path("oci"), "s", std::slice::from_ref(&layer)));
+    let bundle = scene.path("bundle");
+    let to = bundle.to_str().unwrap();
+    scene.ok(&["unpack", "s", to, "--rootfs-mode", "copy"]);
+    for root in [scene.layer_dir(&layer), bundle.join("rootfs")] {
+        for name in [".", "unlisted", "unlisted/file", "dir", "dir/file"] {
+            assert_eq!(access_lists(&root.join(name)), (false, false), "{name}");
+        }
+    }
+    scene.ok(&["umount", to]);
+    scene.ok(&["image", "verify"]);
+}
+
+/// All that is made in the directory is open to user 7.
+fn give_default_acl(dir: &Path) {
+    let dir = tare::sys::fs::open_dir(dir).unwrap();
+    let dir = std::os::fd::AsFd::as_fd(&dir);
+    tare::sys::fs::set_xattr(dir, c"system.posix_acl_default", ACL).unwrap();
+}
+
+#[test]
+fn whiteouts_of_an_image_that_holds_overlays_may_have_several_names() {
+    let scene = Scene::new();
+    let device = Entry { dev: (0, 0), ..entry(b'3', "diff/gone") };
+    let layer = layer(&[dir("diff"), device, hardlink("diff/too", "diff/gone")], "none");
+    scene.import(&simple(&scene.path("oci"), "s", std::slice::from_ref(&layer)));
+    let stat = |name: &str| scene.layer_dir(&layer).join(name).symlink_metadata().unwrap();
+    assert_eq!(stat("diff/gone").ino(), stat("diff/too").ino());
     scene.ok(&["image", "verify"]);
 }
 

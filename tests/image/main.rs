@@ -18,6 +18,7 @@ mod attacks;
 mod bundles;
 mod content;
 mod formats;
+mod kills;
 mod layout;
 mod parents;
 mod process;

@@ -435,19 +435,32 @@ fn labels_of_the_machine_are_no_part_of_an_image() {
 
 /// Their directories are what the first image has made of them.
 #[test]
-fn layers_of_an_earlier_version_are_told_of() {
+fn layers_of_an_earlier_version_get_their_record_by_an_import() {
     let scene = Scene::new();
     let [base, _] = bases();
     let path = simple(&scene.path("oci"), "box", std::slice::from_ref(&base));
-    let import =
-        || String::from_utf8(scene.run(&["image", "import", path.to_str().unwrap()]).stderr);
-    assert_eq!(import().unwrap(), "");
+    scene.import(&path);
     let facts = scene.layer_dir(&base).parent().unwrap().join("layer.json");
-    let mut old: Value = serde_json::from_slice(&fs::read(&facts).unwrap()).unwrap();
+    let whole = fs::read(&facts).unwrap();
+    let listing = fs::read(facts.with_file_name("listing")).unwrap();
+    let mut old: Value = serde_json::from_slice(&whole).unwrap();
     old.as_object_mut().unwrap().remove("listing").unwrap();
     fs::write(&facts, old.to_string()).unwrap();
-    let said = import().unwrap();
-    assert!(said.contains("unpacked by an earlier version") && said.lines().count() == 1, "{said}");
-    scene.ok(&["image", "rm", "box"]);
-    assert_eq!(import().unwrap(), "");
+    fs::remove_file(facts.with_file_name("listing")).unwrap();
+    let told = scene.run(&["image", "verify"]);
+    assert!(String::from_utf8(told.stdout).unwrap().contains("another image import records it"));
+    // a container may be using its files
+    let file = scene.layer_dir(&base).join("d/first");
+    let inode = fs::metadata(&file).unwrap().ino();
+    scene.import(&path);
+    scene.ok(&["image", "verify"]);
+    assert_eq!(fs::metadata(&file).unwrap().ino(), inode);
+    assert_eq!(
+        (fs::read(&facts).unwrap(), fs::read(facts.with_file_name("listing")).unwrap()),
+        (whole, listing)
+    );
+    assert_eq!(fs::read_dir(scene.path("store/staging")).unwrap().count(), 0);
+    // and what has changed since is found by it
+    fs::write(&file, "other").unwrap();
+    assert!(!scene.run(&["image", "verify"]).status.success());
 }

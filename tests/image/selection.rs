@@ -131,3 +131,26 @@ fn an_archive_with_blobs_in_any_order() {
     scene.fails(&["image", "import", path.to_str().unwrap()]);
     scene.assert_store_is_empty();
 }
+
+#[test]
+fn what_is_not_in_a_source_is_told_with_what_is() {
+    let scene = Scene::new();
+    let one = layer(&[file("a", "")], "none");
+    let mut layout = Layout::new(&scene.path("oci"));
+    for tag in ["v1", "v2"] {
+        let image = layout.image(std::slice::from_ref(&one), HOST, json!({}));
+        layout.tag(image, tag);
+    }
+    let path = layout.finish();
+    let path = path.to_str().unwrap();
+    let line = scene.fails(&["image", "import", path, "--ref", "v3"]);
+    assert!(
+        line.contains(r#"no image with the tag "v3" in the layout (it has "v1", "v2")"#),
+        "{line}"
+    );
+    let empty = scene.path("empty.tar");
+    std::fs::write(&empty, "").unwrap();
+    let line = scene.fails(&["image", "import", empty.to_str().unwrap()]);
+    assert!(line.ends_with("there is nothing in it"), "{line}");
+    scene.assert_store_is_empty();
+}

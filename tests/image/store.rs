@@ -299,3 +299,50 @@ fn the_note_of_a_container_that_is_being_made_outlives_df() {
     scene.ok(&["image", "rm", "box"]);
     scene.assert_store_is_empty();
 }
+
+/// The note of a container is not written to the disk: it ends with the machine. After a
+/// power cut it may have no content, or be gone while the directory is there.
+#[test]
+fn notes_that_a_power_cut_has_taken_are_in_nobodys_way() {
+    let scene = Scene::new();
+    let one = layer(&[file("x", "")], "none");
+    scene.import(&simple(&scene.path("oci"), "box", std::slice::from_ref(&one)));
+    let refs = scene.path("store/refs");
+    for (name, bytes) in [("00", &b""[..]), ("01", &[0; 300])] {
+        fs::write(refs.join(format!("{name}.json")), bytes).unwrap();
+        fs::create_dir_all(scene.path("store/containers/box.1/upper/files")).unwrap();
+        scene.ok(&["image", "df"]);
+        let told = scene.ok(&["image", "gc", "--dry-run"]);
+        assert!(told.contains("container box.1"), "{told}");
+        assert!(scene.path("store/containers/box.1").exists());
+        scene.ok(&["image", "gc"]);
+        assert_eq!(fs::read_dir(&refs).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(scene.path("store/containers")).unwrap().count(), 0);
+        assert!(scene.layer_dir(&one).exists());
+    }
+    scene.ok(&["image", "rm", "box"]);
+    scene.assert_store_is_empty();
+}
+
+/// A disk takes milliseconds to sync: a run of an image that is there waits for none.
+#[test]
+fn a_run_waits_for_no_disk() {
+    let scene = Scene::new();
+    let mut program = file("probe", "").mode(0o755);
+    program.data = fs::read(crate::support::probe()).unwrap();
+    let mut layout = Layout::new(&scene.path("oci"));
+    let image =
+        layout.image(&[layer(&[program], "none")], HOST, json!({"Cmd": ["/probe", "exit", "0"]}));
+    scene.import(&layout.tag(image, "box").finish());
+    let root = scene.path("state");
+    let (root, id) = (root.to_str().unwrap(), crate::support::unique_id());
+    let run = scene.command(&["--root", root, "run", "--image", "box", "-v", "/data", &id]);
+    let mut strace = Command::new("strace");
+    let calls = scene.path("calls");
+    strace.args(["-f", "-qq", "-o", calls.to_str().unwrap()]);
+    strace.args(["-e", "trace=fsync,fdatasync,syncfs,sync,msync,sync_file_range,mkdirat"]);
+    let status = strace.arg(run.get_program()).args(run.get_args()).status();
+    assert!(status.expect("strace (integration/install-deps test)").success());
+    let calls = fs::read_to_string(calls).unwrap();
+    assert!(calls.contains("mkdirat") && !calls.contains("sync"), "{calls}");
+}

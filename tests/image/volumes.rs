@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::content::{ACL, access_lists};
 use crate::layout::{HOST, Layout, Scene, dir, file, layer};
 use crate::support::{Invocation, Output, Pipe, Tare, pipe, probe, unique_id};
 
@@ -31,6 +32,9 @@ impl Box {
             dir("data/below"),
             dir("own").owner(3, 4).mode(0o750),
             file("own/note", "own"),
+            dir("list").mode(0o770).pax("SCHILY.xattr.system.posix_acl_default", ACL),
+            file("list/file", "x"),
+            dir("list/sub"),
         ];
         let mut layout = Layout::new(&scene.path("oci"));
         let config = json!({"Entrypoint": ["/probe"], "Volumes": {"/own": {}}});
@@ -428,4 +432,15 @@ fn a_volume_that_can_not_be_swept_away_is_a_warning() {
     host.scene.ok(&["volume", "create", "busy"]);
     assert_eq!(host.stored().command(["volume", "rm", "other"]).run().ok().stderr, "");
     assert_eq!(left(), 0);
+}
+
+#[test]
+fn files_of_a_volume_have_what_the_images_have() {
+    let b = Box::new();
+    assert_eq!(b.run(&["-v", "vol:/list"], &["exit", "0"]).code, 0);
+    let data = b.scene.path("store/volumes/vol/data");
+    assert_eq!(access_lists(&data), (false, true));
+    for name in ["file", "sub"] {
+        assert_eq!(access_lists(&data.join(name)), (false, false), "{name}");
+    }
 }

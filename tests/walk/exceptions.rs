@@ -29,7 +29,7 @@ pub fn is_left_out(call: &Call) -> bool {
         // the seeds of std's hash maps: std ends a program that gets none
         "getrandom" => true,
         // these have no way to fail; Rust and the C library do not look
-        "getpid" | "gettid" | "getppid" | "geteuid" | "getuid" | "umask" => true,
+        "getpid" | "gettid" | "getppid" | "geteuid" | "getuid" | "getegid" | "umask" => true,
         // one's own capabilities are always told; without an answer, tare takes its
         // caller for an ordinary user, whose containers differ
         "capget" => call.process == "runtime",

@@ -158,6 +158,60 @@ fn a_failing_call_in_run_with_an_image() {
     assert_eq!(names(&scene.path("store/refs")), [] as [&str; 0]);
 }
 
+/// A call that fails while it is verified is told, as what it kept from being read, and
+/// nothing of the store is taken for damaged in another way.
+#[test]
+fn a_failing_call_in_verify_is_told_of_what_it_hits() {
+    let scene = Scene::new();
+    scene.import(&layout(&scene));
+    let before = scene.ok(&["image", "ls"]);
+    let tare = Tare::new();
+    // with one processor there is one thread
+    let mut one = nix::sched::CpuSet::new();
+    let all = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+    let first = (0..nix::sched::CpuSet::count()).find(|n| all.is_set(*n).unwrap()).unwrap();
+    one.set(first).unwrap();
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &one).unwrap();
+    let verify = |faults: &[String]| faulty(&scene, &tare, &["image", "verify"], faults);
+    let followed = verify(&[]);
+    assert_eq!(followed.output.code, 0, "{:#?}", followed.output);
+    assert!(!followed.calls.iter().any(|call| call.process.starts_with("thread")));
+    let whole = followed.output.stdout;
+    walk("image verify", &steps(&followed.calls), Extent::Sample(150), |step| {
+        let followed = verify(&[step.fault()]);
+        let output = &followed.output;
+        match output.code {
+            _ if followed.failed_where_nothing_can() => {}
+            // a success is one of the whole
+            0 => assert_eq!(output.stdout, whole, "{output:#?}"),
+            1 if output.stderr.is_empty() && !followed.failed_before_main() => {
+                assert_found(&output.stdout);
+            }
+            _ => assert_told(&followed, "image", "verify"),
+        }
+        assert_eq!(scene.ok(&["image", "ls"]), before);
+        verdict(&followed, step)
+    });
+    assert_eq!(verify(&[]).output.stdout, whole);
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &all).unwrap();
+}
+
+/// Lines of what can't be read, and the summary.
+fn assert_found(printed: &str) {
+    let mut lines: Vec<&str> = printed.lines().collect();
+    assert!(
+        lines.pop().is_some_and(|last| last.ends_with("problem") || last.ends_with("problems")),
+        "{printed}"
+    );
+    assert!(!lines.is_empty(), "{printed}");
+    for line in lines {
+        assert!(
+            line.contains("can't be read: ") || line.contains("its record is damaged: "),
+            "{line}"
+        );
+    }
+}
+
 /// A container without a bundle of the caller's.
 struct Bare {
     tare: Tare,

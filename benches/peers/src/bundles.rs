@@ -138,6 +138,11 @@ impl Bundles {
         self.work.join(format!("bundle-{}-{word}", config.name()))
     }
 
+    /// With `/bin/inside`, the program of all bundles.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.work.join("rootfs")
+    }
+
     pub(crate) fn launcher(&self) -> PathBuf {
         self.work.join("launch")
     }

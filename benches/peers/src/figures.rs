@@ -38,11 +38,13 @@ pub(crate) enum Figure {
     AtOnce,
     Busy,
     Import,
+    ImportMemory,
     Unpack,
+    Warm,
 }
 
 impl Figure {
-    pub(crate) const ALL: [Figure; 32] = [
+    pub(crate) const ALL: [Figure; 34] = [
         Figure::Run,
         Figure::Row,
         Figure::Lifecycle,
@@ -74,7 +76,9 @@ impl Figure {
         Figure::AtOnce,
         Figure::Busy,
         Figure::Import,
+        Figure::ImportMemory,
         Figure::Unpack,
+        Figure::Warm,
     ];
 
     /// Key in the results and name of the chart, and what it is.
@@ -113,7 +117,11 @@ impl Figure {
             Figure::AtOnce => ("at-once", "run of true, 16 at once: time for each"),
             Figure::Busy => ("at-once-busy", "run of true, 16 at once: processors at work"),
             Figure::Import => ("image-import", "image to layers that can be mounted"),
+            Figure::ImportMemory => {
+                ("image-memory", "largest process that unpacks an image (peak resident set)")
+            }
             Figure::Unpack => ("image-unpack", "image to a bundle that can be run"),
+            Figure::Warm => ("image-run", "run of true from an image that is there, spaced"),
         }
     }
 
@@ -128,7 +136,11 @@ impl Figure {
 
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Figure::Memory | Figure::Size | Figure::ScaleMemory | Figure::ScaleOwn => "KiB",
+            Figure::Memory
+            | Figure::ImportMemory
+            | Figure::Size
+            | Figure::ScaleMemory
+            | Figure::ScaleOwn => "KiB",
             Figure::Syscalls => "calls",
             Figure::ScaleSlope | Figure::Busy => "%",
             Figure::Limits => "×",
@@ -141,6 +153,7 @@ impl Figure {
     pub(crate) fn digits(self) -> usize {
         match self {
             Figure::Memory
+            | Figure::ImportMemory
             | Figure::Syscalls
             | Figure::Size
             | Figure::ScaleMemory

@@ -24,6 +24,8 @@ const DELETED: usize = 200;
 pub(crate) struct Image {
     pub(crate) layout: PathBuf,
     pub(crate) tag: String,
+    /// The files of its layers, from the bottom up.
+    pub(crate) layers: Vec<PathBuf>,
     /// The layout as one tar file.
     pub(crate) archive: PathBuf,
     /// Ours: a file of it that must be gone after unpacking.
@@ -57,7 +59,35 @@ fn open(layout: &Path, archive: PathBuf, deleted: Option<PathBuf>) -> Result<Ima
     let index: Value = serde_json::from_str(&text)?;
     let tag = &index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"];
     let tag = tag.as_str().context("the image has no tag (org.opencontainers.image.ref.name)")?;
-    Ok(Image { layout: layout.to_owned(), tag: tag.to_owned(), archive, deleted })
+    let manifest = blob_file(layout, &index["manifests"][0]["digest"])?;
+    let manifest: Value = serde_json::from_slice(&std::fs::read(manifest)?)?;
+    let layers = manifest["layers"].as_array().context("the image has no list of layers")?;
+    let layers =
+        layers.iter().map(|layer| blob_file(layout, &layer["digest"])).collect::<Result<_>>()?;
+    Ok(Image { layout: layout.to_owned(), tag: tag.to_owned(), layers, archive, deleted })
+}
+
+fn blob_file(layout: &Path, digest: &Value) -> Result<PathBuf> {
+    let parts = digest.as_str().and_then(|text| text.split_once(':'));
+    let (algorithm, hex) = parts.context("a descriptor without a digest")?;
+    Ok(layout.join("blobs").join(algorithm).join(hex))
+}
+
+/// An image of some layers whose program does nothing, and its layout.
+pub(crate) fn small(dir: &Path, rootfs: &Path, layers: usize) -> Result<PathBuf> {
+    std::fs::create_dir_all(dir.join("layout/blobs/sha256"))?;
+    let (mut descriptors, mut diff_ids) = (Vec::new(), Vec::new());
+    for number in 0..layers {
+        let top = dir.join(format!("files-{number}"));
+        std::fs::create_dir(&top)?;
+        std::fs::write(top.join(format!("layer-{number}")), "")?;
+        let top = if number == 0 { rootfs } else { &top };
+        let tar = pack(dir, &number.to_string(), top, &everything_in(top)?)?;
+        diff_ids.push(format!("sha256:{}", sha256(&tar)?));
+        descriptors.push(adopt(dir, &tar, "application/vnd.oci.image.layer.v1.tar")?);
+    }
+    write_layout(dir, &descriptors, &diff_ids, &["/bin/inside", "true"])?;
+    Ok(dir.join("layout"))
 }
 
 fn archive_layout(layout: &Path, to: &Path) -> Result<()> {
@@ -87,7 +117,7 @@ fn make(dir: &Path) -> Result<()> {
         let kind = "application/vnd.oci.image.layer.v1.tar+gzip";
         descriptors.push(adopt(dir, &tar.with_extension("tar.gz"), kind)?);
     }
-    write_layout(dir, &descriptors, &diff_ids)?;
+    write_layout(dir, &descriptors, &diff_ids, &["/usr/bin/true"])?;
     std::fs::remove_dir_all(&app)?;
     std::fs::write(dir.join("deleted"), deleted.as_os_str().as_bytes())?;
     archive_layout(&dir.join("layout"), &dir.join("image.tar"))
@@ -234,7 +264,7 @@ fn adopt(dir: &Path, file: &Path, kind: &str) -> Result<Value> {
     Ok(json!({"mediaType": kind, "digest": format!("sha256:{digest}"), "size": size}))
 }
 
-fn write_layout(dir: &Path, layers: &[Value], diff_ids: &[String]) -> Result<()> {
+fn write_layout(dir: &Path, layers: &[Value], diff_ids: &[String], program: &[&str]) -> Result<()> {
     let blob = |value: Value, kind: &str| -> Result<Value> {
         let file = dir.join("blob");
         std::fs::write(&file, value.to_string())?;
@@ -248,7 +278,7 @@ fn write_layout(dir: &Path, layers: &[Value], diff_ids: &[String]) -> Result<()>
     let config = json!({
         "architecture": arch,
         "os": "linux",
-        "config": {"Cmd": ["/usr/bin/true"]},
+        "config": {"Cmd": program},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let config = blob(config, "application/vnd.oci.image.config.v1+json")?;

@@ -9,6 +9,7 @@ mod at_once;
 mod bundles;
 mod chart;
 mod config;
+mod containerd;
 mod crowd;
 mod figures;
 mod image;
@@ -23,9 +24,10 @@ mod stats;
 mod table;
 mod unpack;
 mod view;
+mod warm;
 
 use std::cell::Cell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -107,6 +109,7 @@ fn bench() -> Result<()> {
     let report = Report {
         figures: &figures,
         runtimes: &runtimes,
+        unpackers: &settings.unpackers,
         view: &view,
         seed: settings.seed,
         runs: settings.runs,
@@ -171,21 +174,37 @@ fn measure(
     bench.measure(settings, &mut random)?;
     bench.crowds(settings)?;
     if settings.wants("image") {
-        unpack_image(settings, runner, workspace.dir.path(), &mut bench.figures, &mut random)?;
+        unpack_image(settings, &mut bench, workspace, &mut random)?;
     }
     Ok(bench.figures)
 }
 
 fn unpack_image(
     settings: &Settings,
-    runner: &Runner,
-    work: &Path,
-    figures: &mut Figures,
+    bench: &mut Bench<'_>,
+    workspace: &Workspace,
     random: &mut Random,
 ) -> Result<()> {
+    let (runner, work) = (bench.runner, workspace.dir.path());
+    let warm = warm::Warm {
+        runner,
+        tare: &settings.tare,
+        rootfs: &bench.bundles.rootfs(),
+        work,
+        tag: &workspace.tag,
+        counter: bench.counter,
+    };
+    warm.measure(settings.runs, &mut bench.figures, random)?;
     let image = image::prepare(settings.image.as_deref(), &settings.out.join("image"), work)?;
-    let unpacking = unpack::Unpacking { runner, tare: &settings.tare, image: &image, work };
-    unpacking.measure(settings.runs, figures, random)
+    let unpacking = unpack::Unpacking {
+        runner,
+        tare: &settings.tare,
+        launcher: &bench.bundles.launcher(),
+        peers: &settings.unpackers,
+        image: &image,
+        work,
+    };
+    unpacking.measure(settings.runs, &mut bench.figures, random)
 }
 
 fn notes(view: &View, bundles: &Bundles) -> Vec<String> {

@@ -10,8 +10,9 @@ use crate::bundles::Config;
 use crate::chart;
 use crate::figures::{Figure, Figures};
 use crate::runtime::Runtime;
+use crate::settings::{TAR_SYNCED, Unpacker};
 use crate::stats::Random;
-use crate::table::{self, Line, TARE};
+use crate::table::{self, BUNDLE, Line, TARE};
 use crate::view::View;
 use crate::{scale, scatter};
 
@@ -19,6 +20,7 @@ use crate::{scale, scatter};
 pub(crate) struct Report<'a> {
     pub(crate) figures: &'a Figures,
     pub(crate) runtimes: &'a [Runtime],
+    pub(crate) unpackers: &'a [Unpacker],
     pub(crate) view: &'a View,
     pub(crate) seed: u64,
     pub(crate) runs: usize,
@@ -29,7 +31,8 @@ pub(crate) struct Report<'a> {
 impl Report<'_> {
     pub(crate) fn write(&self, out: &Path, chart: Option<&Path>) -> Result<()> {
         let mut names: Vec<String> = self.runtimes.iter().map(|one| one.name.clone()).collect();
-        names.extend(["umoci", "containerd"].map(str::to_owned));
+        names.extend(self.unpackers.iter().map(|one| one.name.clone()));
+        names.extend([TAR_SYNCED, BUNDLE].map(str::to_owned));
         let runtimes = names.get(..self.runtimes.len()).unwrap_or_default();
         let mut random = Random::new(self.seed);
         let (mut entries, mut text) = (Vec::new(), String::new());

@@ -23,6 +23,29 @@ pub(crate) struct Named {
     pub(crate) path: PathBuf,
 }
 
+/// A program that unpacks images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unpacker {
+    pub(crate) name: String,
+    pub(crate) kind: UnpackerKind,
+    pub(crate) path: PathBuf,
+}
+
+/// How it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnpackerKind {
+    Umoci,
+    Containerd,
+    Podman,
+    /// No program for images: igzip and tar on each layer.
+    Tar,
+}
+
+/// What igzip and tar are called together.
+pub(crate) const TAR: &str = "igzip | tar";
+/// The same with the time until it is on the disk.
+pub(crate) const TAR_SYNCED: &str = "igzip | tar, sync";
+
 /// What there is to measure; the words of BENCH_ONLY.
 pub(crate) const CASES: [&str; 13] = [
     "run",
@@ -47,6 +70,7 @@ pub(crate) struct Settings {
     only: Vec<String>,
     pub(crate) tare: PathBuf,
     pub(crate) peers: Vec<Named>,
+    pub(crate) unpackers: Vec<Unpacker>,
     pub(crate) seed: u64,
     pub(crate) image: Option<PathBuf>,
     /// Containers that are there while `stats` and `list` are measured.
@@ -71,6 +95,10 @@ impl Settings {
             Some(text) => parse_peers(&text)?,
             None => peers_in(&get("PATH").unwrap_or_default()),
         };
+        let unpackers = unpackers(
+            &get("BENCH_UNPACKERS").unwrap_or_default(),
+            &get("PATH").unwrap_or_default(),
+        )?;
         let within = |name: &str, least: u64, default: u64| -> Result<usize> {
             let found = number(name)?.unwrap_or(default);
             ensure!(
@@ -88,6 +116,7 @@ impl Settings {
             only: parse_only(&get("BENCH_ONLY").unwrap_or_default())?,
             tare: get("BENCH_TARE").map_or_else(|| default_tare.to_owned(), PathBuf::from),
             peers,
+            unpackers,
             seed: number("BENCH_SEED")?.unwrap_or(now.map_or(1, |now| now.as_secs())),
             image: get("BENCH_IMAGE").map(PathBuf::from),
             out: PathBuf::from("target/bench"),
@@ -130,6 +159,38 @@ fn parse_peers(text: &str) -> Result<Vec<Named>> {
         peers.push(Named { name: name.to_owned(), flavour, path: PathBuf::from(path) });
     }
     Ok(peers)
+}
+
+/// Those of PATH, igzip with tar, and `name=path,name=path`; the name begins with that of
+/// the program.
+fn unpackers(text: &str, path: &str) -> Result<Vec<Unpacker>> {
+    use UnpackerKind::{Containerd, Podman, Tar, Umoci};
+    let known = [("umoci", Umoci), ("containerd", Containerd), ("podman", Podman)];
+    let one = |name: &str, kind, path| Unpacker { name: name.to_owned(), kind, path };
+    let there = |(name, kind)| Some(one(name, kind, find_program(name, path)?));
+    let mut all: Vec<Unpacker> = known.into_iter().filter_map(there).collect();
+    if let Some(igzip) = find_program("igzip", path) {
+        all.push(one(TAR, Tar, igzip));
+    }
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let found = part.split_once('=').and_then(|(name, path)| {
+            let (_, kind) = known.into_iter().find(|(prefix, _)| name.starts_with(prefix))?;
+            path.starts_with('/').then(|| one(name, kind, PathBuf::from(path)))
+        });
+        let Some(found) = found else {
+            bail!(
+                "BENCH_UNPACKERS: {part}: give name=path: a name that begins with umoci, \
+                 containerd or podman, and an absolute path"
+            );
+        };
+        ensure!(
+            all.iter().all(|other| other.name != found.name),
+            "BENCH_UNPACKERS: {} is there already: give each its own name",
+            found.name
+        );
+        all.push(found);
+    }
+    Ok(all)
 }
 
 fn flavour_of(name: &str) -> Option<Flavour> {
@@ -185,12 +246,29 @@ mod tests {
     }
 
     #[test]
+    fn what_unpacks_images_is_named() {
+        let given = "umoci-new=/a/umoci,containerd2=/b/containerd";
+        let found = read(&[("BENCH_UNPACKERS", given), ("PATH", "")]).unwrap().unpackers;
+        let new: Vec<_> = found.iter().filter(|one| one.name.contains(['-', '2'])).collect();
+        let paths = new.iter().map(|one| (one.kind, one.path.to_str().unwrap()));
+        let (umoci, containerd) = (UnpackerKind::Umoci, UnpackerKind::Containerd);
+        assert!(paths.eq([(umoci, "/a/umoci"), (containerd, "/b/containerd")]), "{new:?}");
+    }
+
+    #[test]
     fn wrong_words_are_named() {
         for (name, value, expected) in [
             ("BENCH_PEERS", "/a/crun", "BENCH_PEERS: /a/crun: give name=path"),
             ("BENCH_PEERS", "kata=/k", "BENCH_PEERS: kata: a name begins with crun, runc or youki"),
             ("BENCH_PEERS", "crun=./crun", "BENCH_PEERS: ./crun: give an absolute path"),
             ("BENCH_PEERS", "crun=/a,crun=/b", "BENCH_PEERS: crun is there twice"),
+            ("BENCH_UNPACKERS", "skopeo=/s", "BENCH_UNPACKERS: skopeo=/s: give name=path"),
+            ("BENCH_UNPACKERS", "umoci", "BENCH_UNPACKERS: umoci: give name=path"),
+            (
+                "BENCH_UNPACKERS",
+                "podman-5=/p,podman-5=/q",
+                "BENCH_UNPACKERS: podman-5 is there already",
+            ),
             ("BENCH_ONLY", "run,exec", "BENCH_ONLY: what is exec?"),
             ("BENCH_RUNS", "many", "BENCH_RUNS=many: give a number"),
             ("BENCH_RUNS", "0", "BENCH_RUNS=0: give a number from 1"),

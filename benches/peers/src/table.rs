@@ -9,6 +9,8 @@ use crate::stats::{Random, Summary, ratio_interval, summary};
 /// Names that are not runtimes' own.
 pub(crate) const TARE: &str = "tare";
 pub(crate) const FLOOR: &str = "floor";
+/// tare itself, with a bundle of plain files instead of an image.
+pub(crate) const BUNDLE: &str = "bundle";
 
 /// One line of a table.
 #[derive(Debug)]

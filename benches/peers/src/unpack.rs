@@ -1,42 +1,44 @@
-//! Unpacking of an image by tare, umoci and containerd.
+//! Unpacking of an image by tare and by other programs.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::bundles::Config;
+use crate::containerd::Server;
 use crate::figures::{Figure, Figures};
 use crate::image::{APP_FILES, Image};
-use crate::process::{Runner, spawn};
-use crate::settings::find_program;
+use crate::process::Runner;
+use crate::settings::{TAR, TAR_SYNCED, Unpacker, UnpackerKind};
 use crate::stats::Random;
+use crate::table::TARE;
 
 const DEADLINE: Duration = Duration::from_secs(180);
 /// Each takes seconds.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
-#[derive(Debug, Clone, Copy)]
-enum Tool {
-    Tare,
-    Umoci,
-    Containerd,
-}
-
-impl Tool {
-    fn name(self) -> &'static str {
-        match self {
-            Tool::Tare => "tare",
-            Tool::Umoci => "umoci",
-            Tool::Containerd => "containerd",
-        }
-    }
-}
+/// Inflates and unpacks all layers side by side, each into a directory of its own: what
+/// there is to be done, without a check of anything.
+const BY_TAR: &str = r#"
+set -o pipefail
+out=$1
+shift
+for layer; do
+    mkdir "$out/${layer##*/}"
+    igzip -dc <"$layer" | tar -x -C "$out/${layer##*/}" &
+    jobs="$jobs $!"
+done
+for job in $jobs; do wait "$job" || exit 1; done
+"#;
 
 pub(crate) struct Unpacking<'a> {
     pub(crate) runner: &'a Runner,
     pub(crate) tare: &'a Path,
+    /// Runs a program and writes down how large it was.
+    pub(crate) launcher: &'a Path,
+    pub(crate) peers: &'a [Unpacker],
     pub(crate) image: &'a Image,
     pub(crate) work: &'a Path,
 }
@@ -50,38 +52,63 @@ impl Unpacking<'_> {
         random: &mut Random,
     ) -> Result<()> {
         let rounds = runs.min(ROUNDS);
+        let all = self.work.join("unpack");
+        std::fs::create_dir(&all)?;
         for round in 0..rounds {
-            let mut tools = [Tool::Tare, Tool::Umoci, Tool::Containerd];
+            let mut tools: Vec<Option<&Unpacker>> = vec![None];
+            tools.extend(self.peers.iter().map(Some));
             random.shuffle(&mut tools);
             for tool in tools {
-                if figures.has_failed("image", Config::Any, tool.name()) {
+                let name = tool.map_or(TARE, |tool| tool.name.as_str());
+                if figures.has_failed("image", Config::Any, name) {
                     continue;
                 }
-                eprint!("\rbench: image, round {} of {rounds}: {} ", round + 1, tool.name());
+                eprint!("\rbench: image, round {} of {rounds}: {name} ", round + 1);
                 self.runner.watch.check()?;
                 // what was written before must not be written out meanwhile
                 nix::unistd::sync();
-                let dir = self.work.join("unpack");
+                let dir = all.join(format!("{round}-{name}"));
                 std::fs::create_dir(&dir)?;
-                let result = match tool {
-                    Tool::Tare => self.tare(&dir, figures),
-                    Tool::Umoci => self.umoci(&dir, figures),
-                    Tool::Containerd => self.containerd(&dir, figures),
-                };
-                std::fs::remove_dir_all(&dir).context("remove what was unpacked")?;
+                let result = self.one(tool, &dir, figures);
                 self.runner.watch.check()?;
                 if let Err(error) = result {
-                    figures.fail("image", Config::Any, tool.name(), &format!("{error:#}"));
-                    figures.discard(&[Figure::Import, Figure::Unpack], Config::Any, tool.name());
+                    figures.fail("image", Config::Any, name, &format!("{error:#}"));
+                    let of_image = [Figure::Import, Figure::ImportMemory, Figure::Unpack];
+                    figures.discard(&of_image, Config::Any, name);
                 }
             }
         }
         eprintln!();
-        Ok(())
+        // not before: ext4 looks for inodes much longer for some minutes after many have
+        // been removed
+        std::fs::remove_dir_all(&all).context("remove what was unpacked")
+    }
+
+    fn one(&self, tool: Option<&Unpacker>, dir: &Path, figures: &mut Figures) -> Result<()> {
+        let Some(tool) = tool else { return self.tare(dir, figures) };
+        match tool.kind {
+            UnpackerKind::Umoci => self.umoci(tool, dir, figures),
+            UnpackerKind::Containerd => self.containerd(tool, dir, figures),
+            UnpackerKind::Podman => self.podman(tool, dir, figures),
+            UnpackerKind::Tar => self.tar(dir, figures),
+        }
     }
 
     fn seconds(&self, command: &mut Command) -> Result<f64> {
         Ok(self.runner.within(command, DEADLINE)? / 1e3)
+    }
+
+    /// The same, and the largest resident set of its processes, in KiB.
+    fn seconds_and_size(&self, command: &Command, dir: &Path) -> Result<(f64, f64)> {
+        let out = dir.join("rusage");
+        let mut launch = Command::new(self.launcher);
+        launch.arg(&out).arg(command.get_program()).args(command.get_args());
+        let took = self.seconds(&mut launch)?;
+        let text = std::fs::read_to_string(&out)?;
+        let Some(("0", size)) = text.trim().split_once(' ') else {
+            bail!("exit code and size: {text:?}: {}", self.runner.printed().trim());
+        };
+        Ok((took, size.parse()?))
     }
 
     fn tare(&self, dir: &Path, figures: &mut Figures) -> Result<()> {
@@ -93,37 +120,77 @@ impl Unpacking<'_> {
         };
         let mut import = tare();
         import.args(["image", "import"]).arg(&self.image.layout).args(["--name", "bench"]);
-        let imported = self.seconds(&mut import)?;
+        let (imported, size) = self.seconds_and_size(&import, dir)?;
         let unpacked = self.seconds(tare().args(["unpack", "bench"]).arg(&bundle))?;
         let result = self.verify(&bundle.join("rootfs"));
         // what is mounted could not be removed
         let unmounted = self.runner.clean(tare().arg("umount").arg(&bundle));
         result.and(unmounted)?;
-        figures.add(Figure::Import, Config::Any, Tool::Tare.name(), imported);
-        figures.add(Figure::Unpack, Config::Any, Tool::Tare.name(), imported + unpacked);
+        figures.add(Figure::Import, Config::Any, TARE, imported);
+        figures.add(Figure::ImportMemory, Config::Any, TARE, size);
+        figures.add(Figure::Unpack, Config::Any, TARE, imported + unpacked);
         Ok(())
     }
 
-    fn umoci(&self, dir: &Path, figures: &mut Figures) -> Result<()> {
+    fn umoci(&self, tool: &Unpacker, dir: &Path, figures: &mut Figures) -> Result<()> {
         let bundle = dir.join("bundle");
         let mut image = self.image.layout.as_os_str().to_owned();
         image.push(format!(":{}", self.image.tag));
-        let mut umoci = Command::new("umoci");
-        let took = self.seconds(umoci.args(["unpack", "--image"]).arg(&image).arg(&bundle))?;
+        let mut umoci = Command::new(&tool.path);
+        umoci.args(["unpack", "--image"]).arg(&image).arg(&bundle);
+        let (took, size) = self.seconds_and_size(&umoci, dir)?;
         self.verify(&bundle.join("rootfs"))?;
-        figures.add(Figure::Unpack, Config::Any, Tool::Umoci.name(), took);
+        figures.add(Figure::Unpack, Config::Any, &tool.name, took);
+        figures.add(Figure::ImportMemory, Config::Any, &tool.name, size);
         Ok(())
     }
 
-    fn containerd(&self, dir: &Path, figures: &mut Figures) -> Result<()> {
-        let server = Server::start(dir)?;
+    fn containerd(&self, tool: &Unpacker, dir: &Path, figures: &mut Figures) -> Result<()> {
+        let server = Server::start(&tool.path, dir)?;
         let mut ctr = server.ctr();
         ctr.args(["images", "import", "--snapshotter", "overlayfs"]).arg(&self.image.archive);
         let took = self.seconds(&mut ctr)?;
         self.seconds(server.ctr().args(["snapshots", "--snapshotter", "overlayfs", "ls"]))?;
         let snapshots = self.runner.printed().lines().skip(1).count();
         ensure!(snapshots > 0, "containerd has unpacked nothing");
-        figures.add(Figure::Import, Config::Any, Tool::Containerd.name(), took);
+        figures.add(Figure::Import, Config::Any, &tool.name, took);
+        Ok(())
+    }
+
+    fn podman(&self, tool: &Unpacker, dir: &Path, figures: &mut Figures) -> Result<()> {
+        let policy = dir.join("policy.json");
+        std::fs::write(&policy, r#"{"default": [{"type": "insecureAcceptAnything"}]}"#)?;
+        let podman = || {
+            let mut command = Command::new(&tool.path);
+            command.arg("--root").arg(dir.join("root")).arg("--runroot").arg(dir.join("run"));
+            command.args(["--storage-driver", "overlay"]);
+            command
+        };
+        let mut load = podman();
+        load.args(["load", "--quiet", "--signature-policy"]).arg(&policy);
+        load.arg("--input").arg(&self.image.archive);
+        let result = self.seconds_and_size(&load, dir).and_then(|(took, size)| {
+            self.seconds(podman().args(["images", "--quiet"]))?;
+            ensure!(!self.runner.printed().trim().is_empty(), "podman has loaded nothing");
+            figures.add(Figure::Import, Config::Any, &tool.name, took);
+            figures.add(Figure::ImportMemory, Config::Any, &tool.name, size);
+            Ok(())
+        });
+        // it mounts its own directory over itself
+        let mounted = dir.join("root/overlay");
+        nix::mount::umount2(&mounted, nix::mount::MntFlags::MNT_DETACH).unwrap_or_default();
+        result
+    }
+
+    fn tar(&self, dir: &Path, figures: &mut Figures) -> Result<()> {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", BY_TAR, "bash"]).arg(dir).args(&self.image.layers);
+        let took = self.seconds(&mut bash)?;
+        let begin = Instant::now();
+        nix::unistd::sync();
+        let synced = took + begin.elapsed().as_secs_f64();
+        figures.add(Figure::Import, Config::Any, TAR, took);
+        figures.add(Figure::Import, Config::Any, TAR_SYNCED, synced);
         Ok(())
     }
 
@@ -138,72 +205,5 @@ impl Unpacking<'_> {
         ensure!(!rootfs.join(deleted).exists(), "{} should be gone", deleted.display());
         ensure!(rootfs.join("usr/bin").is_dir(), "the first layer is missing");
         Ok(())
-    }
-}
-
-/// A containerd of our own, with all it has in one directory.
-struct Server {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl Server {
-    fn start(dir: &Path) -> Result<Self> {
-        let path = std::env::var("PATH").unwrap_or_default();
-        let Some(program) = find_program("containerd", &path) else {
-            bail!("there is no containerd: install-deps bench gets it");
-        };
-        let socket = dir.join("containerd.sock");
-        let config = dir.join("config.toml");
-        let (root, state) = (dir.join("root"), dir.join("state"));
-        std::fs::write(
-            &config,
-            format!(
-                "version = 2\nroot = {root:?}\nstate = {state:?}\n\
-                 disabled_plugins = [\"io.containerd.grpc.v1.cri\", \
-                 \"io.containerd.internal.v1.opt\", \"io.containerd.internal.v1.tracing\"]\n\
-                 [grpc]\naddress = {socket:?}\n"
-            ),
-        )?;
-        let log = std::fs::File::create(dir.join("log"))?;
-        // it ends with us, whatever we end by
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(program).arg("--config").arg(&config);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let server = Server { child: spawn(&mut command)?, socket };
-        let until = Instant::now() + Duration::from_secs(20);
-        while !server.answers() {
-            ensure!(Instant::now() < until, "containerd does not answer on its socket");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(server)
-    }
-
-    fn answers(&self) -> bool {
-        let quiet = || Stdio::null();
-        let mut version = self.ctr();
-        version.arg("version").stdin(quiet()).stdout(quiet()).stderr(quiet());
-        version.status().is_ok_and(|status| status.success())
-    }
-
-    fn ctr(&self) -> Command {
-        let mut command = Command::new("ctr");
-        command.arg("--address").arg(&self.socket);
-        command
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap_or_default();
-        let until = Instant::now() + Duration::from_secs(10);
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > until {
-                self.child.kill().unwrap_or_default();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }
