@@ -96,7 +96,9 @@ fn overlay(store: &Store, image: &Image, bundle: &Path) -> Result<OwnedFd> {
     let lower = store.layers_or_empty(image);
     let (upper, work) = (bundle.join("upper"), bundle.join("work"));
     copy_root(&lower, &upper)?;
-    mount_detached(&OverlayPlan { lower, upper: Some(upper), work: Some(work) })
+    // what the container writes goes with it
+    let (upper, work) = (Some(upper), Some(work));
+    mount_detached(&OverlayPlan { lower, upper, work, volatile: true })
 }
 
 fn overrides(words: &ImageRunArgs, args: &[String], id: &ContainerId) -> Result<RuntimeOverrides> {

@@ -257,6 +257,7 @@ pub(super) fn try_overlay(dir: &Path) -> Result<()> {
         lower: vec![dir.join("lower")],
         upper: Some(dir.join("upper")),
         work: Some(dir.join("work")),
+        volatile: false,
     };
     use_overlay(mount_detached(&plan)?.as_fd())
 }

@@ -29,6 +29,18 @@ pub struct OverlayPlan {
     pub upper: Option<PathBuf>,
     /// An empty directory on the file system of `upper`.
     pub work: Option<PathBuf>,
+    /// Nothing of `upper` is worth a wait for the disk, at the end of the overlay or when a
+    /// program asks for it. Such a pair of directories makes no second overlay (Linux 5.10).
+    pub volatile: bool,
+}
+
+impl OverlayPlan {
+    /// The options that have no value.
+    fn flags(&self) -> impl Iterator<Item = &'static str> {
+        // the overlay's own attributes are user.overlay.*, in layers and above
+        let users = form::is_users().then_some("userxattr");
+        users.into_iter().chain(self.volatile.then_some("volatile"))
+    }
 }
 
 /// Mounts the overlay; it is in no mount table before someone moves it there,
@@ -66,21 +78,16 @@ fn read_only(layer: &Path) -> Result<OwnedFd> {
 /// Most bytes of a value that fsconfig(2) takes: 256 with the NUL.
 const MAX_VALUE: usize = 255;
 
-fn new_context() -> Result<FsContext> {
+fn new_context(plan: &OverlayPlan) -> Result<FsContext> {
     let context = FsContext::open("overlay")?;
     context.set("source", "overlay")?;
-    if form::is_users() {
-        // the overlay's own attributes are user.overlay.*, in layers and above
-        context.set_flag(USER_XATTR)?;
-    }
+    plan.flags().try_for_each(|flag| context.set_flag(flag))?;
     Ok(context)
 }
 
-const USER_XATTR: &str = "userxattr";
-
 /// Each layer by an option of its own.
 fn appended(plan: &OverlayPlan) -> Result<OwnedFd> {
-    let context = new_context()?;
+    let context = new_context(plan)?;
     // what stands for a long path has to stay open
     let mut open = Vec::new();
     // overlayfs names the uppermost layer first
@@ -147,7 +154,7 @@ fn joined(plan: &OverlayPlan) -> Result<OwnedFd> {
         return by_string(plan);
     }
     let _here = WorkingDirectory::change(Path::new(FDS))?;
-    let context = new_context()?;
+    let context = new_context(plan)?;
     numbered.options.iter().try_for_each(|(key, value)| context.set(key, value))?;
     context.mount(0)
 }
@@ -190,7 +197,7 @@ fn mount_here(plan: &OverlayPlan) -> Result<OwnedFd> {
     // overlayfs takes directories of mounts of this namespace only: opened here
     let numbered = Numbered::open(plan)?;
     let options = numbered.options.iter().map(|(key, value)| format!("{key}={value}"));
-    let options = options.chain(form::is_users().then(|| USER_XATTR.to_owned()));
+    let options = options.chain(plan.flags().map(str::to_owned));
     let options = options.collect::<Vec<_>>().join(",");
     let target = plan.lower.first().ok_or_else(|| Error::invalid("no layers"))?;
     chdir(FDS)?;

@@ -101,7 +101,8 @@ fn fill(store: &Store, image: &Image, bundle: &Path, mark: &Mark) -> Result<()> 
             DirBuilder::new().mode(0o700).create(&work)?;
             // a fresh upper directory would show its own attributes as the root's
             copy_root(&layers, &upper)?;
-            mount_detached(&OverlayPlan { lower: layers, upper: Some(upper), work: Some(work) })
+            let (upper, work) = (Some(upper), Some(work));
+            mount_detached(&OverlayPlan { lower: layers, upper, work, volatile: false })
                 .map_err(|e| e.hint("--rootfs-mode copy does without"))?
         }
     };

@@ -92,6 +92,47 @@ fn entries_that_climb_out() {
     assert_eq!(fs::read(&target).unwrap(), b"untouched");
 }
 
+/// What comes last for directories, mode and times, goes by their names once more: by then
+/// a link may be in the place of one, or of what it lies in.
+#[test]
+fn directories_that_become_links_before_they_get_their_times() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let scene = Scene::new();
+    let outside = scene.path("outside");
+    fs::create_dir_all(outside.join("sub")).unwrap();
+    fs::set_permissions(outside.join("sub"), fs::Permissions::from_mode(0o711)).unwrap();
+    let seen = || {
+        ["", "sub"].map(|name| {
+            let meta = fs::metadata(outside.join(name)).unwrap();
+            (meta.mode(), meta.mtime(), meta.mtime_nsec(), meta.uid())
+        })
+    };
+    let before = seen();
+    let to = outside.to_str().unwrap();
+    let up = format!("{}{to}", "../".repeat(12));
+    for (n, target) in [to, &up].into_iter().enumerate() {
+        let entries = [
+            dir("a").mode(0o700).owner(7, 7),
+            dir("a/sub").mode(0o777).owner(7, 7),
+            dir("b").mode(0o777).owner(7, 7),
+            file("unlisted/sub/file", "x"),
+            symlink("a", target),
+            symlink("b", target),
+            symlink("unlisted", target),
+        ];
+        let layer = layer(&entries, "none");
+        scene.import(&simple(&scene.path(&format!("oci{n}")), "x", std::slice::from_ref(&layer)));
+        assert!(scene.layer_dir(&layer).join("a").symlink_metadata().unwrap().is_symlink());
+        // a copy does the same with directories of several layers
+        let bundle = scene.path("bundle");
+        let bundle = bundle.to_str().unwrap();
+        scene.ok(&["unpack", "x", bundle, "--rootfs-mode", "copy"]);
+        scene.ok(&["umount", bundle]);
+        scene.ok(&["image", "rm", "x"]);
+        assert_eq!(seen(), before, "{target}");
+    }
+}
+
 #[test]
 fn blobs_that_lie() {
     let scene = Scene::new();

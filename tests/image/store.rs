@@ -345,4 +345,9 @@ fn a_run_waits_for_no_disk() {
     assert!(status.expect("strace (integration/install-deps test)").success());
     let calls = fs::read_to_string(calls).unwrap();
     assert!(calls.contains("mkdirat") && !calls.contains("sync"), "{calls}");
+    // nor does the kernel when the overlay ends, or a program in it asks for it
+    let read = ["run", "--image", "box", &id, "--", "/probe", "read", "/proc/self/mountinfo"];
+    let mounts = scene.ok(&[&["--root", root], &read[..]].concat());
+    let overlay = mounts.lines().find(|line| line.contains(" - overlay ")).unwrap();
+    assert!(overlay.split(',').any(|option| option.ends_with("volatile")), "{overlay}");
 }
