@@ -96,9 +96,7 @@ fn follow(
 ) -> Result<i32> {
     let console = created.take_console();
     if let Err(e) = created.start() {
-        let pid_file = args.create.pid_file.as_deref();
-        let undone = created.destroy();
-        return Err(e.undone(undone.and(pid_file.map_or(Ok(()), container::remove_pid_file))));
+        return Err(e.undone(created.destroy()));
     }
     let running = created.unlock();
     let Some(signals) = signals else {

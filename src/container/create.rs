@@ -131,7 +131,8 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
             let listener = undo.listener.take();
             // else `start` connects again: who answers may serve one at a time
             let agent = agent.filter(|_| !args.starts_later);
-            Ok(Created { spawned, entry, lock, record, listener, agent, interrupts })
+            let pid_file = args.pid_file.map(Path::to_owned);
+            Ok(Created { spawned, entry, lock, record, listener, agent, pid_file, interrupts })
         }
         Err(e) => {
             let e = match &undo.cgroup {

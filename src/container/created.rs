@@ -1,8 +1,10 @@
 //! A container that `create` has made, and what its maker does with it.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use super::agent::Agent;
+use super::create::remove_pid_file;
 use super::notify::Listener;
 use super::record::Record;
 use super::start;
@@ -21,6 +23,8 @@ pub struct Created {
     pub(super) listener: Option<Listener>,
     /// Who answers system calls, if init is not to wait for `start`.
     pub(super) agent: Option<Agent>,
+    /// It goes with a container that comes to nothing.
+    pub(super) pid_file: Option<PathBuf>,
     /// Of a caller that does not stay: what would end it.
     pub(super) interrupts: Option<Interrupts>,
 }
@@ -68,6 +72,8 @@ impl Created {
     pub fn destroy(self) -> Result<()> {
         self.spawned.kill();
         let destroyed = super::delete::destroy(self.entry, self.lock, Some(self.record));
+        let pid_file = self.pid_file.as_deref();
+        let destroyed = destroyed.and(pid_file.map_or(Ok(()), remove_pid_file));
         self.interrupts.into_iter().for_each(Interrupts::keep);
         destroyed
     }

@@ -59,9 +59,11 @@ pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
     if !all && (record.own_pid_namespace || signal != libc::SIGKILL) {
         return kill_init(&record, signal);
     }
-    match kill_all(&record, signal)? {
-        false if !all => Err(not_running()),
-        _ => Ok(()),
+    match kill_all(&record, signal) {
+        Ok(false) if !all => Err(not_running()),
+        // it has ended meanwhile
+        Err(_) if all && record.has_ended()? => Ok(()),
+        other => other.map(drop),
     }
 }
 

@@ -41,7 +41,6 @@ pub use activation::Activation;
 pub use checkpoint::{
     CgroupsMode, CheckpointArgs, CriuWords, RestoreArgs, Restored, checkpoint, restore,
 };
-pub(crate) use create::remove_pid_file;
 pub use create::{Console, CreateArgs, create};
 pub use created::{Created, Running};
 pub use delete::delete;

@@ -21,7 +21,11 @@ pub fn processes(entry: &Entry) -> Result<Vec<i32>> {
         return Ok(Vec::new());
     }
     let mut pids: Vec<i32> = match record.cgroup.path.as_os_str().is_empty() {
-        true => of_namespace(&record)?.iter().map(|(pid, _)| pid.as_raw()).collect(),
+        true => match of_namespace(&record) {
+            // it has ended meanwhile
+            Err(_) if record.has_ended()? => Vec::new(),
+            other => other?.iter().map(|(pid, _)| pid.as_raw()).collect(),
+        },
         false => match record.own_cgroup().and_then(|cgroup| cgroup.procs(true)) {
             Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
             other => other?.into_iter().map(Pid::as_raw).collect(),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Mutex;
@@ -90,6 +90,8 @@ fn bring(
     staging: &mut Option<Staging>,
     limits: &Limits,
 ) -> Result<Vec<Option<Digest>>> {
+    // opened before anything is written: it is told of all that can't be (fsync(2))
+    let synced = staging.as_ref().map(|staging| open_dir(staging.path())).transpose()?;
     let done = match staging {
         Some(staging) => unpack_all(layout, missing, staging, limits)?,
         None => Done::new(),
@@ -101,7 +103,8 @@ fn bring(
     }
     if let Some(staging) = staging {
         let layers = done.keys().chain(parents.iter().flatten());
-        commit(store, staging, layers.collect(), missing)?;
+        let synced = synced.map_or_else(|| open_dir(staging.path()), Ok)?;
+        commit(store, staging, synced, (layers.collect(), missing))?;
     }
     Ok(parents)
 }
@@ -300,12 +303,11 @@ pub(crate) fn make_open_dir(path: &Path) -> io::Result<()> {
 fn commit(
     store: &Store,
     staging: &Staging,
-    done: BTreeSet<&Digest>,
-    missing: &[Missing<'_>],
+    synced: OwnedFd,
+    (done, missing): (BTreeSet<&Digest>, &[Missing<'_>]),
 ) -> Result<()> {
-    let dir = open_dir(staging.path())?;
     // one sync of the file system costs less than one of each file
-    syncfs(&dir).step(|| "sync the layers")?;
+    syncfs(&synced).step(|| "sync the layers")?;
     let layers = done.into_iter().map(|id| (true, id, staging.layer(id), store.layer_path(id)));
     let kept = missing.iter().filter(|missing| missing.keep).map(|missing| &missing.layer.digest);
     let blobs = kept.map(|digest| (false, digest, staging.blob(digest), store.blob_path(digest)));
@@ -314,7 +316,9 @@ fn commit(
             Ok(()) => {}
             // another import was first, or an earlier version: both are the same, and ours
             // goes
-            Err(Errno::EEXIST) if is_layer => complete_record(&from, &target)?,
+            Err(Errno::EEXIST) if is_layer => {
+                complete_record(&from, &target).step(|| format!("record layer {digest}"))?;
+            }
             Err(Errno::EEXIST) => {}
             // one of directories alone, which is there already
             Err(Errno::ENOENT) if target.symlink_metadata().is_ok() => {}
@@ -330,10 +334,15 @@ fn complete_record(from: &Path, target: &Path) -> Result<()> {
     if layer_facts(target)?.is_none_or(|facts| facts.listing.is_some()) {
         return Ok(());
     }
-    let step = || format!("record layer {}", target.display());
+    crate::logging::warn(&format!(
+        "layer {}: an earlier version has made it, and may have given directories that it does \
+         not list the owners and modes of one image: image rm of all that have it, and another \
+         import, make it anew",
+        target.file_name().unwrap_or_default().to_string_lossy()
+    ));
     // the facts name the listing: a kill between the two leaves the layer as it was
     for file in ["listing", "layer.json"] {
-        fs::rename(from.join(file), target.join(file)).step(step)?;
+        fs::rename(from.join(file), target.join(file))?;
     }
     Ok(())
 }

@@ -57,12 +57,22 @@ pub fn mount_detached(plan: &OverlayPlan) -> Result<OwnedFd> {
         (Some(_), None, _) => {
             Err(Error::invalid("an upper directory needs a work one").step(step()))
         }
-        _ => match appended(plan) {
-            // lowerdir+ came with Linux 6.5
-            Err(e) if e.is_errno(Errno::EINVAL) => joined(plan),
+        _ => match of_layers(plan) {
+            // the file system could once not write something, and nobody has been told yet
+            Err(e) if plan.volatile && e.is_errno(Errno::EIO) => {
+                of_layers(&OverlayPlan { volatile: false, ..plan.clone() })
+            }
             other => other,
         }
         .step(step),
+    }
+}
+
+fn of_layers(plan: &OverlayPlan) -> Result<OwnedFd> {
+    match appended(plan) {
+        // lowerdir+ came with Linux 6.5
+        Err(e) if e.is_errno(Errno::EINVAL) => joined(plan),
+        other => other,
     }
 }
 

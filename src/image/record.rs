@@ -190,9 +190,9 @@ pub(crate) fn write_json<T: Serialize>(
     Ok(replace_file(dir.as_fd(), file, &bytes, mode, sync)?)
 }
 
-/// A file that had its name but not yet its data when the power was cut.
+/// A file that had its name but not yet all its data when the power was cut.
 pub(crate) fn is_lost(bytes: &[u8]) -> bool {
-    bytes.iter().all(|b| *b == 0)
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_err()
 }
 
 /// Every record in a directory; one that isn't there is empty. What another

@@ -2,9 +2,9 @@
 //! the disk.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::digest::Digest;
 use super::disk;
@@ -378,8 +378,16 @@ impl Store {
     /// References whose owner is there.
     fn references(&self) -> Result<Vec<Reference>> {
         let mut all = self.noted()?;
-        all.retain(|reference| !reference.is_abandoned());
+        all.retain(|reference| !self.is_gone(reference));
         Ok(all)
+    }
+
+    /// Whether the owner is not there, by its path or, as a store may be reached by
+    /// several, by its name among the containers.
+    fn is_gone(&self, reference: &Reference) -> bool {
+        let named =
+            reference.owner.file_name().map(|name| self.path().join("containers").join(name));
+        reference.is_abandoned() && named.is_none_or(|dir| dir.symlink_metadata().is_err())
     }
 
     /// Removes references whose owner is not there. It takes the exclusive lock: a
@@ -387,12 +395,20 @@ impl Store {
     fn release_abandoned(&self) -> Result<()> {
         let refs = self.path().join("refs");
         for name in read_names(&refs)? {
-            if name.ends_with(".json") && is_lost(&fs::read(refs.join(&name))?) {
-                fs::remove_file(refs.join(&name))?;
+            let note = refs.join(&name);
+            // the end of a container takes its own one, whatever we lock
+            let there = |done: io::Result<Vec<u8>>| match done {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                other => other.map(Some).step(|| note.display().to_string()),
+            };
+            if name.ends_with(".json")
+                && there(fs::read(&note))?.is_some_and(|bytes| is_lost(&bytes))
+            {
+                there(fs::remove_file(&note).map(|()| Vec::new()))?;
             }
         }
         let noted = self.noted()?;
-        let mut abandoned = noted.iter().filter(|reference| reference.is_abandoned());
+        let mut abandoned = noted.iter().filter(|reference| self.is_gone(reference));
         abandoned.try_for_each(|reference| self.release(&reference.owner))
     }
 

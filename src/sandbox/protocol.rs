@@ -145,6 +145,14 @@ impl Channel {
         self.receive_with(MsgFlags::empty())
     }
 
+    /// A message that is there already.
+    pub(crate) fn receive_now(&self) -> Result<Option<(Message, Option<OwnedFd>)>> {
+        match self.receive_with(MsgFlags::MSG_DONTWAIT) {
+            Err(e) if e.is_errno(Errno::EAGAIN) => Ok(None),
+            other => other,
+        }
+    }
+
     fn receive_with(&self, flags: MsgFlags) -> Result<Option<(Message, Option<OwnedFd>)>> {
         let mut buffer = vec![0u8; MAX_PACKET];
         let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
@@ -257,10 +265,11 @@ impl Channel {
         if let Some(ignored) = self.proceed.take() {
             return Ok(ignored);
         }
-        match self.receive_with(MsgFlags::MSG_DONTWAIT) {
-            Ok(Some((Message::Proceed(ignored), _))) => return Ok(ignored),
-            Err(e) if e.is_errno(Errno::EAGAIN) => {}
-            other => return Err(other.map_or_else(|e| e, |m| no_answer(m, &Message::Ready))),
+        match self.receive_now()? {
+            Some((Message::Proceed(ignored), _)) => return Ok(ignored),
+            // the end of the stream is seen again
+            None => {}
+            other => return Err(no_answer(other, &Message::Ready)),
         }
         self.send(&Message::Ready)?;
         match self.receive()? {

@@ -187,6 +187,9 @@ fn spawn_by_helper(how: CloneHow<'_>, mut init: Init<'_>) -> Result<Child> {
     })
 }
 
+/// How many milliseconds a helper that is not frozen may take, and more.
+const HELPERS_PATIENCE: u16 = 300;
+
 /// Has a helper make a child as its own sibling; the helper ends.
 ///
 /// # Errors
@@ -215,8 +218,12 @@ pub(super) fn by_helper(
     // cgroup it does none
     let waited = interrupts.map_or(Ok(()), |i| i.wait_for(helper.pidfd.as_fd()));
     if let Err(interrupted) = waited {
+        // killed between its two steps, it would leave a child of which nobody knows
+        let mut ended = [PollFd::new(helper.pidfd.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ended, HELPERS_PATIENCE).unwrap_or_default();
         end(helper.pidfd.as_fd());
-        if let Ok(Some((Message::Moved(_), Some(made)))) = ours.receive() {
+        // the child has this socket as well, and may be frozen
+        if let Ok(Some((Message::Moved(_), Some(made)))) = ours.receive_now() {
             end(made.as_fd());
         }
         return Err(interrupted);

@@ -233,9 +233,9 @@ pub fn dress_directory(
     rules.owner(fchown(to, Some(uid), Some(gid)))?;
     let mut wanted = rules.attributes(xattrs_at(from, here)?)?;
     for (name, _) in xattrs_at(to, here)? {
-        // labels are the machine's own
-        if !name.as_bytes().starts_with(b"security.") && wanted.iter().all(|(one, _)| *one != name)
-        {
+        // labels are the machine's own, and others of `system` the file system's
+        let is_ours = OURS.iter().any(|start| name.as_bytes().starts_with(start));
+        if is_ours && wanted.iter().all(|(one, _)| *one != name) {
             remove_xattr(to, &name).step(|| format!("attribute {name:?}"))?;
         }
     }
@@ -247,6 +247,9 @@ pub fn dress_directory(
     }
     Ok(Finish { time: mtime(&stat), inherited })
 }
+
+/// Attributes that are made by whoever writes a file.
+const OURS: [&[u8]; 3] = [b"user.", b"trusted.", b"system.posix_acl_"];
 
 const INHERITED: &CStr = c"system.posix_acl_default";
 

@@ -193,7 +193,7 @@ fn files_have_nothing_of_their_directories() {
         dir("list/sub"),
         // it was a directory of the first kind before
         dir("then").mode(0o2777).owner(0, 9),
-        Entry { dev: (0, 0), ..entry(b'3', "white") },
+        Entry { dev: (0, 0), ..entry(b'3', "white").mode(0) },
         hardlink("then", "white"),
         file("then/file", ""),
     ];
@@ -287,7 +287,7 @@ fn give_default_acl(dir: &Path) {
 #[test]
 fn whiteouts_of_an_image_that_holds_overlays_may_have_several_names() {
     let scene = Scene::new();
-    let device = Entry { dev: (0, 0), ..entry(b'3', "diff/gone") };
+    let device = Entry { dev: (0, 0), ..entry(b'3', "diff/gone").mode(0) };
     let layer = layer(&[dir("diff"), device, hardlink("diff/too", "diff/gone")], "none");
     scene.import(&simple(&scene.path("oci"), "s", std::slice::from_ref(&layer)));
     let stat = |name: &str| scene.layer_dir(&layer).join(name).symlink_metadata().unwrap();
