@@ -119,8 +119,8 @@ fn whoever_is_killed_the_store_is_whole() {
         kills += arena.round(round);
         arena.check(&format!("round {round}"));
     }
-    assert!(kills > 50, "{kills} kills only");
     arena.delete();
+    assert!(kills > 50, "{kills} kills only");
     let scene = &arena.scene;
     scene.ok(&["image", "gc"]);
     assert_eq!(names(&scene.path("store/staging")), BTreeSet::new());
