@@ -119,7 +119,7 @@ impl Unpacking<'_> {
             command
         };
         let mut import = tare();
-        import.args(["image", "import"]).arg(&self.image.layout).args(["--name", "bench"]);
+        import.args(["image", "import"]).arg(&self.image.archive).args(["--name", "bench"]);
         let (imported, size) = self.seconds_and_size(&import, dir)?;
         let unpacked = self.seconds(tare().args(["unpack", "bench"]).arg(&bundle))?;
         let result = self.verify(&bundle.join("rootfs"));
