@@ -37,6 +37,11 @@ trait Words: Default {
 
     /// True for a command whose second word begins another command line.
     const HAS_TAIL: bool = false;
+
+    /// Takes the words after `--`. False for a command that has none.
+    fn take_last(&mut self, _words: Vec<String>) -> bool {
+        false
+    }
 }
 
 /// Reads a command line, whose first word is the program's; `None` if it is not plain.
@@ -106,6 +111,11 @@ fn command<'a, T: Words>(
             words.push(word);
             continue;
         }
+        if word == "--" {
+            let last = rest.map(str::to_owned).collect();
+            return (args.take_last(last) && is_whole::<T>(&words) && args.take(&words))
+                .then_some(args);
+        }
         let (name, value) = split(word)?;
         let place = match args.option(name) {
             Some(place) => place,
@@ -113,8 +123,11 @@ fn command<'a, T: Words>(
         };
         put(place, value, &mut rest)?;
     }
-    let is_whole = words.iter().all(|word| T::HAS_TAIL || !word.is_empty());
-    (is_whole && args.take(&words)).then_some(args)
+    (is_whole::<T>(&words) && args.take(&words)).then_some(args)
+}
+
+fn is_whole<T: Words>(words: &[&str]) -> bool {
+    words.iter().all(|word| T::HAS_TAIL || !word.is_empty())
 }
 
 /// An option's name, and its value if that is in the same word.
@@ -212,12 +225,26 @@ impl Words for RunArgs {
             "--keep" => Some(Place::Flag(&mut self.keep)),
             "--init" => Some(Place::Flag(&mut self.init)),
             "--no-subreaper" => Some(Place::Flag(&mut self.no_subreaper)),
+            "--image" => Some(Place::Text(&mut self.image.image)),
+            "-v" | "--volume" => Some(Place::Texts(&mut self.image.volumes)),
+            "-e" | "--env" => Some(Place::Texts(&mut self.image.env)),
+            "-w" | "--workdir" => Some(Place::Path(&mut self.image.workdir)),
+            "-u" | "--user" => Some(Place::Text(&mut self.image.user)),
+            "--memory" => Some(Place::Text(&mut self.image.memory)),
+            "--read-only" => Some(Place::Flag(&mut self.image.read_only)),
+            "-t" | "--tty" => Some(Place::Flag(&mut self.image.tty)),
             name => self.create.option(name),
         }
     }
 
     fn take(&mut self, words: &[&str]) -> bool {
-        self.create.take(words)
+        let contradicts = self.image.image.is_some() && self.create.bundle.is_some();
+        !contradicts && self.create.take(words)
+    }
+
+    fn take_last(&mut self, words: Vec<String>) -> bool {
+        self.args = words;
+        true
     }
 }
 
@@ -307,7 +334,7 @@ mod tests {
     use super::read;
 
     /// Words that a command line may be made of, right or wrong.
-    const WORDS: [&str; 56] = [
+    const WORDS: [&str; 60] = [
         "create",
         "start",
         "run",
@@ -344,6 +371,10 @@ mod tests {
         "--keep",
         "--init",
         "--image",
+        "--image=i",
+        "-v",
+        "--workdir",
+        "--read-only",
         "-t",
         "--tty",
         "--tty=true",
@@ -407,6 +438,9 @@ mod tests {
             "--root /r start box",
             "run -b /b -d box",
             "run --detach --keep --pid-file=/p box",
+            "run --image i box",
+            "run -t --image=i -v /a:/b -e A=1 -w / -u 0 --memory 1g --read-only box -- sh -c true --x",
+            "run box --",
             "exec --process /p --pid-file /q --detach box",
             "exec -t -e A=1 --cwd / -u 0:0 box sh -c true --help",
             "state box",
@@ -437,11 +471,13 @@ mod tests {
             "-v",
             "--help",
             "kill box -9",
-            "run --image i box",
+            "run --image i -b /b box",
+            "run -- box",
+            "kill -- box",
             "exec box -t sh",
             "create --bundle -x box",
             "--rootless=true list",
-            "run box -- sh",
+            "run box b2 -- sh",
         ] {
             let words: Vec<&str> = line.split_whitespace().collect();
             assert!(both(&words).0.is_none(), "{line}");
