@@ -49,7 +49,7 @@ impl Arena {
         strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={CALLS}")]);
         strace.args(["-e", &format!("inject={CALLS}:signal=KILL:when={n}")]);
         strace.arg(command.get_program()).args(command.get_args());
-        strace.stdout(Stdio::null()).stderr(Stdio::null());
+        strace.stdout(Stdio::null()).stderr(Stdio::piped());
         strace.spawn().expect("strace (integration/install-deps test)")
     }
 
@@ -81,8 +81,18 @@ impl Arena {
         let start =
             |(at, words): (usize, &&[&str])| self.start(words, 1 + (round * 7 + at * 11) % 30);
         let running: Vec<Child> = commands.iter().enumerate().map(start).collect();
-        let ends = running.into_iter().map(|mut one| one.wait().unwrap());
-        let kills = ends.filter(|end| end.signal() == Some(9) || end.code() == Some(137)).count();
+        let mut kills = 0;
+        for (child, words) in running.into_iter().zip(commands) {
+            let end = child.wait_with_output().unwrap();
+            let text = String::from_utf8_lossy(&end.stderr);
+            if end.status.signal() == Some(9) || end.status.code() == Some(137) {
+                kills += 1;
+            } else if !end.status.success() {
+                // another one was first
+                let reasons = ["no such image", "in use by"];
+                assert!(reasons.iter().any(|why| text.contains(why)), "{words:?}: {text}");
+            }
+        }
         self.containers.extend(ids);
         kills
     }

@@ -276,7 +276,9 @@ fn a_container_of_an_image_takes_more_processes_of_its_user() {
     home.ok(&["image", "import", image.to_str().unwrap()]);
     let wait = "exec </dev/null >/dev/null 2>&1; exec busybox sleep 1000";
     home.ok(&["run", "--detach", "--image", "box", "c1", "--", "/bin/sh", "-c", wait]);
-    let script = "id -u; cat /theirs/file; cat /proc/1/comm; echo $HOME";
+    // busybox executes itself as /proc/self/exe, and then takes its name on
+    let script = "until grep -q busybox /proc/1/comm; do sleep 0.01; done; \
+                  id -u; cat /theirs/file; cat /proc/1/comm; echo $HOME";
     let outs = [["--user", "0:0"], ["--user", "1000:1001"], ["--cwd", "/"]]
         .map(|flags| home.run(&[&["exec"], &flags[..], &["c1", "/bin/sh", "-c", script]].concat()));
     home.ok(&["delete", "--force", "c1"]);

@@ -22,7 +22,7 @@ fn of(tare: &Tare, edit: impl FnOnce(&mut Value)) -> Container {
     c
 }
 
-fn of_user(edit: impl FnOnce(&mut Value)) -> Container {
+pub(crate) fn of_user(edit: impl FnOnce(&mut Value)) -> Container {
     of(&Tare::of_user(), edit)
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use nix::libc;
 
+use crate::rootless::of_user;
 use crate::support::{Container, Invocation, Output, args, wait_gone};
 use crate::traced::{MOMENTS, Victim, signal_at_call, stride};
 
@@ -15,8 +16,18 @@ fn at_each_moment(
     command: impl Fn(&Container) -> Invocation,
     judge: impl Fn(&Container, Output),
 ) {
+    let new = || Container::new(|config| args(config, &["sleep-forever"]));
+    at_each_moment_of(new, prepare, command, judge);
+}
+
+fn at_each_moment_of(
+    make: impl Fn() -> Container,
+    prepare: impl Fn(&Container),
+    command: impl Fn(&Container) -> Invocation,
+    judge: impl Fn(&Container, Output),
+) {
     let new = || {
-        let c = Container::new(|config| args(config, &["sleep-forever"]));
+        let c = make();
         prepare(&c);
         c
     };
@@ -109,27 +120,35 @@ fn a_start_has_called_or_not() {
 
 #[test]
 fn an_exec_that_does_not_stay_has_a_process_or_none() {
-    at_each_moment(
-        |c| {
-            c.on_bundle("create", &[]).run().ok();
-            c.start().ok();
-        },
-        |c| {
-            let [option, path] = to_pid_file(c);
-            c.exec(&["--detach", &option, &path], &["sleep-forever"])
-        },
-        |c, output| {
-            let processes = || c.on_id("ps", &["--format", "json"], &[]).run().ok().json();
-            let count = || processes().as_array().unwrap().len();
-            assert_eq!(pid_file(c).exists(), output.code == 0, "{output:#?}");
-            if output.code == 0 {
-                assert_eq!(count(), 2);
-            } else {
-                assert_interrupted(output, 255);
-                wait_gone("the process", || count() == 1);
-            }
-        },
-    );
+    let kinds: [fn() -> Container; 2] = [
+        || Container::new(|config| args(config, &["sleep-forever"])),
+        // made by a helper
+        || of_user(|config| args(config, &["sleep-forever"])),
+    ];
+    for new in kinds {
+        at_each_moment_of(
+            new,
+            |c| {
+                c.on_bundle("create", &[]).run().ok();
+                c.start().ok();
+            },
+            |c| {
+                let [option, path] = to_pid_file(c);
+                c.exec(&["--detach", &option, &path], &["sleep-forever"])
+            },
+            |c, output| {
+                let processes = || c.on_id("ps", &["--format", "json"], &[]).run().ok().json();
+                let count = || processes().as_array().unwrap().len();
+                assert_eq!(pid_file(c).exists(), output.code == 0, "{output:#?}");
+                if output.code == 0 {
+                    assert_eq!(count(), 2);
+                } else {
+                    assert_interrupted(output, 255);
+                    wait_gone("the process", || count() == 1);
+                }
+            },
+        );
+    }
 }
 
 /// In a paused container there is nobody to hand a signal on to.
