@@ -125,7 +125,7 @@ impl Tare {
 
     /// A command with exactly these words.
     pub fn bare<I: IntoIterator<Item: AsRef<OsStr>>>(&self, words: I) -> Invocation {
-        let mut command = Command::new(&self.binary);
+        let mut command = with_default_signals(&self.binary);
         command.args(words).stdin(Stdio::null());
         let invocation = Invocation {
             command,
@@ -137,6 +137,15 @@ impl Tare {
             None => invocation,
         }
     }
+}
+
+/// A script that runs the tests in its background has them ignore SIGINT: that is no matter
+/// of what they run.
+fn with_default_signals(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    // SAFETY: system calls, and errors that are numbers.
+    unsafe { command.pre_exec(|| Ok(tare::sys::signals::reset_signals()?)) };
+    command
 }
 
 /// A command that is being put together.
@@ -212,7 +221,7 @@ impl Invocation {
     /// The same by way of another program: `WRAPPER WORDS -- COMMAND`. Before
     /// anything else is said of its descriptors.
     pub fn through(mut self, wrapper: &Path, words: &[&str]) -> Self {
-        let mut command = Command::new(wrapper);
+        let mut command = with_default_signals(wrapper);
         command.args(words).arg("--").arg(self.command.get_program());
         command.args(self.command.get_args()).stdin(Stdio::null());
         self.command = command;
@@ -236,7 +245,7 @@ impl Invocation {
     /// Run by a shell that has done this before: for what only the process itself
     /// knows, such as its pid.
     pub fn through_shell(mut self, script: &str) -> Self {
-        let mut shell = Command::new("/bin/sh");
+        let mut shell = with_default_signals("/bin/sh");
         shell.args(["-c", &format!("{script}; exec \"$0\" \"$@\"")]);
         shell.arg(self.command.get_program()).args(self.command.get_args()).stdin(Stdio::null());
         for (key, value) in self.command.get_envs() {
