@@ -120,35 +120,38 @@ fn a_start_has_called_or_not() {
 
 #[test]
 fn an_exec_that_does_not_stay_has_a_process_or_none() {
-    let kinds: [fn() -> Container; 2] = [
-        || Container::new(|config| args(config, &["sleep-forever"])),
-        // made by a helper
-        || of_user(|config| args(config, &["sleep-forever"])),
-    ];
-    for new in kinds {
-        at_each_moment_of(
-            new,
-            |c| {
-                c.on_bundle("create", &[]).run().ok();
-                c.start().ok();
-            },
-            |c| {
-                let [option, path] = to_pid_file(c);
-                c.exec(&["--detach", &option, &path], &["sleep-forever"])
-            },
-            |c, output| {
-                let processes = || c.on_id("ps", &["--format", "json"], &[]).run().ok().json();
-                let count = || processes().as_array().unwrap().len();
-                assert_eq!(pid_file(c).exists(), output.code == 0, "{output:#?}");
-                if output.code == 0 {
-                    assert_eq!(count(), 2);
-                } else {
-                    assert_interrupted(output, 255);
-                    wait_gone("the process", || count() == 1);
-                }
-            },
-        );
-    }
+    exec_at_each_moment(|| Container::new(|config| args(config, &["sleep-forever"])));
+}
+
+/// A helper makes it.
+#[test]
+fn an_exec_of_an_ordinary_user_has_a_process_or_none() {
+    exec_at_each_moment(|| of_user(|config| args(config, &["sleep-forever"])));
+}
+
+fn exec_at_each_moment(make: fn() -> Container) {
+    at_each_moment_of(
+        make,
+        |c| {
+            c.on_bundle("create", &[]).run().ok();
+            c.start().ok();
+        },
+        |c| {
+            let [option, path] = to_pid_file(c);
+            c.exec(&["--detach", &option, &path], &["sleep-forever"])
+        },
+        |c, output| {
+            let processes = || c.on_id("ps", &["--format", "json"], &[]).run().ok().json();
+            let count = || processes().as_array().unwrap().len();
+            assert_eq!(pid_file(c).exists(), output.code == 0, "{output:#?}");
+            if output.code == 0 {
+                assert_eq!(count(), 2);
+            } else {
+                assert_interrupted(output, 255);
+                wait_gone("the process", || count() == 1);
+            }
+        },
+    );
 }
 
 /// In a paused container there is nobody to hand a signal on to.
