@@ -205,8 +205,8 @@ fn settle(made: BorrowedFd<'_>, plan: &MountPlan) -> Result<()> {
     propagate(made, &plan.propagation)
 }
 
-/// A new instance of a file system, in no mount table yet, and what it was made by. What the image has at
-/// `target` keeps its permissions.
+/// A new instance of a file system, in no mount table yet, and what it was made by. What
+/// the image has at `target` keeps its permissions.
 fn new_filesystem(
     target: Option<BorrowedFd<'_>>,
     plan: &MountPlan,
