@@ -42,24 +42,27 @@ const MOUNT_ROOT: u64 = 0x2000;
 /// # Errors
 /// As stat(2).
 pub fn is_mount_root(path: &Path) -> SysResult<bool> {
+    Ok(statx(path, libc::STATX_BASIC_STATS)?.stx_attributes & MOUNT_ROOT != 0)
+}
+
+/// What statx(2) tells of a path; a link at the end is not followed.
+fn statx(path: &Path, mask: libc::c_uint) -> SysResult<libc::statx> {
     let path = cstring(path)?;
-    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: the name ends with a NUL, `found` has room for what the kernel writes, and
-    // both live through the call.
+    // SAFETY: an all-zero structure is a valid place for the answer.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the name ends with a NUL, and both live through the call.
     let ret = unsafe {
         libc::syscall(
             libc::SYS_statx,
             libc::AT_FDCWD,
             path.as_ptr(),
             libc::AT_SYMLINK_NOFOLLOW,
-            libc::STATX_BASIC_STATS,
-            found.as_mut_ptr(),
+            mask,
+            &raw mut found,
         )
     };
-    Errno::result(ret)?;
-    // SAFETY: all zeros is a value of this type, and the kernel has written another.
-    let found = unsafe { found.assume_init() };
-    Ok(found.stx_attributes & MOUNT_ROOT != 0)
+    check(ret)?;
+    Ok(found)
 }
 
 /// Renames `from` to `to` with RENAME_NOREPLACE or RENAME_EXCHANGE (renameat2(2),
@@ -89,21 +92,7 @@ pub fn rename_with(from: &Path, to: &Path, flags: libc::c_uint) -> SysResult<()>
 /// # Errors
 /// As stat(2); a link at the end is not followed.
 pub fn birth_time(path: &Path) -> SysResult<Option<SystemTime>> {
-    let path = cstring(path)?;
-    // SAFETY: an all-zero structure is a valid place for the answer.
-    let mut found: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: the name ends with a NUL, and both live through the call.
-    let ret = unsafe {
-        libc::syscall(
-            libc::SYS_statx,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::AT_SYMLINK_NOFOLLOW,
-            libc::STATX_BTIME,
-            &raw mut found,
-        )
-    };
-    check(ret)?;
+    let found = statx(path, libc::STATX_BTIME)?;
     if found.stx_mask & libc::STATX_BTIME == 0 {
         return Ok(None);
     }
