@@ -89,7 +89,7 @@ impl Arena {
                 kills += 1;
             } else if !end.status.success() {
                 // another one was first
-                let reasons = ["no such image", "in use by"];
+                let reasons = ["does not exist", "in use by", "is mounted"];
                 assert!(reasons.iter().any(|why| text.contains(why)), "{words:?}: {text}");
             }
         }
