@@ -136,12 +136,17 @@ fn a_foreground_run_passes_on_that_the_program_is_ready() {
     c.assert_gone();
 }
 
-#[test]
-fn a_detached_run_returns_once_the_program_is_ready() {
-    let c = Container::new(|config| {
+/// Its program says UP, and that it is ready when its stdin has ended.
+fn ready_when_told() -> Container {
+    Container::new(|config| {
         ready_program(config);
         args(config, &["each", "say UP", "echo-stdin", "notify READY=1", "wait"]);
-    });
+    })
+}
+
+#[test]
+fn a_detached_run_returns_once_the_program_is_ready() {
+    let c = ready_when_told();
     let manager = Manager::new(&c);
     let (reader, hold) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
     let (mut output, writer) = pipe();
@@ -187,10 +192,7 @@ fn a_start_returns_once_the_program_is_ready() {
 #[test]
 fn a_signal_ends_the_wait_for_a_program_that_is_not_ready() {
     for command in ["start", "run"] {
-        let c = Container::new(|config| {
-            ready_program(config);
-            args(config, &["each", "say UP", "echo-stdin", "notify READY=1", "wait"]);
-        });
+        let c = ready_when_told();
         let manager = Manager::new(&c);
         let (reader, hold) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
         let (mut output, writer) = pipe();
