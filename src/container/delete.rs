@@ -60,8 +60,12 @@ pub fn delete(entry: Entry, force: bool) -> Result<()> {
         _ => {
             return Err(Error::new(
                 ErrorKind::State,
-                format!("the container is not stopped: it is {status} (kill it first, or --force)"),
-            ));
+                format!(
+                    "cannot delete container {id} that is not stopped: {status}",
+                    id = entry.id()
+                ),
+            )
+            .hint("kill it first, or --force"));
         }
     }
     destroy(entry, lock, Some(record))

@@ -131,11 +131,15 @@ fn let_run(
 }
 
 fn not_created(status: Status) -> Error {
-    let message = format!("the container is {status}: only a created one can be started");
-    let error = Error::new(ErrorKind::State, message);
+    // the words of runc
+    let error = |message: &str| Error::new(ErrorKind::State, format!("cannot start {message}"));
     match status {
-        Status::Paused => error.hint("tare resume lets it go on"),
-        _ => error,
+        Status::Running => error("an already running container"),
+        Status::Stopped => error("a container that has stopped"),
+        Status::Paused => {
+            error("a container in the paused state").hint("tare resume lets it go on")
+        }
+        other => error(&format!("a container in the {other} state")),
     }
 }
 

@@ -99,11 +99,7 @@ impl Store {
         match mkdirat(&*root, id.as_str(), mode) {
             Ok(()) => crate::logging::debug(|| format!("made {}/{id}", self.show())),
             Err(Errno::EEXIST) => {
-                return Err(Error::new(
-                    ErrorKind::Exists,
-                    "a container with this id exists already",
-                )
-                .hint(format!("see tare state {id}, tare delete {id}")));
+                return Err(exists(id));
             }
             Err(e) => return Err(Error::from(e).step(format!("mkdir {}/{id}", self.show()))),
         }
@@ -131,11 +127,8 @@ impl Store {
     }
 
     fn find_in(&self, root: Option<&Arc<OwnedFd>>, id: &ContainerId) -> Result<Entry> {
-        let missing = || {
-            Error::new(ErrorKind::NotFound, format!("container {id} {}", phrase::DOES_NOT_EXIST))
-        };
-        let found = self.entry(root.ok_or_else(missing)?, id);
-        found.map_err(|e| if e.is_errno(Errno::ENOENT) { missing() } else { e })
+        let found = self.entry(root.ok_or_else(no_container)?, id);
+        found.map_err(|e| if e.is_errno(Errno::ENOENT) { no_container() } else { e })
     }
 
     /// The state root; `None` where none was made yet.
@@ -241,6 +234,15 @@ fn ids_in(root: &OwnedFd) -> nix::Result<Vec<ContainerId>> {
     Ok(ids)
 }
 
+fn exists(id: &ContainerId) -> Error {
+    let hint = format!("see tare state {id}, tare delete {id}");
+    Error::new(ErrorKind::Exists, phrase::EXISTS).hint(hint)
+}
+
+fn no_container() -> Error {
+    Error::new(ErrorKind::NotFound, phrase::NO_CONTAINER)
+}
+
 impl Entry {
     /// The container's id.
     pub fn id(&self) -> &ContainerId {
@@ -285,10 +287,7 @@ impl Entry {
 
     fn still_there(&self) -> Result<()> {
         if fstat(&self.dir).step(|| LOCKING)?.st_nlink == 0 {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("container {} {}", self.id, phrase::DOES_NOT_EXIST),
-            ));
+            return Err(no_container());
         }
         Ok(())
     }

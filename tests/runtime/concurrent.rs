@@ -86,7 +86,7 @@ fn commands_on_a_container_that_is_being_created() {
     c.on_id("ps", &["--format", "json"], &[]).run();
     let listed = c.tare.command(["list", "--format", "json"]).run().ok().json();
     assert_eq!(listed[0]["status"], "creating", "{listed}");
-    c.on_bundle("create", &[]).run().fails_with(&["exists already"]);
+    c.on_bundle("create", &[]).run().fails_with(&["container with given ID already exists"]);
     c.delete_by_force().ok();
     create.wait().ends_with_code(1);
     c.assert_gone();
