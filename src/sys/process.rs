@@ -135,8 +135,8 @@ fn end_by_panic() {
 }
 
 /// Number of threads of this process (the link count of /proc/self/task).
-fn thread_count() -> SysResult<u64> {
-    let links: u64 = match stat("/proc/self/task") {
+fn thread_count() -> SysResult<libc::nlink_t> {
+    let links = match stat("/proc/self/task") {
         // a container need not have /proc, and its init has never had a thread
         Err(Errno::ENOENT) => return Ok(1),
         other => other?.st_nlink,
