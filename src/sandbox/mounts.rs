@@ -16,7 +16,7 @@ use super::sources::Source;
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
 use crate::sys::caller::is_initial;
-use crate::sys::fs::open_in_root;
+use crate::sys::fs::{is_mount_root_at, open_in_root};
 use crate::sys::mount::{self, FsContext, MountAttr, attr};
 use crate::sys::spent::Spent;
 
@@ -89,7 +89,7 @@ pub(super) fn perform(
     // it may be on the way to the last one's place
     mounting.note(None);
     match (&plan.kind, source) {
-        (MountKind::Remount, _) => remount(root, plan),
+        (MountKind::Remount(options), _) => remount(root, plan, options),
         (_, Some(Source::Link(text))) => copy_link(root, &plan.destination, text),
         (_, Some(Source::Tree { tree, is_directory })) => {
             bind(root, plan, tree.as_fd(), *is_directory)
@@ -216,12 +216,7 @@ fn new_filesystem(
 ) -> Result<(OwnedFd, OwnedFd)> {
     let context = FsContext::open(fstype)?;
     context.set("source", source)?;
-    for option in options {
-        match &option.value {
-            Some(value) => context.set(&option.key, value)?,
-            None => context.set_flag(&option.key)?,
-        }
-    }
+    set_options(&context, options)?;
     if let (true, Some(target)) = (lacks_mode(fstype, options), target) {
         let mode = fstat(target)?.st_mode & 0o7777;
         context.set("mode", &format!("{mode:o}"))?;
@@ -229,6 +224,13 @@ fn new_filesystem(
     let attrs = attrs_at_first(plan);
     let made = context.mount(if copies_up(plan) { attrs & !attr::RDONLY } else { attrs })?;
     Ok((made, context.into_fd()))
+}
+
+fn set_options(context: &FsContext, options: &[FsOption]) -> Result<()> {
+    options.iter().try_for_each(|option| match &option.value {
+        Some(value) => context.set(&option.key, value),
+        None => context.set_flag(&option.key),
+    })
 }
 
 fn lacks_mode(fstype: &str, options: &[FsOption]) -> bool {
@@ -306,8 +308,16 @@ fn real_directory(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
     Ok(opened)
 }
 
-fn remount(root: BorrowedFd<'_>, plan: &MountPlan) -> Result<()> {
+fn remount(root: BorrowedFd<'_>, plan: &MountPlan, options: &[FsOption]) -> Result<()> {
     let target = open_in_root(root, &plan.destination, OFlag::O_PATH, Mode::empty())?;
+    if !is_mount_root_at(target.as_fd())? {
+        return Err(Error::invalid("nothing is mounted there"));
+    }
+    if !options.is_empty() {
+        let context = FsContext::pick(target.as_fd())?;
+        set_options(&context, options)?;
+        context.reconfigure()?;
+    }
     change(target.as_fd(), false, plan.attrs).step(|| "set attributes")?;
     change(target.as_fd(), true, plan.recursive_attrs).step(|| "set attributes below")?;
     propagate(target.as_fd(), &plan.propagation)

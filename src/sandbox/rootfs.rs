@@ -147,7 +147,8 @@ fn empty_directory(spent: &mut Spent) -> Result<OwnedFd> {
 }
 
 /// A mount of the host's /dev/null, which is the real one: the container's may
-/// have been replaced by something that the host should not lose.
+/// have been replaced by something that the host should not lose. Read-only: what is
+/// written goes nowhere all the same, and its mode and times stay the host's affair.
 fn null_device() -> Result<OwnedFd> {
     let null = mount::clone_tree(AT_FDCWD, Path::new("/dev/null"), false, 0)
         .step(|| "open_tree /dev/null")?;
@@ -157,6 +158,8 @@ fn null_device() -> Result<OwnedFd> {
     if !is_null {
         return Err(Error::invalid("the host's /dev/null is not the null device"));
     }
+    let all = attr::RDONLY | attr::NOSUID | attr::NOEXEC;
+    change(null.as_fd(), false, AttrChange::setting(all)).step(|| "make /dev/null read-only")?;
     Ok(null)
 }
 

@@ -91,4 +91,5 @@ fn those_that_are_honoured_are_in_features_and_in_the_manual() {
     for key in ["keep_original_groups", "pidfd_receiver", "hooks.stdout", "seccomp.receiver"] {
         assert!(listed.contains(&json!(format!("run.oci.{key}"))), "{key}: {listed:?}");
     }
+    assert!(listed.contains(&json!("org.criu.config")), "{listed:?}");
 }

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 
 pub use attrs::{AttrChange, Propagation};
 pub use idmap::{IdmapPlan, MountIds};
+use options::FS_WORDS;
 pub(super) use options::option_words;
 
 /// An option that the file system itself understands.
@@ -71,8 +72,9 @@ pub enum MountKind {
     },
     /// The container's own cgroup.
     Cgroup,
-    /// Only new attributes for what is mounted there already.
-    Remount,
+    /// Only new attributes for what is mounted there already, and options for its file
+    /// system.
+    Remount(Vec<FsOption>),
 }
 
 /// One mount, with nothing left open.
@@ -100,7 +102,7 @@ impl MountPlan {
             }
             MountKind::Filesystem { fstype, .. } => format!("mount {at} ({fstype})"),
             MountKind::Cgroup => format!("mount {at} (cgroup)"),
-            MountKind::Remount => format!("mount {at} (remount)"),
+            MountKind::Remount(_) => format!("mount {at} (remount)"),
         }
     }
 
@@ -145,20 +147,24 @@ impl MountPlan {
 }
 
 /// Options of a tmpfs. Configs have them on bind mounts, where crun and older runc
-/// say nothing to them: a warning, and an error for what nobody can have meant.
+/// say nothing to them: a warning, as for flags of every file system, and an error for
+/// what nobody can have meant.
 const OF_TMPFS: [&str; 6] = ["gid", "mode", "nr_blocks", "nr_inodes", "size", "uid"];
 
 /// Words that another kind of mount would have done something with.
 fn check_words(field: &str, kind: &MountKind, words: &Words, is_idmapped: bool) -> Result<()> {
     let is_bind = matches!(kind, MountKind::Bind(_));
-    let is_idle = |option: &FsOption| is_bind && OF_TMPFS.contains(&option.key.as_str());
-    words.fs.iter().filter(|option| is_idle(option)).for_each(|option| {
-        crate::logging::warn(&format!("{field}: {:?} does nothing to a bind mount", option.key));
-    });
-    let unknown = words.fs.iter().find(|option| !is_idle(option));
-    if let (true, Some(option)) = (is_bind || *kind == MountKind::Remount, unknown) {
-        let what = if is_bind { "a bind mount" } else { "a mount that is there already" };
-        return Err(Error::invalid(format!("{:?} is no option of {what}", option.key)));
+    // of a bind, and of new attributes alone (remount,bind)
+    let has_no_fs = is_bind || words.bind.is_some();
+    for option in words.fs.iter().filter(|_| has_no_fs) {
+        let key = option.key.as_str();
+        if !OF_TMPFS.contains(&key) && !FS_WORDS.contains(&key) {
+            return Err(Error::invalid(format!("{key:?} is no option of a bind mount")));
+        }
+        crate::logging::warn(&format!("{field}: {key:?} does nothing to a bind mount"));
+    }
+    for option in &words.idle {
+        crate::logging::warn(&format!("{field}: {option:?} does nothing here"));
     }
     let is_tmpfs = matches!(kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs");
     for (word, is_there, can_be, what) in [
@@ -213,7 +219,14 @@ fn destination(path: &Path) -> Result<PathBuf> {
 fn kind(mount: &Mount, words: &Words, bundle: &Path) -> Result<MountKind> {
     let fstype = mount.typ().as_deref().unwrap_or_default();
     if words.remount {
-        return Ok(MountKind::Remount);
+        // without "bind" it is the file system that is meant
+        let back =
+            words.fs_back.iter().map(|back| FsOption { key: (*back).to_owned(), value: None });
+        let options = words.fs.iter().cloned().chain(back);
+        return Ok(MountKind::Remount(match words.bind {
+            None => options.filter(|option| option.key != "noiversion").collect(),
+            Some(_) => Vec::new(),
+        }));
     }
     if let Some(recursive) = words.bind.or((fstype == "bind").then_some(false)) {
         let source = mount.source().as_deref().unwrap_or(Path::new(""));
@@ -342,7 +355,7 @@ mod tests {
             (r#"{"destination":"/a","type":"proc","options":["tmpcopyup"]}"#, "for tmpfs"),
             (r#"{"destination":"/a","type":"tmpfs","options":["src-nofollow"]}"#, "for bind"),
             (r#"{"destination":"/a","options":["remount","copy-symlink"]}"#, "for bind"),
-            (r#"{"destination":"/a","options":["remount","size=1"]}"#, "\"size\""),
+            (r#"{"destination":"/a","options":["remount,bind","sise=1"]}"#, "\"sise\""),
             (
                 r#"{"destination":"/a","source":"/","options":["bind","copy-symlink","src-nofollow"]}"#,
                 "exclude each other",
