@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
-use self::options::Words;
+use self::options::{Words, is_of_superblock};
 use super::namespaces::NamespacePlan;
 use crate::error::{Error, Result};
 
@@ -144,14 +144,18 @@ impl MountPlan {
     }
 }
 
-/// Options of a tmpfs. Configs have them on bind mounts, where crun and older runc
-/// say nothing to them: a warning, and an error for what nobody can have meant.
+/// Options of a tmpfs. Configs have them on bind mounts, as they have words for the
+/// superblock, which is the source's there: other runtimes and the kernel say nothing to
+/// them. A warning, and an error for what nobody can have meant.
 const OF_TMPFS: [&str; 6] = ["gid", "mode", "nr_blocks", "nr_inodes", "size", "uid"];
 
 /// Words that another kind of mount would have done something with.
 fn check_words(field: &str, kind: &MountKind, words: &Words, is_idmapped: bool) -> Result<()> {
     let is_bind = matches!(kind, MountKind::Bind(_));
-    let is_idle = |option: &FsOption| is_bind && OF_TMPFS.contains(&option.key.as_str());
+    let is_idle = |option: &FsOption| {
+        let key = option.key.as_str();
+        is_bind && (OF_TMPFS.contains(&key) || option.value.is_none() && is_of_superblock(key))
+    };
     words.fs.iter().filter(|option| is_idle(option)).for_each(|option| {
         crate::logging::warn(&format!("{field}: {:?} does nothing to a bind mount", option.key));
     });

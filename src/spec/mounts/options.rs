@@ -167,10 +167,26 @@ const OTHER_WORDS: [&str; 10] = [
 /// Flags of every file system, which fsconfig takes as they are.
 const FS_WORDS: [&str; 4] = ["dirsync", "lazytime", "mand", "sync"];
 
+/// Whether a word is for a file system's superblock, which a bind mount has none of its
+/// own of.
+pub(super) fn is_of_superblock(word: &str) -> bool {
+    FS_WORDS.contains(&word) || ["acl", "noacl"].contains(&word)
+}
+
 /// What changes nothing: negations of what nobody set, which mount(8) knows and
-/// fsconfig does not, and how much the kernel says in its log.
-const IDLE_WORDS: [&str; 7] =
-    ["async", "loud", "nolazytime", "nomand", "norelatime", "rnorelatime", "silent"];
+/// fsconfig does not; how much the kernel says in its log; and whether inodes have
+/// versions, which file systems decide for themselves (Linux 6.0).
+const IDLE_WORDS: [&str; 9] = [
+    "async",
+    "iversion",
+    "loud",
+    "noiversion",
+    "nolazytime",
+    "nomand",
+    "norelatime",
+    "rnorelatime",
+    "silent",
+];
 
 /// Every option that is understood for any mount, sorted: what is in here is
 /// what the parser above takes.
