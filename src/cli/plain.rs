@@ -257,7 +257,7 @@ impl Words for ExecArgs {
             "--cwd" => Place::Path(&mut self.cwd),
             "-e" | "--env" => Place::Texts(&mut self.env),
             "-u" | "--user" => Place::Text(&mut self.user),
-            "--no-new-privs" => Place::Flag(&mut self.no_new_privs),
+            "--no-new-privs" => Place::Answer(&mut self.no_new_privs),
             "--pid-file" => Place::Path(&mut self.pid_file),
             "--console-socket" => Place::Path(&mut self.console_socket),
             "--preserve-fds" => Place::Fds(&mut self.preserve_fds),
