@@ -11,7 +11,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
 use super::copyup::copy_up;
-use super::path::{MADE, Missing, ensure, ensure_parent, ensure_unfollowed};
+use super::path::{MADE, Missing, ensure, ensure_parent, ensure_unfollowed, find_or_make};
 use super::sources::Source;
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
@@ -177,13 +177,14 @@ fn filesystem(
     source: &str,
     options: &[FsOption],
 ) -> Result<()> {
-    let target = match fstype {
+    let (target, was_there) = match fstype {
         // a link in the image must not move them: everything that is written
         // to /proc later counts on it
-        "proc" | "sysfs" => real_directory(root, &plan.destination)?,
-        _ => ensure(root, &plan.destination, Missing::Directory)?,
+        "proc" | "sysfs" => (real_directory(root, &plan.destination)?, true),
+        _ => find_or_make(root, &plan.destination, Missing::Directory)?,
     };
-    let made = match new_filesystem(Some(target.as_fd()), plan, fstype, source, options) {
+    let kept = was_there.then_some(target.as_fd());
+    let made = match new_filesystem(kept, plan, fstype, source, options) {
         // sysfs shows a network namespace, and that is not ours
         Err(e) if fstype == "sysfs" && e.is_errno(Errno::EPERM) && !is_initial() => {
             return hosts_sysfs(&target, plan);
@@ -206,9 +207,10 @@ fn settle(made: BorrowedFd<'_>, plan: &MountPlan) -> Result<()> {
 }
 
 /// A new instance of a file system, in no mount table yet, and what it was made by. What
-/// the image has at `target` keeps its permissions.
+/// the image has in its place, `kept`, keeps its permissions; where it has nothing, a tmpfs
+/// is open to all users, as /tmp is.
 fn new_filesystem(
-    target: Option<BorrowedFd<'_>>,
+    kept: Option<BorrowedFd<'_>>,
     plan: &MountPlan,
     fstype: &str,
     source: &str,
@@ -217,8 +219,8 @@ fn new_filesystem(
     let context = FsContext::open(fstype)?;
     context.set("source", source)?;
     set_options(&context, options)?;
-    if let (true, Some(target)) = (lacks_mode(fstype, options), target) {
-        let mode = fstat(target)?.st_mode & 0o7777;
+    if let (true, Some(kept)) = (lacks_mode(fstype, options), kept) {
+        let mode = fstat(kept)?.st_mode & 0o7777;
         context.set("mode", &format!("{mode:o}"))?;
     }
     let attrs = attrs_at_first(plan);

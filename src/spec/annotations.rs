@@ -11,10 +11,11 @@ const MOUNT_CONTEXT: &str = "run.oci.mount_context_type";
 const SECCOMP_RECEIVER: &str = "run.oci.seccomp.receiver";
 const FAIL_UNKNOWN_CALL: &str = "run.oci.seccomp_fail_unknown_syscall";
 const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
-/// A file of CRIU's options.
-pub(crate) const CRIU_CONFIG: &str = "org.criu.config";
 const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
 const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
+
+/// A file with options for CRIU, which can be told to run programs.
+pub const CRIU_CONFIG: &str = "org.criu.config";
 
 /// Those that are honoured: `features` names them, since whoever lets others set
 /// annotations has to know.

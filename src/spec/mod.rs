@@ -38,8 +38,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::fs::{open_file, read_sized};
 use crate::trace;
 
-pub(crate) use annotations::CRIU_CONFIG;
-pub use annotations::{AnnotationPlan, HookOutput};
+pub use annotations::{AnnotationPlan, CRIU_CONFIG, HookOutput};
 pub use exec::{ExecPlan, load_process};
 pub use features::features;
 pub use hooks::{HookPlan, Hooks};

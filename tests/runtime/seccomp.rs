@@ -195,6 +195,13 @@ fn a_failed_execve_is_reported_if_the_profile_lets_it() {
 }
 
 #[test]
+fn a_profile_that_refuses_even_to_exit_ends_the_container() {
+    let c = filtered(json!({"defaultAction": "SCMP_ACT_ERRNO"}), &["exit", "0"]);
+    c.run().ends_with_code(128 + libc::SIGSEGV);
+    c.assert_gone();
+}
+
+#[test]
 fn a_tiny_init_runs_under_an_engines_profile() {
     let c = Container::new(|config| {
         args(config, &["report"]);

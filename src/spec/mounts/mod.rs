@@ -8,13 +8,12 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
-use self::options::Words;
+use self::options::{Words, is_of_superblock};
 use super::namespaces::NamespacePlan;
 use crate::error::{Error, Result};
 
 pub use attrs::{AttrChange, Propagation};
 pub use idmap::{IdmapPlan, MountIds};
-use options::FS_WORDS;
 pub(super) use options::option_words;
 
 /// An option that the file system itself understands.
@@ -146,9 +145,9 @@ impl MountPlan {
     }
 }
 
-/// Options of a tmpfs. Configs have them on bind mounts, where crun and older runc
-/// say nothing to them: a warning, as for flags of every file system, and an error for
-/// what nobody can have meant.
+/// Options of a tmpfs. Configs have them on bind mounts, as they have words for the
+/// superblock, which is the source's there: other runtimes and the kernel say nothing to
+/// them. A warning, and an error for what nobody can have meant.
 const OF_TMPFS: [&str; 6] = ["gid", "mode", "nr_blocks", "nr_inodes", "size", "uid"];
 
 /// Words that another kind of mount would have done something with.
@@ -158,7 +157,8 @@ fn check_words(field: &str, kind: &MountKind, words: &Words, is_idmapped: bool) 
     let has_no_fs = is_bind || words.bind.is_some();
     for option in words.fs.iter().filter(|_| has_no_fs) {
         let key = option.key.as_str();
-        if !OF_TMPFS.contains(&key) && !FS_WORDS.contains(&key) {
+        let is_idle = option.value.is_none() && is_of_superblock(key);
+        if !OF_TMPFS.contains(&key) && !is_idle {
             return Err(Error::invalid(format!("{key:?} is no option of a bind mount")));
         }
         crate::logging::warn(&format!("{field}: {key:?} does nothing to a bind mount"));
@@ -224,7 +224,7 @@ fn kind(mount: &Mount, words: &Words, bundle: &Path) -> Result<MountKind> {
             words.fs_back.iter().map(|back| FsOption { key: (*back).to_owned(), value: None });
         let options = words.fs.iter().cloned().chain(back);
         return Ok(MountKind::Remount(match words.bind {
-            None => options.filter(|option| option.key != "noiversion").collect(),
+            None => options.collect(),
             Some(_) => Vec::new(),
         }));
     }

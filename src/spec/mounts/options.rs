@@ -22,7 +22,7 @@ pub(super) struct Words {
     pub(super) fs: Vec<FsOption>,
     /// Flags of a file system that are taken back: said to one that is there already.
     pub(super) fs_back: Vec<&'static str>,
-    /// What changes nothing and was asked for all the same.
+    /// What is for mount(8), which is not here.
     pub(super) idle: Vec<String>,
 }
 
@@ -102,7 +102,6 @@ impl Words {
             return false;
         };
         self.fs.retain(|option| option.key != *flag);
-        self.idle.retain(|option| option != flag);
         self.fs_back.push(back);
         true
     }
@@ -115,7 +114,7 @@ impl Words {
         if IDLE_WORDS.contains(&key) {
             return;
         }
-        if key == "iversion" || is_mount_programs(key) {
+        if is_mount_programs(key) {
             self.idle.push(option.to_owned());
             return;
         }
@@ -207,20 +206,27 @@ const OTHER_WORDS: [&str; 10] = [
 /// Flags of every file system, which fsconfig takes as they are.
 pub(super) const FS_WORDS: [&str; 4] = ["dirsync", "lazytime", "mand", "sync"];
 
-/// What takes one of these back, or what the calls for new mounts have no flag for.
-const BACK_WORDS: [(&str, &str); 4] =
-    [("async", "sync"), ("noiversion", "iversion"), ("nolazytime", "lazytime"), ("nomand", "mand")];
+/// What takes one of these back.
+const BACK_WORDS: [(&str, &str); 3] =
+    [("async", "sync"), ("nolazytime", "lazytime"), ("nomand", "mand")];
 
-/// What changes nothing: negations that mount(8) knows and the kernel does not, and how
-/// much the kernel says in its log.
-const IDLE_WORDS: [&str; 4] = ["loud", "norelatime", "rnorelatime", "silent"];
+/// Whether a word is for a file system's superblock, which a bind mount has none of its
+/// own of.
+pub(super) fn is_of_superblock(word: &str) -> bool {
+    FS_WORDS.contains(&word) || ["acl", "noacl"].contains(&word)
+}
+
+/// What changes nothing: negations that mount(8) knows and the kernel does not; how much
+/// the kernel says in its log; and whether inodes have versions, which file systems decide
+/// for themselves (Linux 6.0).
+const IDLE_WORDS: [&str; 6] =
+    ["iversion", "loud", "noiversion", "norelatime", "rnorelatime", "silent"];
 
 /// Every option that is understood for any mount, sorted: what is in here is
 /// what the parser above takes.
 pub(crate) fn option_words() -> Vec<String> {
     let single = OTHER_WORDS.iter().chain(&FS_WORDS).chain(&IDLE_WORDS).map(|w| (*w).to_owned());
     let single = single.chain(BACK_WORDS.iter().map(|(back, _)| (*back).to_owned()));
-    let single = single.chain(["iversion".to_owned()]);
     let names = ATTR_WORDS.iter().map(|(name, _)| *name);
     let names = names.chain(PROPAGATION_WORDS.iter().map(|(name, _)| *name));
     let mut words: Vec<String> =
