@@ -322,19 +322,34 @@ impl Entry {
         match self.load()? {
             Some(record) if record.init.is_none() && record.goes_on => self.load_named(record),
             Some(record) => Ok(Some(record)),
-            None => {
-                let _lock = self.share()?;
-                self.load()
-            }
+            None => self.load_made(),
         }
+    }
+
+    /// The record when it is there, or nobody is about to write one. Its maker holds the
+    /// lock for much longer, with hooks to run.
+    fn load_made(&self) -> Result<Option<Record>> {
+        loop {
+            if let Some(_lock) = self.try_share()? {
+                return self.still_there().and_then(|()| self.load());
+            }
+            if let Some(record) = self.load()? {
+                return Ok(Some(record));
+            }
+            // a lock tells nobody that it is free: look again
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn try_share(&self) -> Result<Option<FileLock>> {
+        FileLock::try_now(self.open_for_lock()?, Sharing::Shared).step(|| LOCKING)
     }
 
     /// The record when it has an init, or its maker has given up or takes too long.
     fn load_named(&self, mut record: Record) -> Result<Option<Record>> {
         let deadline = Instant::now() + MAKERS_PATIENCE;
         while record.init.is_none() && Instant::now() < deadline {
-            if FileLock::try_now(self.open_for_lock()?, Sharing::Shared).step(|| LOCKING)?.is_some()
-            {
+            if self.try_share()?.is_some() {
                 return self.load();
             }
             // a lock tells nobody that it is free: look again

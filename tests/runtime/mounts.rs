@@ -363,8 +363,51 @@ fn a_remount_changes_what_is_there() {
     for option in ["ro", "noexec", "nosuid", "nodev"] {
         assert!(has(&mount, "options", option), "no {option} in {mount}");
     }
-    let remount = json!({"destination": "/b", "options": ["remount", "size=1m"]});
-    Container::new(|c| add_mount(c, remount)).assert_refused(&["mounts[7].options", "size"]);
+    let remount = json!({"destination": "/b", "options": ["remount", "bind", "sise=1m"]});
+    Container::new(|c| add_mount(c, remount)).assert_refused(&["mounts[7].options", "sise"]);
+    for options in [&["remount"][..], &["remount", "ro"], &["remount", "size=1m"]] {
+        let remount = json!({"destination": "/b", "options": options});
+        Container::new(|c| add_mount(c, remount))
+            .assert_refused(&["mount /b (remount)", "no such file"]);
+        let remount = json!({"destination": "/proc/sys", "options": options});
+        Container::new(|c| add_mount(c, remount))
+            .assert_refused(&["mount /proc/sys (remount): nothing is mounted there"]);
+    }
+}
+
+#[test]
+fn a_remount_gives_its_file_system_new_options() {
+    let tmpfs = json!({"destination": "/t", "type": "tmpfs", "source": "t",
+        "options": ["size=4m", "sync", "lazytime"]});
+    let remount = json!({"destination": "/t", "options": ["remount", "size=1m,nosuid", "async"]});
+    let report = Container::new(|config| {
+        add_mount(config, tmpfs);
+        add_mount(config, remount);
+    })
+    .json();
+    let mount = at(&report, "/t");
+    assert!(has(mount, "options", "nosuid"), "{mount}");
+    assert!(has(mount, "super_options", "size=1024k"), "{mount}");
+    assert!(!has(mount, "super_options", "sync"), "{mount}");
+}
+
+#[test]
+fn options_in_one_string_are_taken_apart_and_the_last_word_wins() {
+    let options = ["size=1m,mode=0701,noexec", "sync,lazytime,exec", "nodev,async", "nofail"];
+    let tmpfs = json!({"destination": "/t", "type": "tmpfs", "source": "t", "options": options});
+    let output = Container::new(|c| add_mount(c, tmpfs)).run().ok();
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    let mount = at(&report, "/t");
+    for (field, option, is_there) in [
+        ("super_options", "size=1024k", true),
+        ("super_options", "mode=701", true),
+        ("super_options", "sync", false),
+        ("options", "nodev", true),
+        ("options", "noexec", false),
+    ] {
+        assert_eq!(has(mount, field, option), is_there, "{option}: {mount}");
+    }
+    assert!(output.stderr.contains("\"nofail\" does nothing here"), "{}", output.stderr);
 }
 
 #[test]
@@ -400,15 +443,21 @@ fn a_bind_over_a_link_of_the_image_stays_inside() {
 }
 
 #[test]
-fn without_a_cgroup_namespace_the_mount_is_the_own_cgroup() {
+fn without_a_cgroup_namespace_all_cgroups_are_seen() {
     for (options, answer) in [(["nosuid", "ro"], "EROFS"), (["nosuid", "rw"], "ok")] {
         let c = Container::new(|config| {
             crate::support::drop_namespace(config, "cgroup");
             let mounts = config["mounts"].as_array_mut().unwrap();
             let cgroup = mounts.iter_mut().find(|m| m["type"] == "cgroup").unwrap();
             cgroup["options"] = json!(options);
-            args(config, &["each", "read /sys/fs/cgroup/cgroup.procs", "mkdir /sys/fs/cgroup/x"]);
         });
+        // where /proc/self/cgroup says
+        let path = c.cgroup();
+        let path = path.strip_prefix(crate::support::cgroup2_mount()).unwrap();
+        let own = Path::new("/sys/fs/cgroup").join(path);
+        let read = format!("read {}/cgroup.procs", own.display());
+        let make = format!("mkdir {}/x", own.display());
+        c.bundle.edit(|config| args(config, &["each", &read, &make]));
         assert_eq!(c.lines(), ["1", answer]);
         c.delete_by_force();
         c.assert_gone();
