@@ -297,11 +297,17 @@ impl Entry {
     /// # Errors
     /// As for [`Entry::lock`].
     pub fn try_lock(&self) -> Result<Option<Lock>> {
-        let lock = FileLock::try_now(self.open_for_lock()?, Sharing::Exclusive).step(|| LOCKING)?;
-        match lock {
-            Some(lock) => self.still_there().map(|()| Some(Lock(lock))),
-            None => Ok(None),
+        let lock = trace::step("lock the container", || {
+            let lock = FileLock::try_now(self.open_for_lock()?, Sharing::Exclusive);
+            match lock.step(|| LOCKING)? {
+                Some(lock) => self.still_there().map(|()| Some(Lock(lock))),
+                None => Ok(None),
+            }
+        })?;
+        if lock.is_some() {
+            crate::logging::debug(|| format!("locked {}", self.path.display()));
         }
+        Ok(lock)
     }
 
     /// The record; `None` when its writer was killed before it was there.

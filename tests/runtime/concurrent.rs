@@ -162,7 +162,8 @@ fn a_kill_during_a_start() {
         let start = c.on_id("start", &[], &[]).spawn();
         let kill = c.on_id("kill", &[], &["KILL"]).spawn();
         assert_one_of(&kill.wait(), &["container not running"]);
-        assert_one_of(&start.wait(), &["init has died", "is stopped", "init has ended", "died"]);
+        let stopped = "cannot start a container that has stopped";
+        assert_one_of(&start.wait(), &["init has died", stopped, "init has ended", "died"]);
         crate::support::wait_gone("the init", || c.status() == "stopped");
         c.delete().ok();
         c.assert_gone();
