@@ -143,6 +143,8 @@ fn what_is_null_or_empty_is_not_there() {
             ("/linux/timeOffsets", json!({})),
             ("/linux/uidMappings", json!([])),
             ("/linux/devices", json!([])),
+            ("/linux/resources/devices", json!([{"allow": true, "type": "", "access": "rwm"}])),
+            ("/mounts/0/options", json!([""])),
             ("/hooks", json!({"prestart": [], "poststop": null})),
             ("/annotations", json!({"run.oci.handler": ""})),
         ] {
