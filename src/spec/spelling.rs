@@ -112,7 +112,7 @@ fn drop_empty_affinity(process: &mut Value) -> bool {
 /// A rule for devices without a type is for all of them, and so is one with an empty type.
 fn drop_empty_types(value: &mut Value) -> bool {
     let rules = value.pointer_mut("/linux/resources/devices").and_then(Value::as_array_mut);
-    let mut objects = rules.into_iter().flatten().filter_map(Value::as_object_mut);
+    let objects = rules.into_iter().flatten().filter_map(Value::as_object_mut);
     objects.fold(false, |changed, rule| {
         let is_empty = rule.get("type").is_some_and(|kind| kind == "");
         if is_empty {
