@@ -320,22 +320,34 @@ impl Entry {
     /// # Errors
     /// As for [`Entry::load`]; [`ErrorKind::NotFound`] when it is deleted meanwhile.
     pub fn load_settled(&self) -> Result<Option<Record>> {
-        match self.load()? {
-            Some(record) if record.init.is_none() && record.goes_on => self.load_named(record),
-            Some(record) => Ok(Some(record)),
-            None => {
-                let _lock = self.share()?;
-                self.load()
+        loop {
+            match self.load()? {
+                Some(record) if record.init.is_none() && record.goes_on => {
+                    return self.load_named(record);
+                }
+                Some(record) => return Ok(Some(record)),
+                None => {}
             }
+            // not until the lock is free: its holder may be in a hook long after the record
+            // is there
+            if self.is_free()? {
+                return self.still_there().and_then(|()| self.load());
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// True if nobody makes, changes or removes the container.
+    fn is_free(&self) -> Result<bool> {
+        let lock = FileLock::try_now(self.open_for_lock()?, Sharing::Shared).step(|| LOCKING)?;
+        Ok(lock.is_some())
     }
 
     /// The record when it has an init, or its maker has given up or takes too long.
     fn load_named(&self, mut record: Record) -> Result<Option<Record>> {
         let deadline = Instant::now() + MAKERS_PATIENCE;
         while record.init.is_none() && Instant::now() < deadline {
-            if FileLock::try_now(self.open_for_lock()?, Sharing::Shared).step(|| LOCKING)?.is_some()
-            {
+            if self.is_free()? {
                 return self.load();
             }
             // a lock tells nobody that it is free: look again
