@@ -325,24 +325,19 @@ impl Entry {
     /// # Errors
     /// As for [`Entry::load`]; [`ErrorKind::NotFound`] when it is deleted meanwhile.
     pub fn load_settled(&self) -> Result<Option<Record>> {
-        match self.load()? {
-            Some(record) if record.init.is_none() && record.goes_on => self.load_named(record),
-            Some(record) => Ok(Some(record)),
-            None => self.load_made(),
-        }
-    }
-
-    /// The record when it is there, or nobody is about to write one. Its maker holds the
-    /// lock for much longer, with hooks to run.
-    fn load_made(&self) -> Result<Option<Record>> {
         loop {
+            match self.load()? {
+                Some(record) if record.init.is_none() && record.goes_on => {
+                    return self.load_named(record);
+                }
+                Some(record) => return Ok(Some(record)),
+                None => {}
+            }
+            // not until the lock is free: its holder may be in a hook long after the record
+            // is there
             if let Some(_lock) = self.try_share()? {
                 return self.still_there().and_then(|()| self.load());
             }
-            if let Some(record) = self.load()? {
-                return Ok(Some(record));
-            }
-            // a lock tells nobody that it is free: look again
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -15,7 +15,7 @@ use Takes::{Nothing, Value};
 /// Command, flag, its short form, and what it takes.
 type Row = (&'static str, &'static str, Option<&'static str>, Takes);
 
-const FLAGS: [Row; 106] = [
+const FLAGS: [Row; 107] = [
     ("create", "bundle", Some("b"), Value("/no/such/bundle")),
     ("create", "console-socket", None, Value("/no/socket")),
     ("create", "pidfd-socket", None, Value("/no/socket")),
@@ -39,6 +39,7 @@ const FLAGS: [Row; 106] = [
     ("exec", "cwd", None, Value("/")),
     ("exec", "env", Some("e"), Value("A=b")),
     ("exec", "tty", Some("t"), Nothing),
+    ("exec", "interactive", Some("i"), Nothing),
     ("exec", "user", Some("u"), Value("1:2")),
     ("exec", "additional-gids", Some("g"), Value("3")),
     ("exec", "process", Some("p"), Value("/no/file")),

@@ -36,11 +36,11 @@ impl Words {
     }
 
     fn take(&mut self, option: &str) -> Result<()> {
-        if option.contains('\0') || option.is_empty() {
+        if option.contains('\0') {
             return Err(Error::invalid(format!("{option:?} is not an option")));
         }
         match option {
-            "defaults" => {}
+            "" | "defaults" => {}
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
             "remount" => self.remount = true,
