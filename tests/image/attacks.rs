@@ -52,16 +52,6 @@ fn entries_that_climb_out() {
             "hard link to d/a",
         ),
         ("hardlink-self", vec![file("h", ""), hardlink("h", "h")], "hard link to itself"),
-        (
-            "whiteout-through-link",
-            vec![symlink("l", &parent), file("l/.wh.outside", "")],
-            "symbolic",
-        ),
-        (
-            "opaque-through-link",
-            vec![symlink("l", &parent), file("l/.wh..wh..opq", "")],
-            "symbolic",
-        ),
         ("whiteout-of-nothing", vec![file(".wh.", "")], "whiteout"),
         ("whiteout-of-dot", vec![file(".wh..", "")], "whiteout"),
         ("whiteout-of-dotdot", vec![file("a/.wh...", "")], "whiteout"),
@@ -90,6 +80,49 @@ fn entries_that_climb_out() {
         scene.assert_store_is_empty();
     }
     assert_eq!(fs::read(&target).unwrap(), b"untouched");
+}
+
+/// umoci's layers have whiteouts for all that was in a directory which has become a link. They
+/// are not followed, wherever that leads: in the store, out of it, or to what lower layers have.
+#[test]
+fn whiteouts_below_what_is_no_directory_hide_nothing() {
+    let scene = Scene::new();
+    let outside = scene.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "untouched").unwrap();
+    let to = outside.to_str().unwrap().to_owned();
+    let up = format!("{}{to}", "../".repeat(12));
+    let lower = layer(&[dir("d"), file("d/file", "1"), dir("e"), file("e/file", "2")], "none");
+    for (n, target) in [to.as_str(), &up, "e", "/e", ".", "d"].into_iter().enumerate() {
+        let over = |what: Entry| {
+            let marks =
+                ["d/.wh.file", "d/.wh..wh..opq", "d/below/.wh.file", "d/below/.wh..wh..opq"];
+            let after = marks.into_iter().map(|mark| file(mark, ""));
+            // and one that comes first, when there is no link yet
+            [file("d/.wh.first", ""), what].into_iter().chain(after).collect::<Vec<_>>()
+        };
+        for (kind, what) in [("link", symlink("d", target)), ("file", file("d", "3"))] {
+            let upper = layer(&over(what), "none");
+            let name = format!("{kind}{n}");
+            scene.import(&simple(&scene.path(&name), "x", &[lower.clone(), upper.clone()]));
+            let names = |dir: &Path| {
+                let entries = fs::read_dir(dir).unwrap();
+                let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+                names.sort();
+                names
+            };
+            assert_eq!(names(&scene.layer_dir(&upper)), ["d"], "{name}");
+            let bundle = scene.path("bundle");
+            scene.ok(&["unpack", "x", bundle.to_str().unwrap()]);
+            let root = bundle.join("rootfs");
+            let seen = (names(&root), fs::read(root.join("e/file")).unwrap());
+            scene.ok(&["umount", bundle.to_str().unwrap()]);
+            assert_eq!(seen, (vec!["d".into(), "e".into()], b"2".to_vec()), "{name}");
+            scene.ok(&["image", "verify"]);
+            scene.ok(&["image", "rm", "x"]);
+            assert_eq!(fs::read(outside.join("file")).unwrap(), b"untouched", "{name}");
+        }
+    }
 }
 
 /// What comes last for directories, mode and times, goes by their names once more: by then
