@@ -130,7 +130,10 @@ impl MountPlan {
         let mut kind =
             kind(mount, &words, bundle).map_err(|e| e.step(format!("mounts[{index}]")))?;
         let options = field("options");
-        check_words(&options, &kind, &words, idmap.is_some()).map_err(|e| e.step(options))?;
+        check_words(&kind, &words, idmap.is_some()).map_err(|e| e.step(options.clone()))?;
+        if matches!(kind, MountKind::Bind(_)) {
+            warn_of_idle(&options, &words);
+        }
         if let MountKind::Bind(bind) = &mut kind {
             bind.idmap = idmap;
         }
@@ -148,13 +151,36 @@ impl MountPlan {
 /// say nothing to them: a warning, and an error for what nobody can have meant.
 const OF_TMPFS: [&str; 6] = ["gid", "mode", "nr_blocks", "nr_inodes", "size", "uid"];
 
-/// Words that another kind of mount would have done something with.
-fn check_words(field: &str, kind: &MountKind, words: &Words, is_idmapped: bool) -> Result<()> {
-    let is_bind = matches!(kind, MountKind::Bind(_));
-    let is_idle = |option: &FsOption| is_bind && OF_TMPFS.contains(&option.key.as_str());
-    words.fs.iter().filter(|option| is_idle(option)).for_each(|option| {
+fn is_of_tmpfs(option: &FsOption) -> bool {
+    OF_TMPFS.contains(&option.key.as_str())
+}
+
+fn warn_of_idle(field: &str, words: &Words) {
+    words.fs.iter().filter(|option| is_of_tmpfs(option)).for_each(|option| {
         crate::logging::warn(&format!("{field}: {:?} does nothing to a bind mount", option.key));
     });
+}
+
+/// Checks what becomes a bind mount, before there is a source for it.
+///
+/// # Errors
+/// Invalid for a destination that is the root, and for options that such a mount does not
+/// have.
+pub(crate) fn check_bind(destination: &Path, options: &[String]) -> Result<()> {
+    if lexical(destination) == Path::new("/") {
+        return Err(Error::invalid("its destination is the root itself"));
+    }
+    let words = Words::of(options)?;
+    if words.remount {
+        return Err(Error::invalid("\"remount\" is no option of a bind mount"));
+    }
+    check_words(&MountKind::Bind(BindPlan::default()), &words, words.idmap.is_some())
+}
+
+/// Words that another kind of mount would have done something with.
+fn check_words(kind: &MountKind, words: &Words, is_idmapped: bool) -> Result<()> {
+    let is_bind = matches!(kind, MountKind::Bind(_));
+    let is_idle = |option: &FsOption| is_bind && is_of_tmpfs(option);
     let unknown = words.fs.iter().find(|option| !is_idle(option));
     if let (true, Some(option)) = (is_bind || *kind == MountKind::Remount, unknown) {
         let what = if is_bind { "a bind mount" } else { "a mount that is there already" };
