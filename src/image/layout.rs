@@ -259,7 +259,9 @@ fn members(file: &File, len: u64, limits: &Limits) -> Result<Members> {
     check_magic(&mut reader)?;
     let mut stream = TarStream::new(&mut reader, limits);
     let (mut members, mut links) = (Members::new(), Vec::new());
-    while let Some(entry) = stream.next().map_err(data_error)? {
+    let mut begun = false;
+    while let Some(entry) = stream.next().map_err(|e| unlike_archive(e, begun))? {
+        begun = true;
         let path = clean(&entry.path, limits.path)?;
         match entry.kind {
             // a later member of a name wins, as it does when tar unpacks
@@ -281,6 +283,15 @@ fn members(file: &File, len: u64, limits: &Limits) -> Result<Members> {
         }
     }
     Ok(members)
+}
+
+/// An error of the archive's reader, which before the first entry is that of any file.
+fn unlike_archive(e: io::Error, begun: bool) -> Error {
+    let e = data_error(e);
+    match e.kind() == ErrorKind::Invalid && !begun {
+        true => e.hint("images come as OCI archives and as those of docker save"),
+        false => e,
+    }
 }
 
 /// Where a link in `parent` leads, if that is inside of the archive.
