@@ -213,7 +213,7 @@ fn unpack_all(
             }
         }
     };
-    let workers = thread::available_parallelism().map_or(2, usize::from);
+    let workers = thread::available_parallelism().map_or(2, usize::from).min(SIDE_BY_SIDE);
     thread::scope(|scope| {
         for _ in 1..workers.min(missing.len()) {
             // those that are there do the work of one that can't be had
@@ -230,6 +230,9 @@ fn unpack_all(
     done.into_inner()
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "a thread of the import panicked")))
 }
+
+/// Layers at a time, each of which has three threads and some megabytes of buffers.
+const SIDE_BY_SIDE: usize = 8;
 
 fn unpack_one(
     layout: &Layout,
