@@ -288,7 +288,7 @@ impl Extractor<'_> {
             // only a hint: the sync at the end is what counts
             start_writeback(file.as_fd()).unwrap_or_default();
         }
-        self.facts.bytes += entry.size;
+        self.facts.bytes = self.facts.bytes.saturating_add(entry.size);
         self.listing.add(&Change::File { path: path.into(), facts, data })
     }
 

@@ -249,6 +249,25 @@ fn documents_that_lie() {
         l.tag(image, "x");
     };
     refused(&scene, &case("many", &many), &["501 layers"]);
+    // indexes that list each other a thousand times, four deep
+    let nested = |l: &mut Layout| {
+        let mut inner = l.index[0].clone();
+        for _ in 0..4 {
+            let index = json!({"schemaVersion": 2, "manifests": vec![inner; 1000]});
+            inner = l.blob(index.to_string().as_bytes(), INDEX);
+        }
+        l.index.clear();
+        l.tag(inner, "x");
+    };
+    scene.import(&case("nested", &nested));
+    scene.ok(&["image", "rm", "x"]);
+    let wide = |l: &mut Layout| {
+        let index = json!({"schemaVersion": 2, "manifests": vec![l.index[0].clone(); 10_001]});
+        let descriptor = l.blob(index.to_string().as_bytes(), INDEX);
+        l.index.clear();
+        l.tag(descriptor, "x");
+    };
+    refused(&scene, &case("wide", &wide), &["more than 10000 manifests"]);
     let empty = case("none", &|l| l.index.clear());
     refused(&scene, &empty, &["no image"]);
     fs::write(empty.join("index.json"), "{").unwrap();
@@ -262,6 +281,48 @@ fn documents_that_lie() {
     let index = fs::File::options().write(true).open(huge.join("index.json")).unwrap();
     index.set_len(30 << 20).unwrap();
     refused(&scene, &huge, &["index.json", "more than"]);
+}
+
+/// What is known of an archive's members is kept in memory.
+#[test]
+fn an_archive_of_too_many_members_is_refused() {
+    let scene = Scene::new();
+    let path = scene.path("many.tar");
+    let members: Vec<_> =
+        (0..9000).map(|n| file(&format!("{}{n}", "d/".repeat(1000)), "")).collect();
+    let packed = gzip(&archive(&members));
+    fs::write(&path, packed).unwrap();
+    refused(&scene, &path, &["more members than an archive of images"]);
+}
+
+/// What an image says of itself is shown on terminals.
+#[test]
+fn nothing_that_a_terminal_obeys_is_printed() {
+    let scene = Scene::new();
+    let evil = "\u{1b}[31m2024\u{7}";
+    for (name, field) in [("created", "created"), ("arch", "architecture"), ("variant", "variant")]
+    {
+        let mut layout = Layout::new(&scene.path(name));
+        let image = layout.image(&[layer(&[file("a", "a")], "none")], HOST, json!({}));
+        let bytes = fs::read(layout.blob_path(image["digest"].as_str().unwrap())).unwrap();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let config = layout.blob_path(manifest["config"]["digest"].as_str().unwrap());
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&fs::read(config).unwrap()).unwrap();
+        config[field] = json!(evil);
+        let media_type = manifest["config"]["mediaType"].as_str().unwrap().to_owned();
+        manifest["config"] = layout.blob(config.to_string().as_bytes(), &media_type);
+        let descriptor = layout.manifest(manifest);
+        let path = layout.tag(descriptor, name).finish();
+        let out = scene.run(&["image", "import", path.to_str().unwrap()]);
+        assert!(!out.stderr.contains(&0x1b) && !out.stdout.contains(&0x1b), "{name}: {out:?}");
+        for args in [&["image", "ls"][..], &["image", "inspect", name], &["image", "df"]] {
+            let out = scene.run(args);
+            let shown = [out.stdout, out.stderr].concat();
+            assert!(!shown.contains(&0x1b), "{name}: {}", String::from_utf8_lossy(&shown));
+        }
+    }
+    assert!(scene.ok(&["image", "ls"]).contains("created"));
 }
 
 #[test]
