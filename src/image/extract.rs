@@ -426,14 +426,28 @@ impl Extractor<'_> {
         let here = self.here()?;
         if is_dir(here, name)? {
             tree::remove(here, as_path(name))?;
-            let below = join(path, b"");
-            self.facts.implied.retain(|dir| dir != path && !dir.starts_with(&below));
-            self.facts.links.retain(|link, _| !link.starts_with(&below));
+            self.forget_below(path);
         } else {
             unlinkat(here, as_path(name), UnlinkatFlags::NoRemoveDir)?;
             self.facts.links.remove(path);
         }
         self.listing.add(&Change::Gone { path: path.into() })
+    }
+
+    /// Forgets what is noted of a directory that is gone. Only what there is of it is looked
+    /// at: a layer may bring and take a directory as often as it likes.
+    fn forget_below(&mut self, path: &[u8]) {
+        // all that begins with the path and a slash, which is followed by 0
+        let below = [path, b"/"].concat()..[path, b"0"].concat();
+        let dirs: Vec<_> = self.facts.implied.range(below.clone()).cloned().collect();
+        for dir in &dirs {
+            self.facts.implied.remove(dir);
+        }
+        self.facts.implied.remove(path);
+        let links: Vec<_> = self.facts.links.range(below).map(|(link, _)| link.clone()).collect();
+        for link in &links {
+            self.facts.links.remove(link);
+        }
     }
 
     /// Owner, attributes and times of what has no descriptor of its own.

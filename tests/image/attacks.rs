@@ -283,6 +283,26 @@ fn documents_that_lie() {
     refused(&scene, &huge, &["index.json", "more than"]);
 }
 
+/// Directories that layers do not list are kept in memory: a path of a thousand of them is a
+/// megabyte of names, and an archive of a kilobyte.
+#[test]
+fn directories_that_no_layer_lists_are_bounded() {
+    let scene = Scene::new();
+    let deep = |n: usize, count: usize| {
+        let paths = (0..count).map(|at| format!("{n}/{at}/{}f", "d/".repeat(1800)));
+        layer(&paths.map(|path| file(&path, "")).collect::<Vec<_>>(), "gzip")
+    };
+    let one = simple(&scene.path("one"), "x", &[deep(0, 6)]);
+    refused(&scene, &one, &["the layer lists too few of the directories"]);
+    let many: Vec<_> = (0..12).map(|n| deep(n, 1)).collect();
+    refused(
+        &scene,
+        &simple(&scene.path("many"), "x", &many),
+        &["the layers together list too few"],
+    );
+    scene.import(&simple(&scene.path("few"), "x", &many[..1]));
+}
+
 /// What is known of an archive's members is kept in memory.
 #[test]
 fn an_archive_of_too_many_members_is_refused() {
