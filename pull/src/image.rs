@@ -66,7 +66,12 @@ impl Search<'_> {
     fn named(&self, reference: &Reference) -> Result<Found> {
         let most = self.limits.json;
         let version = reference.version.to_string();
-        let (bytes, told) = self.registry.document(&version, most)?;
+        let (bytes, told) = self.registry.document(&version, most).map_err(|e| {
+            match e.kind() == ErrorKind::NotFound && version == "latest" {
+                true => e.hint("it was asked for the tag latest, which a name without a tag means"),
+                false => e,
+            }
+        })?;
         let digest = match (&reference.version, told) {
             (Version::Digest(digest), _) => digest.clone(),
             (Version::Tag(_), Some(digest)) => digest,

@@ -26,6 +26,7 @@ pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> 
         notify: NotifySocket::from_env()?,
         rootless: super::rootless(global)?,
         systemd_cgroup: super::by_systemd(global),
+        meanwhile: None,
         starts_later: true,
         stays: false,
     })?;

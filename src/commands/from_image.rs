@@ -2,6 +2,7 @@
 //! on the host.
 
 use std::fs::DirBuilder;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -15,13 +16,18 @@ use crate::container::{ContainerId, Reserved};
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::image::bundle::{Network, RuntimeOverrides, spec_for};
 use crate::image::limits::size;
-use crate::image::overlay::{OverlayPlan, mount_detached};
+use crate::image::overlay::{OverlayPlan, mount_detached, unmark};
 use crate::image::store::{Image, Store};
 use crate::image::unpack::copy_root;
 use crate::sandbox::Interrupts;
 use crate::spec::rootless;
 use crate::sys::caller::caller;
 use crate::sys::fs::{open_dir, replace_file};
+
+/// The directories of a container's overlay. It is mounted, where only the container sees
+/// that, over the first.
+const UPPER: &str = "upper";
+const WORK: &str = "work";
 
 /// What `run` creates a container from.
 pub(super) struct Prepared {
@@ -30,6 +36,8 @@ pub(super) struct Prepared {
     /// The overlay of the image, in no mount table.
     pub(super) rootfs: Option<OwnedFd>,
     pub(super) reserved: Option<Reserved>,
+    /// Of an image's container: what is to be done while its init is busy.
+    pub(super) rest: Option<Rest>,
     /// Signals since the id was taken: each ends the command with its undoing.
     pub(super) interrupts: Option<Interrupts>,
 }
@@ -57,44 +65,70 @@ pub(super) fn prepare(
     // none is left that nobody knows of
     store.hold_until_reboot(&image, &bundle)?;
     make_directories(&bundle)?;
-    let step = || bundle.display().to_string();
     let rootfs = overlay(&store, &image, &bundle)?;
     interrupts.check()?;
     overrides.binds = wanted.mounts(&store, &image, &bundle, rootfs.as_fd())?;
     interrupts.check()?;
     let mut spec = spec_for(&image.config, rootfs.as_fd(), &overrides)?;
+    if let Some(root) = spec.root_mut() {
+        // over what the container changes: a directory less to make
+        root.set_path(UPPER.into());
+    }
     if !caller().is_host_root() {
         let (uid_map, gid_map) = rootless::own_maps()?;
         rootless::drop_owners(&mut spec, &uid_map, &gid_map);
     }
-    let json = serde_json::to_vec(&spec)
+    let config = serde_json::to_vec(&spec)
         .map_err(|e| Error::new(ErrorKind::System, format!("encode config.json: {e}")))?;
-    let dir = open_dir(&bundle).step(step)?;
-    let mode = Mode::from_bits_truncate(0o600);
-    replace_file(&dir, "config.json", &json, mode, false).step(step)?;
+    let rest = Some(Rest { bundle: bundle.clone(), config });
     let (rootfs, reserved) = (Some(rootfs), Some(reserved));
-    Ok(Prepared { bundle, spec, rootfs, reserved, interrupts: Some(interrupts) })
+    Ok(Prepared { bundle, spec, rootfs, reserved, rest, interrupts: Some(interrupts) })
+}
+
+/// What the start of the program need not wait for.
+#[derive(Debug)]
+pub(super) struct Rest {
+    bundle: PathBuf,
+    config: Vec<u8>,
+}
+
+impl Rest {
+    /// Writes config.json for whoever looks, and removes the mark of the overlay: the
+    /// removal of the container is shorter by it.
+    ///
+    /// # Errors
+    /// A directory that can't be written to.
+    pub(super) fn finish(&self) -> Result<()> {
+        let step = || self.bundle.display().to_string();
+        let dir = open_dir(&self.bundle).step(step)?;
+        let mode = Mode::from_bits_truncate(0o600);
+        replace_file(&dir, "config.json", &self.config, mode, false).step(step)?;
+        unmark(dir.as_fd(), Path::new(WORK)).step(step)
+    }
 }
 
 fn make_directories(bundle: &Path) -> Result<()> {
-    let mkdir = |path: &Path, mode| {
-        let mut builder = DirBuilder::new();
-        builder.mode(mode).create(path).step(|| format!("mkdir {}", path.display()))
-    };
-    if let Some(parent) = bundle.parent() {
-        let mut builder = DirBuilder::new();
-        let made = builder.recursive(true).mode(0o700).create(parent);
-        made.step(|| format!("mkdir {}", parent.display()))?;
+    let make = |path: &Path, mode| DirBuilder::new().mode(mode).create(path);
+    let mkdir = |path: &Path, mode| make(path, mode).step(|| format!("mkdir {}", path.display()));
+    match (make(bundle, 0o700), bundle.parent()) {
+        // the store's first container
+        (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => {
+            match make(parent, 0o700) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(e).step(|| format!("mkdir {}", parent.display()));
+                }
+                _ => mkdir(bundle, 0o700)?,
+            }
+        }
+        (made, _) => made.step(|| format!("mkdir {}", bundle.display()))?,
     }
-    mkdir(bundle, 0o700)?;
-    mkdir(&bundle.join("upper"), 0o755)?;
-    mkdir(&bundle.join("work"), 0o700)?;
-    mkdir(&bundle.join("rootfs"), 0o755)
+    mkdir(&bundle.join(UPPER), 0o755)?;
+    mkdir(&bundle.join(WORK), 0o700)
 }
 
 fn overlay(store: &Store, image: &Image, bundle: &Path) -> Result<OwnedFd> {
     let lower = store.layers_or_empty(image);
-    let (upper, work) = (bundle.join("upper"), bundle.join("work"));
+    let (upper, work) = (bundle.join(UPPER), bundle.join(WORK));
     copy_root(&lower, &upper)?;
     // what the container writes goes with it
     let (upper, work) = (Some(upper), Some(work));

@@ -196,14 +196,16 @@ fn table(out: &mut impl Write, records: &[Record]) -> anyhow::Result<()> {
     let header = ["NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "CREATED"];
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(records.iter().map(|record| {
-        let created = record.created.as_deref().unwrap_or("-");
+        // the day; whatever else an image says there is not for a terminal
+        let created = record.created.as_deref().and_then(|time| time.get(..10));
+        let created = created.filter(|day| day.bytes().all(|b| b.is_ascii_digit() || b == b'-'));
         [
             record.name.clone(),
             record.digest.short().to_owned(),
             record.platform.clone(),
             record.layers.len().to_string(),
             HumanBytes(record.size()).to_string(),
-            created.get(..10).unwrap_or(created).to_owned(),
+            created.unwrap_or("-").to_owned(),
         ]
     }));
     for line in lines(&rows) {

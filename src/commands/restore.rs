@@ -26,6 +26,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RestoreArgs) -> anyhow::Result<i32
             reserved: None,
             activation: Activation::default(),
             notify: None,
+            meanwhile: None,
             starts_later: false,
             stays: !args.detach,
             rootless: super::rootless(global)?,

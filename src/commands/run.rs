@@ -1,8 +1,10 @@
 //! `tare run`: a bundle, or an image.
 
-use super::from_image::{self, Prepared};
+use super::from_image::{self, Prepared, Rest};
 use crate::cli::{GlobalArgs, RunArgs};
-use crate::container::{self, Activation, Console, ContainerId, Created, NotifySocket, Signals};
+use crate::container::{
+    self, Activation, Console, ContainerId, Created, Meanwhile, NotifySocket, Signals,
+};
 use crate::error::{Error, Result};
 use crate::sandbox::Interrupts;
 use crate::{logging, spec, trace};
@@ -16,6 +18,8 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
     options.init = args.init;
     let process = prepared.spec.process().as_ref();
     let wants_terminal = process.is_some_and(|process| process.terminal().unwrap_or(false));
+    let rest = prepared.rest;
+    let finish = || rest.as_ref().map_or(Ok(()), Rest::finish);
     let created = container::create(container::CreateArgs {
         id: &id,
         bundle: &prepared.bundle,
@@ -31,6 +35,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
         notify: NotifySocket::from_env()?,
         rootless: super::rootless(global)?,
         systemd_cgroup: super::by_systemd(global),
+        meanwhile: rest.is_some().then_some(Meanwhile(&finish)),
         starts_later: false,
         stays: !args.detach,
     });
@@ -50,7 +55,7 @@ fn prepare(global: &GlobalArgs, args: &RunArgs, id: &ContainerId) -> Result<Prep
     }
     let bundle = super::create::bundle(&args.create)?;
     let spec = spec::load(&bundle)?;
-    Ok(Prepared { bundle, spec, rootfs: None, reserved: None, interrupts: None })
+    Ok(Prepared { bundle, spec, rootfs: None, reserved: None, rest: None, interrupts: None })
 }
 
 /// What was given that has a meaning for images only.

@@ -13,6 +13,7 @@ use crate::error::{Error, Result, Step};
 use crate::image::bind::{Bind, Source, VolumeWords};
 use crate::image::store::{Image, Store};
 use crate::sandbox::copy_tree;
+use crate::spec::check_bind;
 use crate::sys::fs::{open_dir, open_in_root};
 use crate::volume::Volumes;
 
@@ -25,8 +26,14 @@ pub(super) struct Wanted(Vec<VolumeWords>);
 
 impl Wanted {
     pub(super) fn parse(texts: &[String]) -> Result<Self> {
-        let all = texts.iter().map(|text| VolumeWords::parse(text));
-        let all = all.collect::<Result<Vec<_>>>()?;
+        let words = |text: &String| {
+            let words = VolumeWords::parse(text)?;
+            // before a volume is made for it
+            check_bind(&words.destination, &words.options)
+                .map_err(|e| e.step(format!("volume {text:?}")))?;
+            Ok(words)
+        };
+        let all = texts.iter().map(words).collect::<Result<Vec<_>>>()?;
         for (at, words) in all.iter().enumerate() {
             let path = &words.destination;
             if all.iter().take(at).any(|other| other.destination == *path) {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use nix::unistd::Uid;
 use oci_spec::runtime::Spec;
 
-use super::create::Undo;
+use super::create::{Meanwhile, Undo};
 use super::exec::Kept;
 use super::place::Place;
 use super::rdt;
@@ -38,6 +38,7 @@ pub(super) struct Birth<'a> {
     /// The container's cgroup, if that is there before init.
     pub(super) cgroup: Option<&'a Cgroup>,
     pub(super) group: Option<&'a rdt::Group>,
+    pub(super) meanwhile: Option<Meanwhile<'a>>,
 }
 
 /// Makes init and serves it until it is ready. The answer is the record that has it,
@@ -109,6 +110,9 @@ impl Birth<'_> {
         spawned.set_score(&plan.process)?;
         if self.goes_on {
             spawned.proceed_early()?;
+        }
+        if let Some(Meanwhile(work)) = self.meanwhile {
+            trace::step("finish the bundle", work)?;
         }
         trace::step("serve init", || serve(spawned, plan, (id_maps, record), interrupts))?;
         Ok(complete)

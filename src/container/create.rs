@@ -83,6 +83,18 @@ pub struct CreateArgs<'a> {
     pub rootless: bool,
     /// Have systemd make the cgroup, as a scope.
     pub systemd_cgroup: bool,
+    /// What the caller has to do that init need not wait for.
+    pub meanwhile: Option<Meanwhile<'a>>,
+}
+
+/// Work that is done while init is busy; twice, if that has to be made a second time.
+#[derive(Clone, Copy)]
+pub struct Meanwhile<'a>(pub &'a dyn Fn() -> Result<()>);
+
+impl std::fmt::Debug for Meanwhile<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 /// Creates a container.
@@ -259,6 +271,7 @@ fn steps(
             place,
             cgroup: cgroup.as_ref(),
             group: group.as_ref(),
+            meanwhile: args.meanwhile,
         },
         &mut record,
         (undo, interrupts),

@@ -41,7 +41,7 @@ pub use activation::Activation;
 pub use checkpoint::{
     CgroupsMode, CheckpointArgs, CriuWords, RestoreArgs, Restored, checkpoint, restore,
 };
-pub use create::{Console, CreateArgs, create};
+pub use create::{Console, CreateArgs, Meanwhile, create};
 pub use created::{Created, Running};
 pub use delete::delete;
 pub use exec::{ExecArgs, ExecWords, exec};

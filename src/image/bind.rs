@@ -98,6 +98,9 @@ fn source(text: &str) -> Result<Source> {
     Ok(Source::Volume(text.to_owned()))
 }
 
+/// The longest name of a volume, in bytes.
+const LONGEST: usize = 128;
+
 /// Checks the name of a volume, which becomes a file's name.
 ///
 /// # Errors
@@ -105,8 +108,12 @@ fn source(text: &str) -> Result<Source> {
 pub fn check_volume_name(name: &str) -> Result<()> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     let starts = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    if starts && name.len() <= 128 && name.bytes().all(known) {
+    if starts && name.len() <= LONGEST && name.bytes().all(known) {
         return Ok(());
+    }
+    if name.len() > LONGEST {
+        let text = format!("a volume's name may have {LONGEST} bytes, and this has {}", name.len());
+        return Err(Error::invalid(text));
     }
     Err(Error::invalid(format!(
         "{name:?} is no volume's name: letters, digits and _ . - after a letter or digit"

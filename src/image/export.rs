@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::blob::{Blob, BlobReader};
 use super::digest::Digest;
-use super::manifest::{INDEX, MANIFEST};
+use super::manifest::{self, INDEX, MANIFEST};
 use super::store::{Image, Store};
 use crate::error::{Error, ErrorKind, Result, Step};
 
@@ -28,8 +28,11 @@ impl Store {
     pub fn export(&self, names: &[String], out: &mut dyn Write) -> Result<()> {
         let images = names.iter().map(|name| self.image(name)).collect::<Result<Vec<_>>>()?;
         let mut blobs = BTreeMap::new();
+        let mut types = Vec::new();
         for image in &images {
-            self.blobs_of(image, &mut blobs).step(|| format!("image {}", image.name))?;
+            let step = || format!("image {}", image.name);
+            self.blobs_of(image, &mut blobs).step(step)?;
+            types.push(self.media_type(image).step(step)?);
         }
         member(out, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         for (digest, blob) in &blobs {
@@ -37,9 +40,10 @@ impl Store {
         }
         let manifests: Vec<_> = images
             .iter()
-            .map(|image| {
+            .zip(types)
+            .map(|(image, media_type)| {
                 json!({
-                    "mediaType": media_type(image),
+                    "mediaType": media_type,
                     "digest": image.digest,
                     "size": blobs.get(&image.digest).map_or(0, |blob| blob.size),
                     "annotations": {TAG: image.name},
@@ -72,11 +76,12 @@ impl Store {
         }
         Ok(())
     }
-}
 
-/// What the image's manifest says of itself.
-fn media_type(image: &Image) -> String {
-    image.manifest_type().unwrap_or(MANIFEST).to_owned()
+    /// What the image's manifest says of itself.
+    fn media_type(&self, image: &Image) -> Result<String> {
+        let bytes = std::fs::read(self.blob_path(&image.digest))?;
+        Ok(manifest::media_type(&bytes, "manifest")?.unwrap_or_else(|| MANIFEST.to_owned()))
+    }
 }
 
 fn header(out: &mut dyn Write, name: &str, size: u64) -> Result<()> {

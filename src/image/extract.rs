@@ -29,7 +29,7 @@ use super::limits::Limits;
 use super::listing::{Change, Facts, Name, Special, Writer};
 use super::names::{self, classify, clean, join, parent_and_name};
 use super::places::{
-    as_path, is_dir, is_whiteout, is_whiteout_entry, open_dir_at, parent_error, set_opaque,
+    as_parent, as_path, is_dir, is_whiteout, is_whiteout_entry, open_dir_at, set_opaque,
 };
 use super::tarstream::{Source, TarStream};
 use super::tree;
@@ -121,19 +121,20 @@ impl Extractor<'_> {
         let (parent, name) = parent_and_name(&path);
         match classify(parent, name)? {
             names::Name::Ignored => Ok(()),
-            names::Name::Opaque => {
-                self.enter(parent)?;
-                self.make_opaque(parent)
+            // what this layer itself has in a directory's place hides all that lower layers
+            // have in that: umoci's layers say so once more, a whiteout for each name
+            names::Name::Opaque | names::Name::Whiteout(_) if self.enter(parent)?.is_err() => {
+                Ok(())
             }
+            names::Name::Opaque => self.make_opaque(parent),
             names::Name::Whiteout(hidden) => {
                 if entry.kind != Kind::File {
                     return Err(Error::invalid("a whiteout must be a regular file"));
                 }
-                self.enter(parent)?;
                 self.whiteout(parent, hidden)
             }
             names::Name::Plain => {
-                self.enter(parent)?;
+                self.enter(parent)??;
                 self.create(&path, name, entry, stream)
             }
         }
@@ -155,21 +156,22 @@ impl Extractor<'_> {
         }
     }
 
-    /// Makes `parent` the current directory of the extraction.
-    fn enter(&mut self, parent: &[u8]) -> Result<()> {
+    /// Makes `parent` the current directory of the extraction; the inner error is that it
+    /// leads through what is no directory.
+    fn enter(&mut self, parent: &[u8]) -> Result<Result<()>> {
         if self.parent.as_ref().is_some_and(|(path, _)| path == parent) {
-            return Ok(());
+            return Ok(Ok(()));
         }
-        let fd = match open_plain(self.root, as_path(parent), DIR, Mode::empty()) {
+        let opened = match open_plain(self.root, as_path(parent), DIR, Mode::empty()) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => self.make_parents(parent)?,
-            other => other.map_err(|e| parent_error(parent, e))?,
+            other => as_parent(parent, other)?,
         };
-        self.parent = Some((parent.to_vec(), fd));
-        Ok(())
+        Ok(opened.map(|fd| self.parent = Some((parent.to_vec(), fd))))
     }
 
-    /// Opens `parent` component by component, making what is missing.
-    fn make_parents(&mut self, parent: &[u8]) -> Result<OwnedFd> {
+    /// Opens `parent` component by component, making what is missing; the inner error is as
+    /// for [`Extractor::enter`].
+    fn make_parents(&mut self, parent: &[u8]) -> Result<Result<OwnedFd>> {
         let mut at = Vec::new();
         let mut fd = open_plain(self.root, Path::new("."), DIR, Mode::empty())?;
         for name in parent.split(|b| *b == b'/') {
@@ -193,9 +195,12 @@ impl Extractor<'_> {
                 }
                 other => other,
             };
-            fd = next.map_err(|e| parent_error(&at, e))?;
+            fd = match as_parent(&at, next)? {
+                Ok(next) => next,
+                blocked => return Ok(blocked),
+            };
         }
-        Ok(fd)
+        Ok(Ok(fd))
     }
 
     /// Notes a directory that was made for what lies in it.
@@ -231,7 +236,7 @@ impl Extractor<'_> {
     }
 
     fn make_opaque(&mut self, parent: &[u8]) -> Result<()> {
-        let fd = open_dir_at(self.here()?, b".").map_err(|e| parent_error(parent, e))?;
+        let fd = as_parent(parent, open_dir_at(self.here()?, b"."))??;
         set_opaque(fd.as_fd())?;
         self.listing.add(&Change::Opaque { path: parent.into() })
     }
@@ -245,7 +250,7 @@ impl Extractor<'_> {
             // a whiteout is for lower layers: what this layer has stays, and a
             // directory of it hides what lower ones have in it
             Err(Errno::EEXIST) if is_dir(here, hidden)? => {
-                let fd = open_dir_at(here, hidden).map_err(|e| parent_error(parent, e))?;
+                let fd = as_parent(parent, open_dir_at(here, hidden))??;
                 set_opaque(fd.as_fd())?;
                 self.listing.add(&Change::Opaque { path })
             }
@@ -283,7 +288,7 @@ impl Extractor<'_> {
             // only a hint: the sync at the end is what counts
             start_writeback(file.as_fd()).unwrap_or_default();
         }
-        self.facts.bytes += entry.size;
+        self.facts.bytes = self.facts.bytes.saturating_add(entry.size);
         self.listing.add(&Change::File { path: path.into(), facts, data })
     }
 
@@ -421,14 +426,28 @@ impl Extractor<'_> {
         let here = self.here()?;
         if is_dir(here, name)? {
             tree::remove(here, as_path(name))?;
-            let below = join(path, b"");
-            self.facts.implied.retain(|dir| dir != path && !dir.starts_with(&below));
-            self.facts.links.retain(|link, _| !link.starts_with(&below));
+            self.forget_below(path);
         } else {
             unlinkat(here, as_path(name), UnlinkatFlags::NoRemoveDir)?;
             self.facts.links.remove(path);
         }
         self.listing.add(&Change::Gone { path: path.into() })
+    }
+
+    /// Forgets what is noted of a directory that is gone. Only what there is of it is looked
+    /// at: a layer may bring and take a directory as often as it likes.
+    fn forget_below(&mut self, path: &[u8]) {
+        // all that begins with the path and a slash, which is followed by 0
+        let below = [path, b"/"].concat()..[path, b"0"].concat();
+        let dirs: Vec<_> = self.facts.implied.range(below.clone()).cloned().collect();
+        for dir in &dirs {
+            self.facts.implied.remove(dir);
+        }
+        self.facts.implied.remove(path);
+        let links: Vec<_> = self.facts.links.range(below).map(|(link, _)| link.clone()).collect();
+        for link in &links {
+            self.facts.links.remove(link);
+        }
     }
 
     /// Owner, attributes and times of what has no descriptor of its own.

@@ -117,6 +117,7 @@ fn views(
     done: &Done,
 ) -> Result<Vec<parents::View>> {
     let mut views: Vec<(&Digest, parents::View)> = Vec::new();
+    let mut open = LeftOpen::default();
     for diff_id in &choice.diff_ids {
         let (path, implied, links) = match (done.get(diff_id), staging) {
             (Some(facts), Some(staging)) => {
@@ -129,6 +130,7 @@ fn views(
                 (store.layer_path(diff_id), implied, links)
             }
         };
+        open.add(implied.iter(), links.iter().map(|(path, to)| (path, to)))?;
         // an overlay has it where it is uppermost
         views.retain(|(other, _)| *other != diff_id);
         let dir = path.join("diff");
@@ -179,6 +181,31 @@ pub(crate) fn is_missing(store: &Store, diff_id: &Digest) -> Result<bool> {
     Ok(store.layer_facts(diff_id)?.is_none_or(|facts| facts.listing.is_none()))
 }
 
+/// What several layers leave to those below them: it is in memory at the same time.
+#[derive(Default)]
+struct LeftOpen(usize);
+
+impl LeftOpen {
+    /// Bytes of the names.
+    const MOST: usize = 32 << 20;
+
+    fn add<'a>(
+        &mut self,
+        implied: impl Iterator<Item = &'a Vec<u8>>,
+        links: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>,
+    ) -> Result<()> {
+        let name = |name: &Vec<u8>| name.len() + size_of::<Vec<u8>>();
+        self.0 += implied.map(name).sum::<usize>();
+        self.0 += links.map(|(path, to)| name(path) + name(to)).sum::<usize>();
+        match self.0 > Self::MOST {
+            false => Ok(()),
+            true => Err(Error::invalid(
+                "the layers together list too few of the directories that their entries lie in",
+            )),
+        }
+    }
+}
+
 /// What became of each layer, by diff ID.
 pub(crate) type Done = BTreeMap<Digest, Extracted>;
 
@@ -192,11 +219,18 @@ fn unpack_all(
     let queue = Mutex::new(missing.iter());
     let next = || queue.lock().ok()?.next();
     let done = Mutex::new(Ok(Done::new()));
+    let open = Mutex::new(LeftOpen::default());
     let progress = Progress::new();
     let work = || {
         while let Some(missing) = next() {
             let bar = progress.layer(missing.layer);
             let one = unpack_one(layout, missing, staging, limits, &|n| bar.set(n));
+            let one = one.and_then(|facts| {
+                if let (Some(facts), Ok(mut open)) = (&facts, open.lock()) {
+                    open.add(facts.implied.iter(), facts.links.iter())?;
+                }
+                Ok(facts)
+            });
             bar.finish();
             let Ok(mut all) = done.lock() else { return };
             match (one, all.as_mut()) {
@@ -213,7 +247,7 @@ fn unpack_all(
             }
         }
     };
-    let workers = thread::available_parallelism().map_or(2, usize::from);
+    let workers = thread::available_parallelism().map_or(2, usize::from).min(SIDE_BY_SIDE);
     thread::scope(|scope| {
         for _ in 1..workers.min(missing.len()) {
             // those that are there do the work of one that can't be had
@@ -230,6 +264,9 @@ fn unpack_all(
     done.into_inner()
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::System, "a thread of the import panicked")))
 }
+
+/// Layers at a time, each of which has three threads and some megabytes of buffers.
+const SIDE_BY_SIDE: usize = 8;
 
 fn unpack_one(
     layout: &Layout,

@@ -253,14 +253,23 @@ fn seekable(
 
 type Members = HashMap<Vec<u8>, (u64, u64)>;
 
+/// Bytes that the names of an archive's members may take: they are kept in memory.
+const NAMES: usize = 16 << 20;
+
 /// Where each regular file of an archive lies.
 fn members(file: &File, len: u64, limits: &Limits) -> Result<Members> {
     let mut reader = HeaderReader::new(file, len);
     check_magic(&mut reader)?;
     let mut stream = TarStream::new(&mut reader, limits);
     let (mut members, mut links) = (Members::new(), Vec::new());
-    while let Some(entry) = stream.next().map_err(data_error)? {
+    let (mut begun, mut names) = (false, 0);
+    while let Some(entry) = stream.next().map_err(|e| unlike_archive(e, begun))? {
+        begun = true;
         let path = clean(&entry.path, limits.path)?;
+        names += path.len() + entry.link.len() + size_of::<(Vec<u8>, (u64, u64))>();
+        if names > NAMES {
+            return Err(Error::invalid("it has more members than an archive of images"));
+        }
         match entry.kind {
             // a later member of a name wins, as it does when tar unpacks
             Kind::File if entry.sparse.is_none() => {
@@ -281,6 +290,15 @@ fn members(file: &File, len: u64, limits: &Limits) -> Result<Members> {
         }
     }
     Ok(members)
+}
+
+/// An error of the archive's reader, which before the first entry is that of any file.
+fn unlike_archive(e: io::Error, begun: bool) -> Error {
+    let e = data_error(e);
+    match e.kind() == ErrorKind::Invalid && !begun {
+        true => e.hint("images come as OCI archives and as those of docker save"),
+        false => e,
+    }
 }
 
 /// Where a link in `parent` leads, if that is inside of the archive.

@@ -51,5 +51,6 @@ mod tarstream;
 mod tree;
 mod tree_check;
 pub mod unpack;
+mod unzstd;
 pub mod user;
 pub mod verify;

@@ -1,6 +1,6 @@
 //! Overlays of layers, mounted by descriptor.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -10,7 +10,7 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, fstatfs};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::{chdir, dup3, fchdir};
+use nix::unistd::{UnlinkatFlags, chdir, dup3, fchdir, unlinkat};
 
 use super::form;
 use crate::error::{Error, ErrorKind, Result, Step};
@@ -66,6 +66,29 @@ pub fn mount_detached(plan: &OverlayPlan) -> Result<OwnedFd> {
         }
         .step(step),
     }
+}
+
+/// The mark by which the kernel refuses to mount the directories of a `volatile` overlay once
+/// more, in the directory `work`.
+const MARK: [(&str, UnlinkatFlags); 3] = [
+    ("work/incompat/volatile/dirty", UnlinkatFlags::NoRemoveDir),
+    ("work/incompat/volatile", UnlinkatFlags::RemoveDir),
+    ("work/incompat", UnlinkatFlags::RemoveDir),
+];
+
+/// Removes the mark of a `volatile` overlay whose directories nobody will mount once more. The
+/// overlay may be mounted: it does not look at the mark any more.
+///
+/// # Errors
+/// What can't be removed. That it is not there, or that something else is, is none.
+pub fn unmark(dir: BorrowedFd<'_>, work: &Path) -> Result<()> {
+    for (path, how) in MARK {
+        match unlinkat(dir, &work.join(path), how) {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENOTEMPTY | Errno::EEXIST) => {}
+            Err(e) => return Err(e).step(|| format!("remove {path}")),
+        }
+    }
+    Ok(())
 }
 
 fn of_layers(plan: &OverlayPlan) -> Result<OwnedFd> {

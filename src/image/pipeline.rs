@@ -19,6 +19,7 @@ use super::gzip::Gunzip;
 use super::limits::Limits;
 use super::manifest::Compression;
 use super::tarstream::{Source, TarStream, skip_by_reading};
+use super::unzstd::Unzstd;
 use crate::error::{Error, Result, Step};
 
 /// Inflated bytes travel in buffers of this size: small enough to stay in the
@@ -120,14 +121,13 @@ fn produce(
             (job.progress)(d.source().position());
             Ok(n)
         }),
-        Compression::Zstd => {
-            let decoder = zstd::Decoder::with_buffer(&mut reader)?;
+        Compression::Zstd => Unzstd::new(&mut reader).and_then(|decoder| {
             pump(decoder, job, to_extract, to_hash, |d, b| {
                 let n = d.read(b)?;
-                (job.progress)(d.get_ref().position());
+                (job.progress)(d.source().position());
                 Ok(n)
             })
-        }
+        }),
     });
     reader.verify(job.progress)?;
     inflated.map_err(|e| match e.raw_os_error() {

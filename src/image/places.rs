@@ -12,14 +12,17 @@ use nix::sys::stat::{FileStat, Mode, fstatat};
 use super::entry::shown;
 use super::form;
 use crate::error::{Error, Result};
+use crate::sys::SysResult;
 use crate::sys::fs::{open_plain, set_xattr};
 
-pub(super) fn parent_error(path: &[u8], errno: Errno) -> Error {
-    let path = shown(path);
-    match errno {
-        Errno::ELOOP => Error::invalid(format!("its parent {path} is a symbolic link")),
-        Errno::ENOTDIR => Error::invalid(format!("its parent {path} is not a directory")),
-        other => Error::from(other).step(format!("parent {path}")),
+/// What came of the opening of an entry's parent; the inner error is that it is no directory.
+pub(super) fn as_parent(path: &[u8], opened: SysResult<OwnedFd>) -> Result<Result<OwnedFd>> {
+    let no_dir = |what| Error::invalid(format!("its parent {} is {what}", shown(path)));
+    match opened {
+        Ok(fd) => Ok(Ok(fd)),
+        Err(Errno::ELOOP) => Ok(Err(no_dir("a symbolic link"))),
+        Err(Errno::ENOTDIR) => Ok(Err(no_dir("not a directory"))),
+        Err(e) => Err(Error::from(e).step(format!("parent {}", shown(path)))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which images of a layout: by tag, and by platform where there are several.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -273,7 +273,13 @@ struct Offers {
     manifests: Vec<Descriptor>,
     /// The kinds of what is no image.
     others: Vec<String>,
+    /// The indexes that have been opened: each once, or a few that list each other many
+    /// times would have no end.
+    opened: BTreeSet<Digest>,
 }
+
+/// The most manifests below one tag.
+const MANIFESTS: usize = 10_000;
 
 /// The manifests below descriptors, indexes opened.
 fn flatten(
@@ -289,9 +295,15 @@ fn flatten(
             offers.others.push(kind.to_string());
         } else if is_manifest(media_type) {
             offers.manifests.push((*descriptor).clone());
+            if offers.manifests.len() > MANIFESTS {
+                return Err(Error::invalid(format!("more than {MANIFESTS} manifests in indexes")));
+            }
         } else if is_index(media_type) {
             if depth == 0 {
                 return Err(Error::invalid("indexes are nested too deep"));
+            }
+            if !offers.opened.insert(Digest::parse(descriptor.digest().as_ref())?) {
+                continue;
             }
             let (digest, bytes) = document(layout, descriptor, limits)?;
             let index = manifest::index(&bytes, &format!("index {digest}"))?;

@@ -7,6 +7,7 @@ use super::entry::bad;
 use super::extract::data_error;
 use super::limits::Limits;
 use super::manifest::Compression;
+use super::unzstd::Unzstd;
 use crate::error::Result;
 
 const BUFFER: usize = 256 << 10;
@@ -28,8 +29,8 @@ pub(crate) fn spool(from: File, to: &File, limits: &Limits) -> Result<()> {
             inflate(decoder, to, limits, |d| d.get_ref().get_ref().bytes)
         }
         Compression::Zstd => {
-            let decoder = zstd::Decoder::with_buffer(counted)?;
-            inflate(decoder, to, limits, |d| d.get_ref().get_ref().bytes)
+            let decoder = Unzstd::new(counted).map_err(data_error)?;
+            inflate(decoder, to, limits, |d| d.source().get_ref().bytes)
         }
     };
     copied.map_err(data_error)

@@ -25,6 +25,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use oci_spec::image::ImageConfiguration;
 
@@ -37,9 +39,10 @@ use super::record::{
 use super::reference::{Reference as Name, Version, is_of_digest, same};
 use super::select::Selector;
 use crate::error::{Error, ErrorKind, Result, Step, phrase};
+use crate::sys::SysResult;
 use crate::sys::boot;
 use crate::sys::caller::caller;
-use crate::sys::fs::{open_dir, replace_file};
+use crate::sys::fs::{open_dir, open_file, read_whole, replace_file};
 use crate::sys::lock::{FileLock, Sharing};
 
 pub use super::import::Options as ImportOptions;
@@ -60,16 +63,10 @@ pub struct Image {
     /// The layers' directories, from the bottom up, each once.
     pub layers: Vec<PathBuf>,
     record: Record,
-    manifest_type: Option<String>,
     _lock: Arc<FileLock>,
 }
 
 impl Image {
-    /// The media type that its manifest has, if it names one.
-    pub(crate) fn manifest_type(&self) -> Option<&str> {
-        self.manifest_type.as_deref()
-    }
-
     /// All that the store knows of it.
     pub fn record(&self) -> &Record {
         &self.record
@@ -176,11 +173,10 @@ impl Store {
     /// The record with exactly that name.
     pub(crate) fn named(&self, name: &str) -> Result<Option<Record>> {
         let Some(file) = record_file(name) else { return Ok(None) };
-        match fs::read(self.path.join("images").join(file)) {
+        match read(&self.path.join("images").join(file)) {
             Ok(bytes) => manifest::json(&bytes, "image record").map(Some),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            // longer than a file name may be
-            Err(e) if e.raw_os_error() == Some(libc::ENAMETOOLONG) => Ok(None),
+            // there is none, or it is longer than a file name may be
+            Err(Errno::ENOENT | Errno::ENAMETOOLONG) => Ok(None),
             Err(e) => Err(Error::from(e).step(format!("image {name}"))),
         }
     }
@@ -227,14 +223,14 @@ impl Store {
     /// NotFound when there is none of that name.
     pub fn image(&self, name: &str) -> Result<Image> {
         // a store without images has no lock yet
-        self.find(name)?;
+        if !self.is_used()? {
+            self.find(name)?;
+        }
         let lock = self.lock(Sharing::Shared)?;
         let record = self.find(name)?;
         let step = || format!("image {name}");
-        let bytes = fs::read(self.blob_path(&record.config_digest)).step(step)?;
+        let bytes = read(&self.blob_path(&record.config_digest)).step(step)?;
         let (config, _) = manifest::config(&bytes, record.layers.len()).step(step)?;
-        let manifest = fs::read(self.blob_path(&record.digest)).step(step)?;
-        let manifest_type = manifest::media_type(&manifest, "manifest").step(step)?;
         let mut layers: Vec<PathBuf> = Vec::new();
         for diff_id in record.diff_ids() {
             let path = self.layer_path(diff_id).join("diff");
@@ -249,7 +245,6 @@ impl Store {
             config,
             layers,
             record,
-            manifest_type,
             _lock: Arc::new(lock),
         })
     }
@@ -421,6 +416,10 @@ impl Store {
     pub fn import(&self, path: &Path, options: &import::Options) -> Result<Vec<Record>> {
         import::import(self, path, options)
     }
+}
+
+fn read(path: &Path) -> SysResult<Vec<u8>> {
+    open_file(path, OFlag::empty()).and_then(read_whole)
 }
 
 fn ambiguous(name: &str, first: &Record, others: &[Record]) -> Error {

@@ -44,11 +44,11 @@ pub use features::features;
 pub use hooks::{HookPlan, Hooks};
 pub use labels::LabelPlan;
 pub use linux::{DevicePlan, SysctlPlan};
-pub(crate) use mounts::lexical;
 pub use mounts::{
     AttrChange, BindPlan, FsOption, IdmapPlan, MountIds, MountKind, MountPlan, Propagation,
     SourceLink,
 };
+pub(crate) use mounts::{check_bind, lexical};
 pub(crate) use namespaces::kind_name as namespace_name;
 pub use namespaces::{IdMapping, JoinPlan, NamespacePlan};
 pub use net::NetDevicePlan;

@@ -8,12 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::dirents::{Named, fresh_names};
 use super::{SysResult, check, uninterrupted};
 
 /// A path as the kernel takes it.
@@ -298,18 +298,9 @@ pub fn open_plain(
 
 /// The names in a directory, without `.` and `..`, and their types where the
 /// file system tells them.
-pub fn names(dir: BorrowedFd<'_>) -> SysResult<Vec<(CString, Option<Type>)>> {
+pub fn names(dir: BorrowedFd<'_>) -> SysResult<Vec<Named>> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY;
-    let mut open = Dir::from_fd(open_plain(dir, Path::new("."), flags, Mode::empty())?)?;
-    let mut all = Vec::new();
-    for entry in open.iter() {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name != c"." && name != c".." {
-            all.push((name.to_owned(), entry.file_type()));
-        }
-    }
-    Ok(all)
+    fresh_names(open_plain(dir, Path::new("."), flags, Mode::empty())?.as_fd())
 }
 
 /// A name as a path of one part.

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod bpf;
 pub mod caller;
 pub mod copy;
+pub mod dirents;
 #[cfg(target_arch = "x86_64")]
 pub mod entry;
 pub mod exe;

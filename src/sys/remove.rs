@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::Mode;
@@ -44,7 +45,7 @@ pub fn remove_tree(path: &Path) -> SysResult<()> {
 /// What is left is the tree. EXDEV or EBUSY for a mount in it.
 pub fn remove_at(dir: BorrowedFd<'_>, path: &Path) -> SysResult<()> {
     let mut tries = 0;
-    while is_filled(dir, path)? {
+    while is_filled(dir, path, false)? {
         match empty(dir, path) {
             // gone or moved by somebody else, with the way back
             Ok(()) | Err(Errno::ENOENT | Errno::ESTALE | Errno::ENOTEMPTY) => {}
@@ -65,8 +66,9 @@ fn empty(dir: BorrowedFd<'_>, path: &Path) -> SysResult<()> {
     // the names that it went by
     let mut way: Vec<CString> = Vec::new();
     loop {
-        if let Some(name) = walk.next_name() {
-            if is_filled(walk.here(), name_path(&name))? {
+        if let Some((name, kind)) = walk.next_named() {
+            let is_dir = kind == Some(Type::Directory);
+            if is_filled(walk.here(), name_path(&name), is_dir)? {
                 match walk.enter(&name) {
                     Ok(()) => way.push(name),
                     Err(Errno::ENOENT) => {}
@@ -76,15 +78,24 @@ fn empty(dir: BorrowedFd<'_>, path: &Path) -> SysResult<()> {
             continue;
         }
         let (Some(done), true) = (way.pop(), walk.leave()?) else { return Ok(()) };
-        if is_filled(walk.here(), name_path(&done))? {
+        if is_filled(walk.here(), name_path(&done), true)? {
             return Err(Errno::ENOTEMPTY);
         }
     }
 }
 
-/// Removes a file or an empty directory; true if there is a directory that is not
-/// empty.
-fn is_filled(dir: BorrowedFd<'_>, path: &Path) -> SysResult<bool> {
+/// Removes a file or an empty directory, which it is tried as first if it probably is one;
+/// true if there is a directory that is not empty.
+fn is_filled(dir: BorrowedFd<'_>, path: &Path, is_dir: bool) -> SysResult<bool> {
+    if is_dir {
+        match unlinkat(dir, path, UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(false),
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => return Ok(true),
+            // something else by now
+            Err(Errno::ENOTDIR) => {}
+            Err(e) => return Err(e),
+        }
+    }
     match unlinkat(dir, path, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(false),
         Err(Errno::EISDIR) => {}

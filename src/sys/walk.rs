@@ -12,13 +12,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
+use nix::dir::Type;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::libc::{dev_t, ino_t};
 use nix::sys::stat::{Mode, fstat};
 
 use super::SysResult;
-use super::fs::{name_path, names, open_plain};
+use super::dirents::{Named, fresh_names};
+use super::fs::{name_path, open_plain};
 
 /// How many directories above the current one are open at a time.
 pub(super) const OPEN: usize = 24;
@@ -94,12 +96,12 @@ fn identity(dir: BorrowedFd<'_>) -> SysResult<(dev_t, ino_t)> {
 pub struct Walk {
     place: Place,
     /// Names that have not been come by, a list a directory.
-    todo: Vec<Vec<CString>>,
+    todo: Vec<Vec<Named>>,
     path: Vec<u8>,
 }
 
 impl Walk {
-    /// Begins at the top of a tree.
+    /// Begins at the top of a tree, which has just been opened.
     ///
     /// # Errors
     /// A directory that can't be listed.
@@ -121,6 +123,12 @@ impl Walk {
 
     /// The next name in it.
     pub fn next_name(&mut self) -> Option<CString> {
+        self.next_named().map(|(name, _)| name)
+    }
+
+    /// The same with its type, where the file system tells it: what it was when the
+    /// directory was entered.
+    pub fn next_named(&mut self) -> Option<(CString, Option<Type>)> {
         self.todo.last_mut()?.pop()
     }
 
@@ -157,11 +165,11 @@ impl Walk {
     }
 }
 
-fn listed(place: &Place) -> SysResult<Vec<CString>> {
-    match names(place.here()) {
+fn listed(place: &Place) -> SysResult<Vec<Named>> {
+    match fresh_names(place.here()) {
         // removed by somebody while it was open here
         Err(Errno::ENOENT) => Ok(Vec::new()),
-        other => Ok(other?.into_iter().map(|(name, _)| name).collect()),
+        other => other,
     }
 }
 

@@ -52,16 +52,6 @@ fn entries_that_climb_out() {
             "hard link to d/a",
         ),
         ("hardlink-self", vec![file("h", ""), hardlink("h", "h")], "hard link to itself"),
-        (
-            "whiteout-through-link",
-            vec![symlink("l", &parent), file("l/.wh.outside", "")],
-            "symbolic",
-        ),
-        (
-            "opaque-through-link",
-            vec![symlink("l", &parent), file("l/.wh..wh..opq", "")],
-            "symbolic",
-        ),
         ("whiteout-of-nothing", vec![file(".wh.", "")], "whiteout"),
         ("whiteout-of-dot", vec![file(".wh..", "")], "whiteout"),
         ("whiteout-of-dotdot", vec![file("a/.wh...", "")], "whiteout"),
@@ -90,6 +80,49 @@ fn entries_that_climb_out() {
         scene.assert_store_is_empty();
     }
     assert_eq!(fs::read(&target).unwrap(), b"untouched");
+}
+
+/// umoci's layers have whiteouts for all that was in a directory which has become a link. They
+/// are not followed, wherever that leads: in the store, out of it, or to what lower layers have.
+#[test]
+fn whiteouts_below_what_is_no_directory_hide_nothing() {
+    let scene = Scene::new();
+    let outside = scene.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("file"), "untouched").unwrap();
+    let to = outside.to_str().unwrap().to_owned();
+    let up = format!("{}{to}", "../".repeat(12));
+    let lower = layer(&[dir("d"), file("d/file", "1"), dir("e"), file("e/file", "2")], "none");
+    for (n, target) in [to.as_str(), &up, "e", "/e", ".", "d"].into_iter().enumerate() {
+        let over = |what: Entry| {
+            let marks =
+                ["d/.wh.file", "d/.wh..wh..opq", "d/below/.wh.file", "d/below/.wh..wh..opq"];
+            let after = marks.into_iter().map(|mark| file(mark, ""));
+            // and one that comes first, when there is no link yet
+            [file("d/.wh.first", ""), what].into_iter().chain(after).collect::<Vec<_>>()
+        };
+        for (kind, what) in [("link", symlink("d", target)), ("file", file("d", "3"))] {
+            let upper = layer(&over(what), "none");
+            let name = format!("{kind}{n}");
+            scene.import(&simple(&scene.path(&name), "x", &[lower.clone(), upper.clone()]));
+            let names = |dir: &Path| {
+                let entries = fs::read_dir(dir).unwrap();
+                let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+                names.sort();
+                names
+            };
+            assert_eq!(names(&scene.layer_dir(&upper)), ["d"], "{name}");
+            let bundle = scene.path("bundle");
+            scene.ok(&["unpack", "x", bundle.to_str().unwrap()]);
+            let root = bundle.join("rootfs");
+            let seen = (names(&root), fs::read(root.join("e/file")).unwrap());
+            scene.ok(&["umount", bundle.to_str().unwrap()]);
+            assert_eq!(seen, (vec!["d".into(), "e".into()], b"2".to_vec()), "{name}");
+            scene.ok(&["image", "verify"]);
+            scene.ok(&["image", "rm", "x"]);
+            assert_eq!(fs::read(outside.join("file")).unwrap(), b"untouched", "{name}");
+        }
+    }
 }
 
 /// What comes last for directories, mode and times, goes by their names once more: by then
@@ -216,6 +249,25 @@ fn documents_that_lie() {
         l.tag(image, "x");
     };
     refused(&scene, &case("many", &many), &["501 layers"]);
+    // indexes that list each other a thousand times, four deep
+    let nested = |l: &mut Layout| {
+        let mut inner = l.index[0].clone();
+        for _ in 0..4 {
+            let index = json!({"schemaVersion": 2, "manifests": vec![inner; 1000]});
+            inner = l.blob(index.to_string().as_bytes(), INDEX);
+        }
+        l.index.clear();
+        l.tag(inner, "x");
+    };
+    scene.import(&case("nested", &nested));
+    scene.ok(&["image", "rm", "x"]);
+    let wide = |l: &mut Layout| {
+        let index = json!({"schemaVersion": 2, "manifests": vec![l.index[0].clone(); 10_001]});
+        let descriptor = l.blob(index.to_string().as_bytes(), INDEX);
+        l.index.clear();
+        l.tag(descriptor, "x");
+    };
+    refused(&scene, &case("wide", &wide), &["more than 10000 manifests"]);
     let empty = case("none", &|l| l.index.clear());
     refused(&scene, &empty, &["no image"]);
     fs::write(empty.join("index.json"), "{").unwrap();
@@ -229,6 +281,68 @@ fn documents_that_lie() {
     let index = fs::File::options().write(true).open(huge.join("index.json")).unwrap();
     index.set_len(30 << 20).unwrap();
     refused(&scene, &huge, &["index.json", "more than"]);
+}
+
+/// Directories that layers do not list are kept in memory: a path of a thousand of them is a
+/// megabyte of names, and an archive of a kilobyte.
+#[test]
+fn directories_that_no_layer_lists_are_bounded() {
+    let scene = Scene::new();
+    let deep = |n: usize, count: usize| {
+        let paths = (0..count).map(|at| format!("{n}/{at}/{}f", "d/".repeat(1800)));
+        layer(&paths.map(|path| file(&path, "")).collect::<Vec<_>>(), "gzip")
+    };
+    let one = simple(&scene.path("one"), "x", &[deep(0, 6)]);
+    refused(&scene, &one, &["the layer lists too few of the directories"]);
+    let many: Vec<_> = (0..12).map(|n| deep(n, 1)).collect();
+    refused(
+        &scene,
+        &simple(&scene.path("many"), "x", &many),
+        &["the layers together list too few"],
+    );
+    scene.import(&simple(&scene.path("few"), "x", &many[..1]));
+}
+
+/// What is known of an archive's members is kept in memory.
+#[test]
+fn an_archive_of_too_many_members_is_refused() {
+    let scene = Scene::new();
+    let path = scene.path("many.tar");
+    let members: Vec<_> =
+        (0..9000).map(|n| file(&format!("{}{n}", "d/".repeat(1000)), "")).collect();
+    let packed = gzip(&archive(&members));
+    fs::write(&path, packed).unwrap();
+    refused(&scene, &path, &["more members than an archive of images"]);
+}
+
+/// What an image says of itself is shown on terminals.
+#[test]
+fn nothing_that_a_terminal_obeys_is_printed() {
+    let scene = Scene::new();
+    let evil = "\u{1b}[31m2024\u{7}";
+    for (name, field) in [("created", "created"), ("arch", "architecture"), ("variant", "variant")]
+    {
+        let mut layout = Layout::new(&scene.path(name));
+        let image = layout.image(&[layer(&[file("a", "a")], "none")], HOST, json!({}));
+        let bytes = fs::read(layout.blob_path(image["digest"].as_str().unwrap())).unwrap();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let config = layout.blob_path(manifest["config"]["digest"].as_str().unwrap());
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&fs::read(config).unwrap()).unwrap();
+        config[field] = json!(evil);
+        let media_type = manifest["config"]["mediaType"].as_str().unwrap().to_owned();
+        manifest["config"] = layout.blob(config.to_string().as_bytes(), &media_type);
+        let descriptor = layout.manifest(manifest);
+        let path = layout.tag(descriptor, name).finish();
+        let out = scene.run(&["image", "import", path.to_str().unwrap()]);
+        assert!(!out.stderr.contains(&0x1b) && !out.stdout.contains(&0x1b), "{name}: {out:?}");
+        for args in [&["image", "ls"][..], &["image", "inspect", name], &["image", "df"]] {
+            let out = scene.run(args);
+            let shown = [out.stdout, out.stderr].concat();
+            assert!(!shown.contains(&0x1b), "{name}: {}", String::from_utf8_lossy(&shown));
+        }
+    }
+    assert!(scene.ok(&["image", "ls"]).contains("created"));
 }
 
 #[test]

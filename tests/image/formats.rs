@@ -82,8 +82,11 @@ fn streams_that_break_off_leave_nothing() {
     let scene = Scene::new();
     let plain = oci_archive(&scene);
     let packed = gzip(&plain);
-    let cases: [(&[u8], &str); 5] = [
+    let text = "no archive at all\n".repeat(100);
+    let cases: [(&[u8], &str); 7] = [
         (b"", "not an OCI layout"),
+        (b"hello\n", "images come as OCI archives"),
+        (text.as_bytes(), "images come as OCI archives"),
         (&plain[..plain.len() / 2], ""),
         (&packed[..packed.len() / 2], ""),
         (b"\xfd7zXZ\0\0\0", "xz"),

@@ -164,6 +164,13 @@ pub fn layer(entries: &[Entry], how: &str) -> Layer {
 pub fn raw_layer(data: &[u8], how: &str) -> Layer {
     let (blob, suffix) = match how {
         "gzip" => (gzip(data), "+gzip"),
+        // with a window that reaches far back
+        "zstd-wide" => {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(25).unwrap();
+            encoder.write_all(data).unwrap();
+            (encoder.finish().unwrap(), "+zstd")
+        }
         "zstd" => (zstd::encode_all(data, 1).unwrap(), "+zstd"),
         _ => (data.to_vec(), ""),
     };

@@ -186,6 +186,46 @@ fn while_it_runs_the_host_has_no_mount_of_it_and_the_image_stays() {
 }
 
 #[test]
+fn its_directory_has_the_config_and_what_it_changes() {
+    let image = Image::new();
+    let (mut output, writer) = pipe();
+    let words = ["each", "create /srv/new x", "wait"];
+    image.command(&["--detach", "--user", "0"], &words).stdout(writer).run().ok();
+    while output.line() != "READY" {}
+    let [at] = image.containers().try_into().unwrap();
+    let state = image.tare.command(["state", &image.id]).run().ok().json();
+    assert_eq!(state["bundle"], at.to_str().unwrap());
+    let config = std::fs::read(at.join("config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config["process"]["args"], json!(["/probe", "each", "create /srv/new x", "wait"]));
+    let root = at.join(config["root"]["path"].as_str().unwrap());
+    assert_eq!(state["rootfs"], root.to_str().unwrap());
+    assert_eq!(std::fs::read(root.join("srv/new")).unwrap(), b"x");
+    // the kernel's mark of a volatile overlay is no part of it any more
+    let work = at.join("work/work");
+    assert!(work.is_dir() && !work.join("incompat").exists());
+    image.delete().ok();
+    image.assert_gone();
+}
+
+#[test]
+fn a_checkpoint_is_refused_before_anything_is_made() {
+    let image = Image::new();
+    let (mut output, writer) = pipe();
+    image.command(&["--detach"], &["wait"]).stdout(writer).run().ok();
+    while output.line() != "READY" {}
+    let images = image.scene.path("images");
+    let words = ["checkpoint", "--image-path", images.to_str().unwrap(), &image.id];
+    let refused = image.tare.command(words).run();
+    refused.fails_with(&[&image.id, "run --image", "tare unpack makes a bundle"]);
+    assert!(!images.exists());
+    let state = image.tare.command(["state", &image.id]).run().ok().json();
+    assert_eq!(state["status"], "running");
+    image.delete().ok();
+    image.assert_gone();
+}
+
+#[test]
 fn what_fails_before_the_program_runs_leaves_nothing() {
     let image = Image::new();
     image.run(&["--env", "X=1", "--user", "nobody-here"], &[]).fails_with(&["nobody-here"]);

@@ -273,6 +273,25 @@ fn memory_is_bounded() {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
+/// Windows of zstd have to be kept in memory: those that are too large to be so side by
+/// side are one after the other.
+#[test]
+fn memory_is_bounded_with_wide_windows() {
+    let scene = Scene::new();
+    let mut layers = Vec::new();
+    for n in 0..4u8 {
+        // longer than the window, or no more than its length would be taken
+        let data: String = (0..3_000_000u32).map(|at| format!("{at:<10}{n}\n")).collect();
+        layers.push(layer(&[file(&format!("big{n}"), &data)], "zstd-wide"));
+    }
+    let path = simple(&scene.path("oci"), "m", &layers);
+    let import = scene.command(&["image", "import", path.to_str().unwrap()]);
+    let mut limited = Command::new("prlimit");
+    limited.arg(format!("--data={}", 64 << 20)).arg(import.get_program()).args(import.get_args());
+    let out = limited.output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
 /// A container's note is written before the directory that it names: only what has the
 /// store to itself may take it for left over.
 #[test]

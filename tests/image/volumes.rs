@@ -158,9 +158,15 @@ fn options_and_paths() {
         ("dir/sub:/data", "begins with / or ./"),
         ("vol:data", "absolute DST"),
         ("/srv:/data:nocopy", "nocopy"),
+        ("never:/", "volume \"never:/\": its destination is the root itself"),
+        ("never:/data/..", "is the root itself"),
+        ("never:/data:ro,nosiud", "volume \"never:/data:ro,nosiud\": \"nosiud\" is no option"),
+        ("never:/data:remount", "\"remount\" is no option"),
+        ("never:/data:tmpcopyup", "tmpcopyup is for tmpfs alone"),
     ] {
         host.run(&["-v", bad], &[]).fails_with(&[text]);
     }
+    assert!(!host.scene.ok(&["volume", "ls", "--quiet"]).contains("never"));
     host.run(&["-v", "a:/data", "-v", "b:/data/"], &[]).fails_with(&["given twice"]);
     assert!(!host.scene.ok(&["volume", "ls", "--quiet"]).contains("a\n"));
 }

@@ -79,6 +79,10 @@ fn plain() {
     let gone = registry.name().replace(":v1", ":v2");
     let error = shop.pull_name(&gone, &[]).unwrap_err();
     assert!(error.contains("not in the registry: manifest unknown"), "{error}");
+    assert!(!error.contains("latest"), "{error}");
+    let untagged = registry.name().replace(":v1", "");
+    let error = shop.pull_name(&untagged, &[]).unwrap_err();
+    assert!(error.contains("it was asked for the tag latest"), "{error}");
 }
 
 #[test]

@@ -131,7 +131,8 @@ impl MountPlan {
         let mut kind =
             kind(mount, &words, bundle).map_err(|e| e.step(format!("mounts[{index}]")))?;
         let options = field("options");
-        check_words(&options, &kind, &words, idmap.is_some()).map_err(|e| e.step(options))?;
+        check_words(&kind, &words, idmap.is_some()).map_err(|e| e.step(options.clone()))?;
+        warn_of_idle(&options, &kind, &words);
         if let MountKind::Bind(bind) = &mut kind {
             bind.idmap = idmap;
         }
@@ -150,21 +151,48 @@ impl MountPlan {
 /// them. A warning, and an error for what nobody can have meant.
 const OF_TMPFS: [&str; 6] = ["gid", "mode", "nr_blocks", "nr_inodes", "size", "uid"];
 
-/// Words that another kind of mount would have done something with.
-fn check_words(field: &str, kind: &MountKind, words: &Words, is_idmapped: bool) -> Result<()> {
-    let is_bind = matches!(kind, MountKind::Bind(_));
-    // of a bind, and of new attributes alone (remount,bind)
-    let has_no_fs = is_bind || words.bind.is_some();
-    for option in words.fs.iter().filter(|_| has_no_fs) {
-        let key = option.key.as_str();
-        let is_idle = option.value.is_none() && is_of_superblock(key);
-        if !OF_TMPFS.contains(&key) && !is_idle {
-            return Err(Error::invalid(format!("{key:?} is no option of a bind mount")));
-        }
+fn is_of_nobody(option: &FsOption) -> bool {
+    let key = option.key.as_str();
+    OF_TMPFS.contains(&key) || option.value.is_none() && is_of_superblock(key)
+}
+
+/// Of a bind mount, and of new attributes alone (remount,bind).
+fn has_no_fs(kind: &MountKind, words: &Words) -> bool {
+    matches!(kind, MountKind::Bind(_)) || words.bind.is_some()
+}
+
+fn warn_of_idle(field: &str, kind: &MountKind, words: &Words) {
+    for option in words.fs.iter().filter(|option| has_no_fs(kind, words) && is_of_nobody(option)) {
+        let key = &option.key;
         crate::logging::warn(&format!("{field}: {key:?} does nothing to a bind mount"));
     }
     for option in &words.idle {
         crate::logging::warn(&format!("{field}: {option:?} does nothing here"));
+    }
+}
+
+/// Checks what becomes a bind mount, before there is a source for it.
+///
+/// # Errors
+/// Invalid for a destination that is the root, and for options that such a mount does not
+/// have.
+pub(crate) fn check_bind(destination: &Path, options: &[String]) -> Result<()> {
+    if lexical(destination) == Path::new("/") {
+        return Err(Error::invalid("its destination is the root itself"));
+    }
+    let words = Words::of(options)?;
+    if words.remount {
+        return Err(Error::invalid("\"remount\" is no option of a bind mount"));
+    }
+    check_words(&MountKind::Bind(BindPlan::default()), &words, words.idmap.is_some())
+}
+
+/// Words that another kind of mount would have done something with.
+fn check_words(kind: &MountKind, words: &Words, is_idmapped: bool) -> Result<()> {
+    let is_bind = matches!(kind, MountKind::Bind(_));
+    let unknown = words.fs.iter().find(|option| !is_of_nobody(option));
+    if let (true, Some(option)) = (has_no_fs(kind, words), unknown) {
+        return Err(Error::invalid(format!("{:?} is no option of a bind mount", option.key)));
     }
     let is_tmpfs = matches!(kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs");
     for (word, is_there, can_be, what) in [
