@@ -20,7 +20,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Container, Output, Tare, Terminal, Traces, args, cgroup2_mount, temp_dir};
+use support::{
+    Container, Output, Tare, Terminal, Traces, args, cgroup2_mount, copy_program, temp_dir,
+};
 
 /// The report of `tare doctor --json` on this host.
 fn report() -> Value {
@@ -243,7 +245,7 @@ fn an_ordinary_user_learns_what_he_has() {
     // a path that every user can walk
     let dir = temp_dir();
     let copy = dir.path().join("tare");
-    std::fs::copy(env!("CARGO_BIN_EXE_tare"), &copy).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_tare").as_ref(), &copy);
     let own = dir.path().join("own");
     std::fs::create_dir(&own).unwrap();
     std::os::unix::fs::chown(&own, Some(65534), Some(65534)).unwrap();

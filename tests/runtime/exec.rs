@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, UnixAddr, bind, listen, shutdown, socket,
 };
 use serde_json::{Value, json};
 
@@ -325,6 +325,8 @@ fn a_pidfd_goes_to_who_asks_for_it() {
     running.signal(Signal::SIGTERM);
     running.wait().ok();
     assert!(is_readable(&process, timeout()));
+    // not only closed: a child that another test is just making has a copy for a moment
+    shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
     drop(listener);
     refused(c.exec(&flags, &["exit", "0"]).run(), &["--pidfd-socket", "connection refused"]);
 }

@@ -8,8 +8,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Container, Tare, Terminal, USER, add_mount, args, cgroup2_mount, namespace_of, namespace_path,
-    temp_dir,
+    Container, Tare, Terminal, USER, add_mount, args, cgroup2_mount, link_or_copy, namespace_of,
+    namespace_path, temp_dir,
 };
 
 /// A container of this user's in which he is root, and nobody else is.
@@ -95,7 +95,7 @@ fn hooks_of_an_ordinary_user_are_run_by_that_user() {
             config["hooks"][kind] = json!([{"path": probe, "args": ["probe", "hook", file, kind]}]);
         }
     });
-    std::fs::copy(crate::support::probe(), dir.path().join("probe")).unwrap();
+    link_or_copy(crate::support::probe(), &dir.path().join("probe"));
     c.run().ok();
     let text = std::fs::read_to_string(&file).unwrap();
     let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();

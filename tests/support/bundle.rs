@@ -61,10 +61,17 @@ impl Bundle {
 }
 
 /// A link costs nothing; the temporary directory may be another file system.
-fn link_or_copy(from: &Path, to: &Path) {
+pub fn link_or_copy(from: &Path, to: &Path) {
     if std::fs::hard_link(from, to).is_err() {
-        std::fs::copy(from, to).unwrap();
+        copy_program(from, to);
     }
+}
+
+/// Not by this process: a child that another test is just making would have the file open
+/// for writing, and nobody could execute it.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").args([from, to]).status().unwrap();
+    assert!(copied.success());
 }
 
 /// The program: the probe with these words.

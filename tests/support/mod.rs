@@ -23,7 +23,10 @@ mod runtime;
 mod terminal;
 
 pub use apparmor::{Profile, has_apparmor};
-pub use bundle::{Bundle, add_mount, args, drop_namespace, map_self, map_users, namespace_path};
+pub use bundle::{
+    Bundle, add_mount, args, copy_program, drop_namespace, link_or_copy, map_self, map_users,
+    namespace_path,
+};
 pub use container::Container;
 pub use host::{Traces, below, cgroup2_mount, is_alive, namespace_of, wait_gone};
 pub use pipe::{Pipe, pipe};
