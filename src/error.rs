@@ -56,13 +56,22 @@ pub struct Error {
 /// What to do where the kernel does not know a call.
 const TOO_OLD: &str = "tare needs Linux 5.14, and no seccomp filter that hides its calls";
 
-/// Phrases that containerd, conmon, podman and CRI-O look for in our errors.
+/// Phrases that containerd, conmon, podman, CRI-O and people's scripts look for in our
+/// errors: they are runc's.
 ///
 /// A test freezes them: changing one breaks a caller.
 pub mod phrase {
     /// `kill` or `exec` on a container whose init has ended.
     pub const NOT_RUNNING: &str = "container not running";
-    /// A container or a path that is not there.
+    /// A command on a container that nobody has made.
+    pub const NO_CONTAINER: &str = "container does not exist";
+    /// `create`, `run` and `restore` of one that is there.
+    pub const EXISTS: &str = "container with given ID already exists";
+    /// An id that can't be one.
+    pub const INVALID_ID: &str = "invalid container ID format";
+    /// `resume` of one that is not paused.
+    pub const NOT_PAUSED: &str = "container not paused";
+    /// A path, an image or a volume that is not there.
     pub const DOES_NOT_EXIST: &str = "does not exist";
     /// args\[0\] without a slash that is in no directory of PATH.
     pub const NOT_IN_PATH: &str = "executable file not found in $PATH";
@@ -295,6 +304,10 @@ mod tests {
     #[test]
     fn callers_phrases_are_frozen() {
         assert_eq!(phrase::NOT_RUNNING, "container not running");
+        assert_eq!(phrase::NO_CONTAINER, "container does not exist");
+        assert_eq!(phrase::EXISTS, "container with given ID already exists");
+        assert_eq!(phrase::INVALID_ID, "invalid container ID format");
+        assert_eq!(phrase::NOT_PAUSED, "container not paused");
         assert_eq!(phrase::DOES_NOT_EXIST, "does not exist");
         assert_eq!(phrase::NOT_IN_PATH, "executable file not found in $PATH");
     }

@@ -106,7 +106,7 @@ impl Hierarchy {
         Ok(self.may_write(nearest) && self.may_write(&common.join("cgroup.procs")))
     }
 
-    fn may_write(&self, path: &Path) -> bool {
+    pub(super) fn may_write(&self, path: &Path) -> bool {
         faccessat(&self.dir, at(path), AccessFlags::W_OK, EACCESS).is_ok()
     }
 

@@ -22,6 +22,7 @@ mod events;
 pub mod hierarchy;
 mod identity;
 pub mod limits;
+mod offer;
 mod oom;
 mod owner;
 pub mod path;

@@ -156,7 +156,7 @@ fn has_processes(error: Error) -> Error {
 
 /// True for a cgroup with processes that may not have some and hand controllers
 /// down as well: the root may, and has no cgroup.type.
-fn holds_processes(hierarchy: &Hierarchy, path: &Path) -> bool {
+pub(super) fn holds_processes(hierarchy: &Hierarchy, path: &Path) -> bool {
     let read = |file| read(hierarchy.dir(), &path.join(file));
     read("cgroup.type").is_ok() && read("cgroup.procs").is_ok_and(|text| !text.is_empty())
 }

@@ -25,6 +25,9 @@ pub struct ExecArgs {
     #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", value_parser = super::words::boolean)]
     pub tty: Option<bool>,
+    /// Accepted for the fingers' sake: stdin is connected in any case
+    #[arg(short, long, hide = true)]
+    pub interactive: bool,
     /// Working directory, in the container
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
@@ -41,8 +44,9 @@ pub struct ExecArgs {
     #[arg(short, long, value_name = "CAP")]
     pub cap: Vec<String>,
     /// Keep the process from getting privileges by execve (PR_SET_NO_NEW_PRIVS)
-    #[arg(long)]
-    pub no_new_privs: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = super::words::boolean)]
+    pub no_new_privs: Option<bool>,
     /// AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     pub apparmor: Option<String>,

@@ -32,6 +32,9 @@ pub struct CreateArgs {
     /// Keep the caller's session keyring
     #[arg(long)]
     pub no_new_keyring: bool,
+    /// Accepted for runc's and crun's sake: tare never makes itself a subreaper
+    #[arg(long, hide = true)]
+    pub no_subreaper: bool,
     /// Name of the container: letters, digits and . _ + -
     #[arg(value_name = "ID")]
     pub id: String,
@@ -53,9 +56,6 @@ pub struct RunArgs {
     /// orphans and keeps the program's exit code
     #[arg(long)]
     pub init: bool,
-    /// Accepted for runc's sake: tare never makes itself a subreaper
-    #[arg(long, hide = true)]
-    pub no_subreaper: bool,
     /// Options of a container from an image
     #[command(flatten)]
     pub image: ImageRunArgs,
@@ -196,4 +196,7 @@ pub struct SpecArgs {
     /// the host's network, without limits
     #[arg(long = "rootless", id = "for_rootless")]
     pub rootless: bool,
+    /// File to write, in the bundle's directory [default: config.json]
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }

@@ -82,6 +82,12 @@ pub struct GlobalArgs {
     /// true for everybody but the machine's root
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub rootless: String,
+    /// As crun has it: systemd is --systemd-cgroup, cgroupfs is without it
+    #[arg(long, value_name = "MANAGER", hide = true)]
+    pub cgroup_manager: Option<CgroupManager>,
+    /// As crun has it: debug is --debug
+    #[arg(long, value_name = "LEVEL", hide = true)]
+    pub log_level: Option<LogLevel>,
     /// Print the version and exit
     #[arg(short = 'v', long)]
     pub version: bool,
@@ -94,6 +100,28 @@ pub enum LogFormat {
     Text,
     /// One JSON object an entry: level, msg, time
     Json,
+}
+
+/// Who makes cgroups, in crun's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CgroupManager {
+    /// tare itself
+    Cgroupfs,
+    /// systemd
+    Systemd,
+    /// Nobody
+    Disabled,
+}
+
+/// How much is logged, in crun's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Errors; warnings go with them
+    Error,
+    /// Errors and warnings
+    Warning,
+    /// Each step
+    Debug,
 }
 
 /// Every command.

@@ -88,6 +88,8 @@ fn defaults(store: Option<OsString>) -> Option<GlobalArgs> {
         trace: None,
         systemd_cgroup: false,
         rootless: "auto".to_owned(),
+        cgroup_manager: None,
+        log_level: None,
         version: false,
     })
 }
@@ -209,6 +211,7 @@ impl Words for CreateArgs {
             "--preserve-fds" => Place::Fds(&mut self.preserve_fds),
             "--no-pivot" => Place::Flag(&mut self.no_pivot),
             "--no-new-keyring" => Place::Flag(&mut self.no_new_keyring),
+            "--no-subreaper" => Place::Flag(&mut self.no_subreaper),
             _ => return None,
         })
     }
@@ -224,7 +227,6 @@ impl Words for RunArgs {
             "-d" | "--detach" => Some(Place::Flag(&mut self.detach)),
             "--keep" => Some(Place::Flag(&mut self.keep)),
             "--init" => Some(Place::Flag(&mut self.init)),
-            "--no-subreaper" => Some(Place::Flag(&mut self.no_subreaper)),
             "--image" => Some(Place::Text(&mut self.image.image)),
             "-v" | "--volume" => Some(Place::Texts(&mut self.image.volumes)),
             "-e" | "--env" => Some(Place::Texts(&mut self.image.env)),
@@ -257,7 +259,7 @@ impl Words for ExecArgs {
             "--cwd" => Place::Path(&mut self.cwd),
             "-e" | "--env" => Place::Texts(&mut self.env),
             "-u" | "--user" => Place::Text(&mut self.user),
-            "--no-new-privs" => Place::Flag(&mut self.no_new_privs),
+            "--no-new-privs" => Place::Answer(&mut self.no_new_privs),
             "--pid-file" => Place::Path(&mut self.pid_file),
             "--console-socket" => Place::Path(&mut self.console_socket),
             "--preserve-fds" => Place::Fds(&mut self.preserve_fds),

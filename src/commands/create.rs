@@ -25,7 +25,7 @@ pub(super) fn run(global: &GlobalArgs, args: &CreateArgs) -> anyhow::Result<()> 
         activation: Activation::from_env()?,
         notify: NotifySocket::from_env()?,
         rootless: super::rootless(global)?,
-        systemd_cgroup: global.systemd_cgroup,
+        systemd_cgroup: super::by_systemd(global),
         meanwhile: None,
         starts_later: true,
         stays: false,

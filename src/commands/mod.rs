@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Command, GlobalArgs, LogFormat};
+use crate::cli::{CgroupManager, Cli, Command, GlobalArgs, LogFormat, LogLevel};
 use crate::container::{ContainerId, Entry, Store};
 use crate::error::{Error, Result, Step};
 use crate::sys::caller::caller;
@@ -60,7 +60,8 @@ pub fn run(cli: Cli) -> anyhow::Result<i32> {
     // a caller that ignores it would take the exit codes of our children away
     crate::sys::signals::default_signal(libc::SIGCHLD).step(|| "reset SIGCHLD")?;
     let json = global.log_format == LogFormat::Json;
-    crate::logging::open(global.log.as_deref(), json, global.debug)?;
+    let debug = global.debug || global.log_level == Some(LogLevel::Debug);
+    crate::logging::open(global.log.as_deref(), json, debug)?;
     // not its words: the values of variables may be among them
     let version = env!("CARGO_PKG_VERSION");
     crate::logging::debug(|| format!("tare {version}, process {}", std::process::id()));
@@ -156,7 +157,17 @@ fn dispatch(global: &GlobalArgs, command: Command) -> anyhow::Result<i32> {
 }
 
 fn check(global: &GlobalArgs) -> Result<()> {
+    if global.cgroup_manager == Some(CgroupManager::Disabled) {
+        return Err(Error::unsupported(
+            "--cgroup-manager=disabled: a container has a cgroup wherever there can be one",
+        ));
+    }
     rootless(global).map(drop)
+}
+
+/// Whether systemd is to make cgroups.
+fn by_systemd(global: &GlobalArgs) -> bool {
+    global.systemd_cgroup || global.cgroup_manager == Some(CgroupManager::Systemd)
 }
 
 /// Whether to do without what only the machine's root is sure to have.

@@ -30,7 +30,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RestoreArgs) -> anyhow::Result<i32
             starts_later: false,
             stays: !args.detach,
             rootless: super::rootless(global)?,
-            systemd_cgroup: global.systemd_cgroup,
+            systemd_cgroup: super::by_systemd(global),
         },
         words: super::checkpoint::words(&args.criu)?,
         lsm_profile: args.lsm_profile.as_deref(),

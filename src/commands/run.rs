@@ -34,7 +34,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
         activation: Activation::from_env()?,
         notify: NotifySocket::from_env()?,
         rootless: super::rootless(global)?,
-        systemd_cgroup: global.systemd_cgroup,
+        systemd_cgroup: super::by_systemd(global),
         meanwhile: rest.is_some().then_some(Meanwhile(&finish)),
         starts_later: false,
         stays: !args.detach,

@@ -18,10 +18,11 @@ pub(super) fn run(args: &SpecArgs) -> anyhow::Result<()> {
         false => default_document().to_owned(),
     };
     let bundle = args.bundle.as_deref().unwrap_or(Path::new("."));
-    let step = || bundle.join("config.json").display().to_string();
+    let name = args.file.as_deref().unwrap_or(Path::new("config.json"));
+    let step = || bundle.join(name).display().to_string();
     let dir = open_dir(bundle).step(step)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    let fd = match openat(&dir, "config.json", flags, Mode::from_bits_truncate(0o666)) {
+    let fd = match openat(&dir, name, flags, Mode::from_bits_truncate(0o666)) {
         Err(Errno::EEXIST) => {
             return Err(Error::new(ErrorKind::Exists, "it exists: remove it first")
                 .step(step())

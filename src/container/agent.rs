@@ -9,6 +9,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, sendmsg,
     socket,
 };
+use nix::sys::stat::{SFlag, stat};
 use serde::Serialize;
 
 use super::record::Record;
@@ -37,6 +38,19 @@ pub(super) struct Agent {
 }
 
 impl Agent {
+    /// Whether there is a socket to connect to.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn check(plan: &ListenerPlan) -> Result<()> {
+        let step = || format!("linux.seccomp.listenerPath: {}", plan.path.display());
+        let found = stat(&plan.path).step(step)?;
+        if found.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFSOCK.bits() {
+            return Err(Error::invalid("is no socket").step(step()));
+        }
+        Ok(())
+    }
+
     /// # Errors
     /// The socket is not there, or nobody listens on it.
     pub(super) fn connect(plan: &ListenerPlan) -> Result<Agent> {

@@ -112,7 +112,11 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
     }
     trace::step("check the host", || check(&args, &plan))?;
     let agent = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref());
-    let agent = agent.map(Agent::connect).transpose()?;
+    let agent = match args.starts_later {
+        // a connection is for one state, and that is sent at the start
+        true => agent.map(Agent::check).transpose()?.and(None),
+        false => agent.map(Agent::connect).transpose()?,
+    };
     if !plan.namespaces.separates(CloneFlags::CLONE_NEWUSER) {
         // in a user namespace of its own, init has them all
         for cap in plan.process.capabilities.limit_to_own()? {
@@ -142,7 +146,6 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
             };
             let listener = undo.listener.take();
             // else `start` connects again: who answers may serve one at a time
-            let agent = agent.filter(|_| !args.starts_later);
             let pid_file = args.pid_file.map(Path::to_owned);
             Ok(Created { spawned, entry, lock, record, listener, agent, pid_file, interrupts })
         }

@@ -36,7 +36,7 @@ const FAIR_CHANCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// It runs; something can't be removed (and what).
 pub fn delete(entry: Entry, force: bool) -> Result<()> {
-    let lock = if force { lock_by_force(&entry)? } else { entry.lock()? };
+    let lock = if force { lock_by_force(&entry)? } else { lock_ended(&entry)? };
     let record = match entry.load() {
         // with force even a damaged record goes: what it told of can't be found.
         // One that only can't be read just now may tell of a container that runs
@@ -57,14 +57,29 @@ pub fn delete(entry: Entry, force: bool) -> Result<()> {
         // its program has not run: there is nothing to lose
         Status::Created => {}
         _ if force => {}
-        _ => {
-            return Err(Error::new(
-                ErrorKind::State,
-                format!("the container is not stopped: it is {status} (kill it first, or --force)"),
-            ));
-        }
+        _ => return Err(not_stopped(&entry, status)),
     }
     destroy(entry, lock, Some(record))
+}
+
+/// Whoever is at work may be waiting for this command, in a hook: what can't be deleted
+/// meanwhile is told at once.
+fn lock_ended(entry: &Entry) -> Result<Lock> {
+    if let Some(lock) = entry.try_lock()? {
+        return Ok(lock);
+    }
+    match Status::now(entry)? {
+        Some(status @ (Status::Creating | Status::Running | Status::Paused)) => {
+            Err(not_stopped(entry, status))
+        }
+        _ => entry.lock(),
+    }
+}
+
+fn not_stopped(entry: &Entry, status: Status) -> Error {
+    let id = entry.id();
+    let message = format!("cannot delete container {id} that is not stopped: {status}");
+    Error::new(ErrorKind::State, message).hint("kill it first, or --force")
 }
 
 /// Takes the lock; from a command that hangs with it (in a hook, most likely),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, phrase};
 
 /// The name of a container: also the name of its state directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,24 +17,20 @@ impl ContainerId {
     pub fn parse(name: &str) -> Result<Self> {
         let fine = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
         if name.is_empty() {
-            return Err(Error::invalid("invalid container ID: it is empty"));
+            return Err(invalid("it is empty"));
         }
         if name.len() > 255 {
-            return Err(Error::invalid(format!(
-                "invalid container ID: it has {} characters, 255 is the most",
-                name.len()
-            )));
+            return Err(invalid(format!("it has {} characters, 255 is the most", name.len())));
         }
         if name == "." || name == ".." {
-            return Err(Error::invalid(format!(
-                "invalid container ID {name:?}: the name of a directory"
-            )));
+            return Err(invalid(format!("{name:?} is the name of a directory")));
         }
         match name.chars().find(|c| !fine(*c)) {
             None => Ok(ContainerId(name.to_owned())),
-            Some(c) => Err(Error::invalid(format!(
-                "invalid container ID {name:?}: {c:?} is in it (letters, digits and _ + - . may be)"
-            ))),
+            Some(c) => {
+                Err(invalid(format!("{c:?} is in {name:?}"))
+                    .hint("letters, digits and _ + - . may be"))
+            }
         }
     }
 
@@ -42,6 +38,10 @@ impl ContainerId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn invalid(why: impl Into<String>) -> Error {
+    Error::invalid(why).step(phrase::INVALID_ID)
 }
 
 impl fmt::Display for ContainerId {

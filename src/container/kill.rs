@@ -21,7 +21,7 @@ use crate::trace;
 /// Neither of them.
 pub fn parse_signal(text: &str) -> Result<i32> {
     let unknown =
-        || Error::invalid(format!("{text:?} is not a signal (a name like TERM, or 0..64)"));
+        || Error::invalid(format!("unknown signal {text:?} (a name like TERM, or 0..64)"));
     if let Ok(number) = text.parse::<i32>() {
         return if (0..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
     }

@@ -21,7 +21,10 @@ pub fn pause(entry: &Entry) -> Result<()> {
     let record = loaded(entry)?;
     match Status::of(entry, &record)? {
         Status::Created | Status::Running => {}
-        Status::Paused => return Err(Error::new(ErrorKind::State, "it is paused already")),
+        Status::Paused => {
+            let error = Error::new(ErrorKind::State, "it is paused already");
+            return Err(error.step(phrase::NOT_RUNNING));
+        }
         Status::Creating | Status::Stopped => return Err(not_running()),
     }
     record.own_cgroup()?.freeze(true, Instant::now() + PATIENCE)
@@ -36,10 +39,10 @@ pub fn resume(entry: &Entry) -> Result<()> {
     let record = loaded(entry)?;
     match Status::of(entry, &record)? {
         Status::Paused => {}
-        status @ (Status::Created | Status::Running) => {
-            return Err(Error::new(ErrorKind::State, format!("it is {status}, not paused")));
+        status => {
+            let error = Error::new(ErrorKind::State, format!("it is {status}"));
+            return Err(error.step(phrase::NOT_PAUSED));
         }
-        Status::Creating | Status::Stopped => return Err(not_running()),
     }
     record.own_cgroup()?.freeze(false, Instant::now() + PATIENCE)
 }

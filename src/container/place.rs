@@ -110,7 +110,9 @@ impl Place {
     pub(super) fn make(&self, plan: &Plan) -> Result<Option<Cgroup>> {
         match self {
             Place::Own { hierarchy, path } => {
-                Cgroup::create(hierarchy, path, &plan.limits.settings).map(Some)
+                let cgroup = Cgroup::create(hierarchy, path, &plan.limits.settings)?;
+                cgroup.offer_controllers(hierarchy, path);
+                Ok(Some(cgroup))
             }
             Place::Scope(..) | Place::Callers(_) => Ok(None),
         }

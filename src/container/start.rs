@@ -56,7 +56,7 @@ pub(super) fn listen(entry: &Entry) -> Result<OwnedFd> {
 /// executed, in init's words: the container is stopped then. A hook failed: the
 /// container is gone.
 pub fn start(entry: Entry, manager: Option<NotifySocket>) -> Result<()> {
-    let lock = entry.lock()?;
+    let lock = lock(&entry)?;
     let record = entry.load()?.ok_or_else(|| {
         Error::new(ErrorKind::State, "its creation was killed")
             .hint(format!("tare delete --force {} removes it", entry.id()))
@@ -130,12 +130,28 @@ fn let_run(
     Ok(())
 }
 
+/// Whoever is at work may be waiting for this command, in a hook: what can't be started
+/// whatever comes of that is told at once.
+fn lock(entry: &Entry) -> Result<Lock> {
+    if let Some(lock) = entry.try_lock()? {
+        return Ok(lock);
+    }
+    match Status::now(entry)? {
+        Some(status @ (Status::Creating | Status::Running)) => Err(not_created(status)),
+        _ => entry.lock(),
+    }
+}
+
 fn not_created(status: Status) -> Error {
-    let message = format!("the container is {status}: only a created one can be started");
-    let error = Error::new(ErrorKind::State, message);
+    // the words of runc
+    let error = |message: &str| Error::new(ErrorKind::State, format!("cannot start {message}"));
     match status {
-        Status::Paused => error.hint("tare resume lets it go on"),
-        _ => error,
+        Status::Running => error("an already running container"),
+        Status::Stopped => error("a container that has stopped"),
+        Status::Paused => {
+            error("a container in the paused state").hint("tare resume lets it go on")
+        }
+        other => error(&format!("a container in the {other} state")),
     }
 }
 

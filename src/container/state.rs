@@ -84,6 +84,12 @@ impl Status {
             (false, false) => Status::Running,
         })
     }
+
+    /// The status of a container that somebody may be changing; `None` where it has no
+    /// record.
+    pub(super) fn now(entry: &Entry) -> Result<Option<Status>> {
+        entry.load()?.map(|record| Status::of(entry, &record)).transpose()
+    }
 }
 
 impl State {

@@ -99,11 +99,7 @@ impl Store {
         match mkdirat(&*root, id.as_str(), mode) {
             Ok(()) => crate::logging::debug(|| format!("made {}/{id}", self.show())),
             Err(Errno::EEXIST) => {
-                return Err(Error::new(
-                    ErrorKind::Exists,
-                    "a container with this id exists already",
-                )
-                .hint(format!("see tare state {id}, tare delete {id}")));
+                return Err(exists(id));
             }
             Err(e) => return Err(Error::from(e).step(format!("mkdir {}/{id}", self.show()))),
         }
@@ -131,11 +127,8 @@ impl Store {
     }
 
     fn find_in(&self, root: Option<&Arc<OwnedFd>>, id: &ContainerId) -> Result<Entry> {
-        let missing = || {
-            Error::new(ErrorKind::NotFound, format!("container {id} {}", phrase::DOES_NOT_EXIST))
-        };
-        let found = self.entry(root.ok_or_else(missing)?, id);
-        found.map_err(|e| if e.is_errno(Errno::ENOENT) { missing() } else { e })
+        let found = self.entry(root.ok_or_else(no_container)?, id);
+        found.map_err(|e| if e.is_errno(Errno::ENOENT) { no_container() } else { e })
     }
 
     /// The state root; `None` where none was made yet.
@@ -241,6 +234,15 @@ fn ids_in(root: &OwnedFd) -> nix::Result<Vec<ContainerId>> {
     Ok(ids)
 }
 
+fn exists(id: &ContainerId) -> Error {
+    let hint = format!("see tare state {id}, tare delete {id}");
+    Error::new(ErrorKind::Exists, phrase::EXISTS).hint(hint)
+}
+
+fn no_container() -> Error {
+    Error::new(ErrorKind::NotFound, phrase::NO_CONTAINER)
+}
+
 impl Entry {
     /// The container's id.
     pub fn id(&self) -> &ContainerId {
@@ -285,10 +287,7 @@ impl Entry {
 
     fn still_there(&self) -> Result<()> {
         if fstat(&self.dir).step(|| LOCKING)?.st_nlink == 0 {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!("container {} {}", self.id, phrase::DOES_NOT_EXIST),
-            ));
+            return Err(no_container());
         }
         Ok(())
     }
@@ -298,11 +297,17 @@ impl Entry {
     /// # Errors
     /// As for [`Entry::lock`].
     pub fn try_lock(&self) -> Result<Option<Lock>> {
-        let lock = FileLock::try_now(self.open_for_lock()?, Sharing::Exclusive).step(|| LOCKING)?;
-        match lock {
-            Some(lock) => self.still_there().map(|()| Some(Lock(lock))),
-            None => Ok(None),
+        let lock = trace::step("lock the container", || {
+            let lock = FileLock::try_now(self.open_for_lock()?, Sharing::Exclusive);
+            match lock.step(|| LOCKING)? {
+                Some(lock) => self.still_there().map(|()| Some(Lock(lock))),
+                None => Ok(None),
+            }
+        })?;
+        if lock.is_some() {
+            crate::logging::debug(|| format!("locked {}", self.path.display()));
         }
+        Ok(lock)
     }
 
     /// The record; `None` when its writer was killed before it was there.
@@ -320,22 +325,32 @@ impl Entry {
     /// # Errors
     /// As for [`Entry::load`]; [`ErrorKind::NotFound`] when it is deleted meanwhile.
     pub fn load_settled(&self) -> Result<Option<Record>> {
-        match self.load()? {
-            Some(record) if record.init.is_none() && record.goes_on => self.load_named(record),
-            Some(record) => Ok(Some(record)),
-            None => {
-                let _lock = self.share()?;
-                self.load()
+        loop {
+            match self.load()? {
+                Some(record) if record.init.is_none() && record.goes_on => {
+                    return self.load_named(record);
+                }
+                Some(record) => return Ok(Some(record)),
+                None => {}
             }
+            // not until the lock is free: its holder may be in a hook long after the record
+            // is there
+            if let Some(_lock) = self.try_share()? {
+                return self.still_there().and_then(|()| self.load());
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    fn try_share(&self) -> Result<Option<FileLock>> {
+        FileLock::try_now(self.open_for_lock()?, Sharing::Shared).step(|| LOCKING)
     }
 
     /// The record when it has an init, or its maker has given up or takes too long.
     fn load_named(&self, mut record: Record) -> Result<Option<Record>> {
         let deadline = Instant::now() + MAKERS_PATIENCE;
         while record.init.is_none() && Instant::now() < deadline {
-            if FileLock::try_now(self.open_for_lock()?, Sharing::Shared).step(|| LOCKING)?.is_some()
-            {
+            if self.try_share()?.is_some() {
                 return self.load();
             }
             // a lock tells nobody that it is free: look again

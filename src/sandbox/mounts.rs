@@ -11,12 +11,12 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
 use super::copyup::copy_up;
-use super::path::{MADE, Missing, ensure, ensure_parent, ensure_unfollowed};
+use super::path::{MADE, Missing, ensure, ensure_parent, ensure_unfollowed, find_or_make};
 use super::sources::Source;
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
 use crate::sys::caller::is_initial;
-use crate::sys::fs::open_in_root;
+use crate::sys::fs::{is_mount_root_at, open_in_root};
 use crate::sys::mount::{self, FsContext, MountAttr, attr};
 use crate::sys::spent::Spent;
 
@@ -89,7 +89,7 @@ pub(super) fn perform(
     // it may be on the way to the last one's place
     mounting.note(None);
     match (&plan.kind, source) {
-        (MountKind::Remount, _) => remount(root, plan),
+        (MountKind::Remount(options), _) => remount(root, plan, options),
         (_, Some(Source::Link(text))) => copy_link(root, &plan.destination, text),
         (_, Some(Source::Tree { tree, is_directory })) => {
             bind(root, plan, tree.as_fd(), *is_directory)
@@ -177,13 +177,14 @@ fn filesystem(
     source: &str,
     options: &[FsOption],
 ) -> Result<()> {
-    let target = match fstype {
+    let (target, was_there) = match fstype {
         // a link in the image must not move them: everything that is written
         // to /proc later counts on it
-        "proc" | "sysfs" => real_directory(root, &plan.destination)?,
-        _ => ensure(root, &plan.destination, Missing::Directory)?,
+        "proc" | "sysfs" => (real_directory(root, &plan.destination)?, true),
+        _ => find_or_make(root, &plan.destination, Missing::Directory)?,
     };
-    let made = match new_filesystem(Some(target.as_fd()), plan, fstype, source, options) {
+    let kept = was_there.then_some(target.as_fd());
+    let made = match new_filesystem(kept, plan, fstype, source, options) {
         // sysfs shows a network namespace, and that is not ours
         Err(e) if fstype == "sysfs" && e.is_errno(Errno::EPERM) && !is_initial() => {
             return hosts_sysfs(&target, plan);
@@ -206,9 +207,10 @@ fn settle(made: BorrowedFd<'_>, plan: &MountPlan) -> Result<()> {
 }
 
 /// A new instance of a file system, in no mount table yet, and what it was made by. What
-/// the image has at `target` keeps its permissions.
+/// the image has in its place, `kept`, keeps its permissions; where it has nothing, a tmpfs
+/// is open to all users, as /tmp is.
 fn new_filesystem(
-    target: Option<BorrowedFd<'_>>,
+    kept: Option<BorrowedFd<'_>>,
     plan: &MountPlan,
     fstype: &str,
     source: &str,
@@ -216,19 +218,21 @@ fn new_filesystem(
 ) -> Result<(OwnedFd, OwnedFd)> {
     let context = FsContext::open(fstype)?;
     context.set("source", source)?;
-    for option in options {
-        match &option.value {
-            Some(value) => context.set(&option.key, value)?,
-            None => context.set_flag(&option.key)?,
-        }
-    }
-    if let (true, Some(target)) = (lacks_mode(fstype, options), target) {
-        let mode = fstat(target)?.st_mode & 0o7777;
+    set_options(&context, options)?;
+    if let (true, Some(kept)) = (lacks_mode(fstype, options), kept) {
+        let mode = fstat(kept)?.st_mode & 0o7777;
         context.set("mode", &format!("{mode:o}"))?;
     }
     let attrs = attrs_at_first(plan);
     let made = context.mount(if copies_up(plan) { attrs & !attr::RDONLY } else { attrs })?;
     Ok((made, context.into_fd()))
+}
+
+fn set_options(context: &FsContext, options: &[FsOption]) -> Result<()> {
+    options.iter().try_for_each(|option| match &option.value {
+        Some(value) => context.set(&option.key, value),
+        None => context.set_flag(&option.key),
+    })
 }
 
 fn lacks_mode(fstype: &str, options: &[FsOption]) -> bool {
@@ -306,8 +310,16 @@ fn real_directory(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
     Ok(opened)
 }
 
-fn remount(root: BorrowedFd<'_>, plan: &MountPlan) -> Result<()> {
+fn remount(root: BorrowedFd<'_>, plan: &MountPlan, options: &[FsOption]) -> Result<()> {
     let target = open_in_root(root, &plan.destination, OFlag::O_PATH, Mode::empty())?;
+    if !is_mount_root_at(target.as_fd())? {
+        return Err(Error::invalid("nothing is mounted there"));
+    }
+    if !options.is_empty() {
+        let context = FsContext::pick(target.as_fd())?;
+        set_options(&context, options)?;
+        context.reconfigure()?;
+    }
     change(target.as_fd(), false, plan.attrs).step(|| "set attributes")?;
     change(target.as_fd(), true, plan.recursive_attrs).step(|| "set attributes below")?;
     propagate(target.as_fd(), &plan.propagation)

@@ -29,9 +29,18 @@ pub(crate) enum Missing {
 /// Opens `path` below `root` (O_PATH, last link followed inside the root), and
 /// makes what is missing of it: directories 0755, a file 0644.
 pub(crate) fn ensure(root: BorrowedFd<'_>, path: &Path, missing: Missing) -> Result<OwnedFd> {
+    find_or_make(root, path, missing).map(|(fd, _)| fd)
+}
+
+/// The same, and whether it was there before.
+pub(super) fn find_or_make(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    missing: Missing,
+) -> Result<(OwnedFd, bool)> {
     match open_in_root(root, path, OFlag::O_PATH, Mode::empty()) {
-        Err(Errno::ENOENT) => make(root, path, missing, MAX_LINKS),
-        other => other.step(|| format!("open {}", path.display())),
+        Err(Errno::ENOENT) => Ok((make(root, path, missing, MAX_LINKS)?, false)),
+        other => Ok((other.step(|| format!("open {}", path.display()))?, true)),
     }
 }
 

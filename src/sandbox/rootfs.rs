@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
@@ -147,7 +147,8 @@ fn empty_directory(spent: &mut Spent) -> Result<OwnedFd> {
 }
 
 /// A mount of the host's /dev/null, which is the real one: the container's may
-/// have been replaced by something that the host should not lose.
+/// have been replaced by something that the host should not lose. Read-only: what is
+/// written goes nowhere all the same, and its mode and times stay the host's affair.
 fn null_device() -> Result<OwnedFd> {
     let null = mount::clone_tree(AT_FDCWD, Path::new("/dev/null"), false, 0)
         .step(|| "open_tree /dev/null")?;
@@ -157,6 +158,8 @@ fn null_device() -> Result<OwnedFd> {
     if !is_null {
         return Err(Error::invalid("the host's /dev/null is not the null device"));
     }
+    let all = attr::RDONLY | attr::NOSUID | attr::NOEXEC;
+    change(null.as_fd(), false, AttrChange::setting(all)).step(|| "make /dev/null read-only")?;
     Ok(null)
 }
 
@@ -190,14 +193,25 @@ pub(super) fn seal(root: BorrowedFd<'_>) -> Result<()> {
 
 /// Makes `root` the process' `/`.
 pub(super) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, leave: Leave) -> Result<()> {
+    let reaches_host =
+        plan.propagation.is_some_and(|p| p.kind == MsFlags::MS_SHARED || !p.recursive);
+    let old = match leave {
+        Leave::Pivot if reaches_host => {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            Some(open("/", flags, Mode::empty()).step(|| "open the old root")?)
+        }
+        _ => None,
+    };
     fchdir(root).step(|| "enter the root")?;
     match leave {
         Leave::Pivot => {
             // the old root lands on top of the new one, without a directory
             // for it in the image
             pivot_root(".", ".").step(|| "pivot_root")?;
-            if plan.propagation.is_some_and(|p| p.kind == MsFlags::MS_SHARED || !p.recursive) {
-                // the unmount must not reach the host
+            if let Some(old) = old {
+                // the unmount must not reach the host; nor may this reach the new root,
+                // which "." would be
+                fchdir(&old).step(|| "enter the old root")?;
                 let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
                 mount(None::<&str>, ".", None::<&str>, slave, None::<&str>)
                     .step(|| "cut the old root off")?;

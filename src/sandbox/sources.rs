@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{BindPlan, IdmapPlan, MountIds, MountKind, MountPlan, Plan, SourceLink};
 use crate::sys::SysResult;
 use crate::sys::caller::{caller, is_initial};
-use crate::sys::fs::open_dir;
+use crate::sys::fs::{is_mount_root, open_dir};
 use crate::sys::mount::{self, FsContext};
 use crate::sys::process::{self, CloneHow, clone_child};
 use crate::sys::userns;
@@ -128,7 +128,9 @@ fn source_error(errno: Errno) -> Error {
 /// A bind of the container's own cgroup: it looks like a mount of its own from
 /// inside its cgroup namespace, and unlike one it waits for no RCU grace period.
 /// In a joined namespace, whose root is another cgroup, that would show the
-/// wrong one: there the mount is new.
+/// wrong one: there the mount is new. Without a namespace all cgroups are seen, where
+/// /proc/self/cgroup says that its own is; by a bind as well, since a new mount would take
+/// the options of the host's back (nsdelegate, memory_recursiveprot).
 fn open_cgroup(plan: &Plan, cgroup: Option<&Path>) -> Result<OwnedFd> {
     if plan.namespaces.joins(CloneFlags::CLONE_NEWCGROUP).is_some() {
         match FsContext::open("cgroup2").and_then(|context| context.mount(0)) {
@@ -138,7 +140,12 @@ fn open_cgroup(plan: &Plan, cgroup: Option<&Path>) -> Result<OwnedFd> {
         }
     }
     let cgroup = cgroup.ok_or_else(|| Error::unsupported("no cgroup2 is to be seen here"))?;
-    mount::clone_tree(AT_FDCWD, cgroup, false, 0).map_err(source_error)
+    let seen = if plan.namespaces.separates(CloneFlags::CLONE_NEWCGROUP) {
+        cgroup
+    } else {
+        cgroup.ancestors().find(|path| is_mount_root(path) == Ok(true)).unwrap_or(cgroup)
+    };
+    mount::clone_tree(AT_FDCWD, seen, false, 0).map_err(source_error)
 }
 
 /// Init's side: opens the directory of the root file system.

@@ -14,11 +14,15 @@ const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
 const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
 
+/// A file with options for CRIU, which can be told to run programs.
+pub const CRIU_CONFIG: &str = "org.criu.config";
+
 /// Those that are honoured: `features` names them, since whoever lets others set
 /// annotations has to know.
-pub(super) const HONOURED: [&str; 9] = [
+pub(super) const HONOURED: [&str; 10] = [
     // a dot at the end: all that begin so
     "org.systemd.property.",
+    CRIU_CONFIG,
     HOOKS_STDERR,
     HOOKS_STDOUT,
     KEEP_GROUPS,

@@ -127,6 +127,19 @@ pub(super) fn inside(field: &str, path: &Path) -> Result<PathBuf> {
     Ok(path.components().collect())
 }
 
+/// linux.maskedPaths.
+///
+/// # Errors
+/// The root itself: nothing would be left to run.
+pub(super) fn masked_paths(list: Option<&[String]>) -> Result<Vec<PathBuf>> {
+    let paths = paths("linux.maskedPaths", list)?;
+    match paths.iter().position(|path| path == Path::new("/")) {
+        None => Ok(paths),
+        Some(at) => Err(Error::invalid("is the root itself, which can't be hidden")
+            .step(format!("linux.maskedPaths[{at}]"))),
+    }
+}
+
 pub(super) fn paths(field: &str, list: Option<&[String]>) -> Result<Vec<PathBuf>> {
     let list = list.unwrap_or_default();
     list.iter()

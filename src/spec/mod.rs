@@ -38,7 +38,7 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::fs::{open_file, read_sized};
 use crate::trace;
 
-pub use annotations::{AnnotationPlan, HookOutput};
+pub use annotations::{AnnotationPlan, CRIU_CONFIG, HookOutput};
 pub use exec::{ExecPlan, load_process};
 pub use features::features;
 pub use hooks::{HookPlan, Hooks};
@@ -143,9 +143,10 @@ fn major(version: &str) -> Option<u32> {
     };
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-+.".contains(c);
     // parse takes a sign as well
-    let number = |part: &str| match part.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => part.parse::<u32>().ok(),
-        false => None,
+    let number = |part: &str| {
+        let is_number = part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_padded = part.len() > 1 && part.starts_with('0');
+        (is_number && !is_padded).then(|| part.parse::<u32>().ok()).flatten()
     };
     let numbers: Vec<u32> = numbers.split('.').map(number).collect::<Option<_>>()?;
     match numbers.as_slice() {
@@ -168,9 +169,10 @@ mod tests {
         assert!(parse(br#"{"ociVersion":"1.3.0"}"#).is_ok());
         assert_eq!(message("{}"), "ociVersion: is missing");
         assert!(message(r#"{"ociVersion":"2.0.0"}"#).starts_with("ociVersion: 2.0.0 is not supp"));
-        for wrong in
-            ["banana", "1", "1.2", "1.2.", "1.2.3.4", "1.x.0", "+1.2.0", "1.2.0-", "1.2.0 "]
-        {
+        for wrong in [
+            "banana", "1", "1.2", "1.2.", "1.2.3.4", "1.x.0", "+1.2.0", "1.2.0-", "1.2.0 ",
+            "01.2.0",
+        ] {
             let text = message(&format!(r#"{{"ociVersion":"{wrong}"}}"#));
             assert!(text.contains("is not a version"), "{wrong}: {text}");
         }

@@ -132,12 +132,17 @@ impl Plan {
         let rules = resources.and_then(|r| r.devices().as_deref());
         let masked = linux.and_then(|l| l.masked_paths().as_deref());
         let readonly = linux.and_then(|l| l.readonly_paths().as_deref());
+        let mut readonly_paths = linux::paths("linux.readonlyPaths", readonly)?;
+        let mut rootfs = rootfs(spec, args.bundle)?;
+        // the root itself is sealed when all else is in it
+        rootfs.readonly |= readonly_paths.iter().any(|path| path == Path::new("/"));
+        readonly_paths.retain(|path| path != Path::new("/"));
         Ok(Plan {
             id: args.id.to_owned(),
             bundle: args.bundle.to_owned(),
             oci_version: spec.version().clone(),
             annotations,
-            rootfs: rootfs(spec, args.bundle)?,
+            rootfs,
             mounts,
             devices: linux::devices(linux)?,
             net_devices: net_devices(linux, &namespaces)?,
@@ -145,8 +150,8 @@ impl Plan {
             hostname,
             domainname,
             sysctls,
-            masked_paths: linux::paths("linux.maskedPaths", masked)?,
-            readonly_paths: linux::paths("linux.readonlyPaths", readonly)?,
+            masked_paths: linux::masked_paths(masked)?,
+            readonly_paths,
             process: resolved,
             scheduling: SchedulingPlan::resolve(process, linux)?,
             labels,

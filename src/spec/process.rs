@@ -1,5 +1,6 @@
 //! process: what runs, as whom, with which privileges and limits.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::PathBuf;
 
@@ -75,7 +76,7 @@ pub struct RlimitPlan {
 pub struct ProcessPlan {
     /// Program and arguments; never empty.
     pub args: Vec<CString>,
-    /// NAME=VALUE.
+    /// NAME=VALUE, each name once.
     pub env: Vec<CString>,
     /// Working directory, absolute.
     pub cwd: PathBuf,
@@ -148,7 +149,7 @@ impl ProcessPlan {
 
     /// The value of a variable of the environment.
     pub fn env_value(&self, name: &str) -> Option<&[u8]> {
-        self.env.iter().rev().find_map(|entry| {
+        self.env.iter().find_map(|entry| {
             let rest = entry.as_bytes().strip_prefix(name.as_bytes())?;
             rest.strip_prefix(b"=")
         })
@@ -175,17 +176,28 @@ fn args(process: &Process) -> Result<Vec<CString>> {
     args.iter().enumerate().map(|(i, a)| text(&format!("process.args[{i}]"), a)).collect()
 }
 
+/// The environment, each name once with its last value: a program would see the first
+/// of two, and whoever writes configurations means the last. An empty HOME is none.
 fn env(process: &Process) -> Result<Vec<CString>> {
     let env = process.env().as_deref().unwrap_or_default();
-    env.iter()
-        .enumerate()
-        .map(|(i, entry)| match entry.split_once('=') {
+    let mut seen = BTreeSet::new();
+    let mut entries = Vec::with_capacity(env.len());
+    for (i, entry) in env.iter().enumerate().rev() {
+        let name = match entry.split_once('=') {
             None | Some(("", _)) => {
-                Err(Error::invalid(format!("process.env[{i}]: {entry:?} is not NAME=VALUE")))
+                return Err(Error::invalid(format!(
+                    "process.env[{i}]: {entry:?} is not NAME=VALUE"
+                )));
             }
-            Some(_) => text(&format!("process.env[{i}]"), entry),
-        })
-        .collect()
+            Some((name, _)) => name,
+        };
+        let value = text(&format!("process.env[{i}]"), entry)?;
+        if seen.insert(name) && entry != "HOME=" {
+            entries.push(value);
+        }
+    }
+    entries.reverse();
+    Ok(entries)
 }
 
 fn text(field: &str, value: &str) -> Result<CString> {

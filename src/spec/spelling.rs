@@ -20,8 +20,10 @@ const SCHEDULER_FLAGS: [(&str, &str); 2] = [
 /// wrong with it.
 pub(super) fn corrected(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut value: Value = serde_json::from_slice(bytes).ok()?;
+    let rules = drop_empty_types(&mut value);
     let process = value.pointer_mut("/process")?;
     let changes = [
+        rules,
         drop_unknown_capabilities(process),
         rename_scheduler_flags(process),
         drop_empty_affinity(process),
@@ -105,6 +107,19 @@ fn drop_empty_affinity(process: &mut Value) -> bool {
     let before = lists.len();
     lists.retain(|_, list| list != "");
     lists.len() != before
+}
+
+/// A rule for devices without a type is for all of them, and so is one with an empty type.
+fn drop_empty_types(value: &mut Value) -> bool {
+    let rules = value.pointer_mut("/linux/resources/devices").and_then(Value::as_array_mut);
+    let objects = rules.into_iter().flatten().filter_map(Value::as_object_mut);
+    objects.fold(false, |changed, rule| {
+        let is_empty = rule.get("type").is_some_and(|kind| kind == "");
+        if is_empty {
+            rule.remove("type");
+        }
+        changed || is_empty
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -45,8 +45,21 @@ pub fn is_mount_root(path: &Path) -> SysResult<bool> {
     Ok(statx(path, libc::STATX_BASIC_STATS)?.stx_attributes & MOUNT_ROOT != 0)
 }
 
+/// The same of an open file.
+///
+/// # Errors
+/// As fstat(2).
+pub fn is_mount_root_at(fd: BorrowedFd<'_>) -> SysResult<bool> {
+    let found = statx_at(fd.as_raw_fd(), Path::new(""), libc::STATX_BASIC_STATS)?;
+    Ok(found.stx_attributes & MOUNT_ROOT != 0)
+}
+
 /// What statx(2) tells of a path; a link at the end is not followed.
 fn statx(path: &Path, mask: libc::c_uint) -> SysResult<libc::statx> {
+    statx_at(libc::AT_FDCWD, path, mask)
+}
+
+fn statx_at(dir: RawFd, path: &Path, mask: libc::c_uint) -> SysResult<libc::statx> {
     let path = cstring(path)?;
     // SAFETY: an all-zero structure is a valid place for the answer.
     let mut found: libc::statx = unsafe { std::mem::zeroed() };
@@ -54,9 +67,9 @@ fn statx(path: &Path, mask: libc::c_uint) -> SysResult<libc::statx> {
     let ret = unsafe {
         libc::syscall(
             libc::SYS_statx,
-            libc::AT_FDCWD,
+            dir,
             path.as_ptr(),
-            libc::AT_SYMLINK_NOFOLLOW,
+            libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH,
             mask,
             &raw mut found,
         )

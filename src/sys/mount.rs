@@ -19,6 +19,9 @@ const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_SET_FD: libc::c_uint = 5;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
+const FSPICK_CLOEXEC: libc::c_uint = 1;
+const FSPICK_EMPTY_PATH: libc::c_uint = 8;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x04;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
@@ -68,6 +71,21 @@ impl FsContext {
         let ret = check(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FSOPEN_CLOEXEC) })
             .map_err(|e| Error::from(e).step(format!("fsopen {fstype}")))?;
         Ok(FsContext { fd: owned(ret), fstype: fstype.to_owned() })
+    }
+
+    /// Opens the file system of a mount, to be configured anew (fspick; Linux 5.2).
+    ///
+    /// # Errors
+    /// EINVAL where nothing is mounted, EPERM without CAP_SYS_ADMIN over the user
+    /// namespace that it was mounted in.
+    pub fn pick(mounted: BorrowedFd<'_>) -> Result<Self> {
+        let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+        // SAFETY: an open descriptor, and an empty string that ends in NUL.
+        let ret = check(unsafe {
+            libc::syscall(libc::SYS_fspick, mounted.as_raw_fd(), c"".as_ptr(), flags)
+        })
+        .map_err(|e| Error::from(e).step("fspick"))?;
+        Ok(FsContext { fd: owned(ret), fstype: "file system".to_owned() })
     }
 
     /// Sets `key=value`.
@@ -124,24 +142,33 @@ impl FsContext {
 
     /// Makes the superblock and a detached mount of it with `attrs` (see [`attr`]).
     pub fn mount(&self, attrs: u64) -> Result<OwnedFd> {
-        // SAFETY: the command takes neither key nor value.
-        check(unsafe {
-            libc::syscall(
-                libc::SYS_fsconfig,
-                self.fd.as_raw_fd(),
-                FSCONFIG_CMD_CREATE,
-                std::ptr::null::<libc::c_char>(),
-                std::ptr::null::<libc::c_char>(),
-                0,
-            )
-        })
-        .map_err(|e| self.explain(e, format_args!("create")))?;
+        self.command(FSCONFIG_CMD_CREATE, "create")?;
         // SAFETY: integers only. The kernel takes the attributes as 32 bits.
         let ret = check(unsafe {
             libc::syscall(libc::SYS_fsmount, self.fd.as_raw_fd(), FSMOUNT_CLOEXEC, attrs)
         })
         .map_err(|e| self.explain(e, format_args!("fsmount")))?;
         Ok(owned(ret))
+    }
+
+    /// Has what was set take effect in a file system that is there ([`FsContext::pick`]).
+    pub fn reconfigure(&self) -> Result<()> {
+        self.command(FSCONFIG_CMD_RECONFIGURE, "reconfigure")
+    }
+
+    fn command(&self, command: libc::c_uint, what: &str) -> Result<()> {
+        // SAFETY: these commands take neither key nor value.
+        let ret = check(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                self.fd.as_raw_fd(),
+                command,
+                std::ptr::null::<libc::c_char>(),
+                std::ptr::null::<libc::c_char>(),
+                0,
+            )
+        });
+        ret.map(drop).map_err(|e| self.explain(e, format_args!("{what}")))
     }
 
     /// Its descriptor, which is of no more use.

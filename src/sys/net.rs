@@ -14,7 +14,8 @@ pub fn bring_loopback_up() -> SysResult<()> {
     // SAFETY: an all-zero ifreq is a valid one.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
-        *slot = byte.cast_signed();
+        // signed or not, by architecture
+        *slot = libc::c_char::from_ne_bytes([*byte]);
     }
     // a new loopback interface has no flags but these
     let flags = libc::IFF_UP | libc::IFF_LOOPBACK | libc::IFF_RUNNING;

@@ -104,7 +104,7 @@ fn an_id_in_use_and_a_broken_image_leave_nothing() {
     c.checkpoint(&["--leave-running"]).ok();
     let images = c.images();
     let flags = ["--detach", "--image-path", images.to_str().unwrap()];
-    c.on_bundle("restore", &flags).run().fails_with(&["exists already"]);
+    c.on_bundle("restore", &flags).run().fails_with(&["container with given ID already exists"]);
     c.counts();
     let other = Container::new(|config| args(config, &["count"]));
     let core = std::fs::read_dir(&images).unwrap().map(Result::unwrap);

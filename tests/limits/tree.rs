@@ -35,6 +35,28 @@ fn controllers_are_enabled_all_the_way_down_and_the_way_goes_again() {
 
 #[test]
 #[ignore = "needs the controllers: integration/test"]
+fn a_container_without_limits_has_all_controllers() {
+    let container = limited(json!({}), &["each", "read /sys/fs/cgroup/cgroup.controllers", "wait"]);
+    let path = format!("/{}/a/b", container.id);
+    container.bundle.edit(|config| config["linux"]["cgroupsPath"] = json!(path));
+    let mut output = container.create();
+    container.start().ok();
+    let there = std::fs::read_to_string(cgroup2_mount().join("cgroup.controllers")).unwrap();
+    assert!(there.contains("memory") && there.contains("pids"), "{there}");
+    // those who divide the cgroup from inside find what there is
+    output.expect(there.trim());
+    // and there are figures
+    let data = container.on_id("events", &["--stats"], &[]).run().ok().json()["data"].clone();
+    assert_eq!(data["pids"]["current"], 1, "{data}");
+    assert!(data["memory"]["usage"]["usage"].as_u64().is_some_and(|used| used > 0), "{data}");
+    container.kill("KILL").ok();
+    container.ended(&mut output);
+    container.delete().ok();
+    container.assert_gone();
+}
+
+#[test]
+#[ignore = "needs the controllers: integration/test"]
 fn a_cgroup_with_processes_hands_nothing_down_and_the_error_says_so() {
     let own = own_cgroup();
     assert_ne!(own, "/", "the tests themselves are in a cgroup below the root");
@@ -47,6 +69,11 @@ fn a_cgroup_with_processes_hands_nothing_down_and_the_error_says_so() {
         config["linux"]["resources"].as_object_mut().unwrap().remove("pids");
     });
     let _output = container.started();
+    // and gets none: with some, that cgroup would be a threaded one
+    let handed = std::fs::read_to_string(
+        cgroup2_mount().join(own.trim_start_matches('/')).join("cgroup.subtree_control"),
+    );
+    assert_eq!(handed.unwrap().trim(), "");
 }
 
 #[test]

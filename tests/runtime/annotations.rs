@@ -91,4 +91,6 @@ fn those_that_are_honoured_are_in_features_and_in_the_manual() {
     for key in ["keep_original_groups", "pidfd_receiver", "hooks.stdout", "seccomp.receiver"] {
         assert!(listed.contains(&json!(format!("run.oci.{key}"))), "{key}: {listed:?}");
     }
+    // CRIU runs what its options name
+    assert!(listed.contains(&json!("org.criu.config")), "{listed:?}");
 }

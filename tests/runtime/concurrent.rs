@@ -82,13 +82,37 @@ fn commands_on_a_container_that_is_being_created() {
         state.code == 0 && state.json()["pid"] == 0 && state.json()["status"] == "creating"
     });
     c.kill("KILL").fails_with(&["container not running"]);
+    // at once: the create could be waiting for just this
+    c.start().fails_with(&["cannot start a container in the creating state"]);
+    c.delete().fails_with(&["that is not stopped: creating"]);
     c.exec(&[], &["exit", "0"]).run().ends_with_code(255);
     c.on_id("ps", &["--format", "json"], &[]).run();
     let listed = c.tare.command(["list", "--format", "json"]).run().ok().json();
     assert_eq!(listed[0]["status"], "creating", "{listed}");
-    c.on_bundle("create", &[]).run().fails_with(&["exists already"]);
+    c.on_bundle("create", &[]).run().fails_with(&["container with given ID already exists"]);
     c.delete_by_force().ok();
     create.wait().ends_with_code(1);
+    c.assert_gone();
+}
+
+#[test]
+fn commands_on_a_container_whose_start_waits_for_a_hook() {
+    let c = Container::new(|config| {
+        args(config, &["sleep-forever"]);
+        config["hooks"]["poststart"] = json!([{
+            "path": crate::support::probe(),
+            "args": ["probe", "sleep-forever"],
+        }]);
+    });
+    let output = c.create();
+    let start = c.on_id("start", &[], &[]).spawn();
+    crate::support::wait_gone("the time before the program", || c.status() == "running");
+    c.start().fails_with(&["cannot start an already running container"]);
+    c.delete().fails_with(&["that is not stopped: running"]);
+    start.signal(nix::sys::signal::Signal::SIGTERM);
+    start.wait().fails_with(&["interrupted by SIGTERM"]);
+    drop(output);
+    c.delete_by_force().ok();
     c.assert_gone();
 }
 
@@ -138,7 +162,8 @@ fn a_kill_during_a_start() {
         let start = c.on_id("start", &[], &[]).spawn();
         let kill = c.on_id("kill", &[], &["KILL"]).spawn();
         assert_one_of(&kill.wait(), &["container not running"]);
-        assert_one_of(&start.wait(), &["init has died", "is stopped", "init has ended", "died"]);
+        let stopped = "cannot start a container that has stopped";
+        assert_one_of(&start.wait(), &["init has died", stopped, "init has ended", "died"]);
         crate::support::wait_gone("the init", || c.status() == "stopped");
         c.delete().ok();
         c.assert_gone();

@@ -137,7 +137,7 @@ fn a_start_that_was_killed_before_its_call_can_be_made_again() {
     assert!(!killed.success());
     c.start().ok();
     while output.line() != "READY" {}
-    c.start().fails_with(&["the container is running"]);
+    c.start().fails_with(&["cannot start an already running container"]);
     c.kill("KILL").ok();
     c.ended(&mut output);
     c.delete().ok();

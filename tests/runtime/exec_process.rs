@@ -46,6 +46,7 @@ fn without_a_word_it_is_as_the_containers_program() {
     assert_eq!(seen["rlimits"]["RLIMIT_NOFILE"], json!({"soft": 100, "hard": 200}));
     assert_eq!(seen["oom_score_adj"], 321);
     assert_eq!(seen["no_new_privs"], true);
+    assert_eq!(c.exec_report(&["--no-new-privs=false"])["no_new_privs"], false);
     assert_eq!(seen["securebits"], 0);
     assert_eq!(seen["threads"], 1);
     assert_eq!(seen["dumpable"], 1);

@@ -89,43 +89,45 @@ fn properties_that_nobody_knows_are_ignored() {
     assert_eq!(c.lines(), ["here"]);
 }
 
+/// Fields that may be null.
+const NULL: [&str; 31] = [
+    "/hostname",
+    "/domainname",
+    "/hooks",
+    "/annotations",
+    "/vm",
+    "/windows",
+    "/solaris",
+    "/zos",
+    "/process/user",
+    "/process/env",
+    "/process/capabilities",
+    "/process/rlimits",
+    "/process/consoleSize",
+    "/process/scheduler",
+    "/process/ioPriority",
+    "/process/execCPUAffinity",
+    "/process/commandLine",
+    "/linux/devices",
+    "/linux/sysctl",
+    "/linux/seccomp",
+    "/linux/intelRdt",
+    "/linux/memoryPolicy",
+    "/linux/personality",
+    "/linux/timeOffsets",
+    "/linux/netDevices",
+    "/linux/rootfsPropagation",
+    "/linux/uidMappings",
+    "/linux/maskedPaths",
+    "/linux/resources",
+    "/mounts/0/options",
+    "/mounts/0/uidMappings",
+];
+
 #[test]
 fn what_is_null_or_empty_is_not_there() {
-    let null = [
-        "/hostname",
-        "/domainname",
-        "/hooks",
-        "/annotations",
-        "/vm",
-        "/windows",
-        "/solaris",
-        "/zos",
-        "/process/user",
-        "/process/env",
-        "/process/capabilities",
-        "/process/rlimits",
-        "/process/consoleSize",
-        "/process/scheduler",
-        "/process/ioPriority",
-        "/process/execCPUAffinity",
-        "/process/commandLine",
-        "/linux/devices",
-        "/linux/sysctl",
-        "/linux/seccomp",
-        "/linux/intelRdt",
-        "/linux/memoryPolicy",
-        "/linux/personality",
-        "/linux/timeOffsets",
-        "/linux/netDevices",
-        "/linux/rootfsPropagation",
-        "/linux/uidMappings",
-        "/linux/maskedPaths",
-        "/linux/resources",
-        "/mounts/0/options",
-        "/mounts/0/uidMappings",
-    ];
     let c = Container::new(|config| {
-        null.iter().for_each(|pointer| set(config, pointer, Some(Value::Null)));
+        NULL.iter().for_each(|pointer| set(config, pointer, Some(Value::Null)));
         args(config, &["say", "here"]);
     });
     assert_eq!(c.lines(), ["here"]);
@@ -143,6 +145,8 @@ fn what_is_null_or_empty_is_not_there() {
             ("/linux/timeOffsets", json!({})),
             ("/linux/uidMappings", json!([])),
             ("/linux/devices", json!([])),
+            ("/linux/resources/devices", json!([{"allow": true, "type": "", "access": "rwm"}])),
+            ("/mounts/0/options", json!([""])),
             ("/hooks", json!({"prestart": [], "poststop": null})),
             ("/annotations", json!({"run.oci.handler": ""})),
         ] {

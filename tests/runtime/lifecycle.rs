@@ -462,7 +462,7 @@ fn a_program_whose_first_thread_has_ended_still_runs() {
     });
     assert_eq!(c.status(), "running");
     assert_eq!(c.state()["pid"], c.pid());
-    c.start().fails_with(&["the container is running"]);
+    c.start().fails_with(&["cannot start an already running container"]);
     c.delete().fails_with(&["not stopped"]);
     c.kill("USR1").ok();
     output.expect("GOT SIGUSR1");

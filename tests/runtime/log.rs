@@ -77,7 +77,7 @@ fn errors_go_into_the_log_as_text() {
     output.fails_with(&["does not exist"]);
     let lines = log.lines();
     let line = lines.last().unwrap();
-    let end = "level=error msg=\"state nobody: container nobody does not exist\" \
+    let end = "level=error msg=\"state nobody: container does not exist\" \
                step=\"state nobody\"";
     assert!(line.starts_with("time=\"") && line.ends_with(end), "{line}");
 }

@@ -1,5 +1,7 @@
 //! Mounts: file systems, binds, options, propagation, destinations.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -32,7 +34,7 @@ pub(crate) fn bind(source: &Path, destination: &str, options: &[&str]) -> Value 
 #[test]
 fn options_become_flags() {
     // what is asked for, what has to be seen, what must not be
-    let table: [(&[&str], &[&str], &[&str]); 13] = [
+    let table: [(&[&str], &[&str], &[&str]); 14] = [
         (&[], &["rw", "relatime"], &["nosuid", "nodev", "noexec"]),
         (&["ro"], &["ro"], &["rw"]),
         (&["nosuid", "nodev", "noexec"], &["nosuid", "nodev", "noexec"], &[]),
@@ -45,7 +47,8 @@ fn options_become_flags() {
         (&["ro", "rw"], &["rw"], &["ro"]),
         (&["defaults"], &["rw"], &[]),
         (&["noatime", "atime"], &[], &["noatime"]),
-        (&["sync", "dirsync"], &["rw"], &[]),
+        (&["sync", "dirsync", "iversion"], &["rw"], &[]),
+        (&["noiversion", "async", "nolazytime"], &["rw"], &[]),
     ];
     let c = Container::new(|config| {
         for (n, (options, _, _)) in table.iter().enumerate() {
@@ -88,6 +91,22 @@ fn file_systems_get_their_own_options() {
     assert_eq!(at(&report, "/dev/mqueue")["fstype"], "mqueue");
     assert_eq!(at(&report, "/proc")["fstype"], "proc");
     assert_eq!(at(&report, "/sys")["fstype"], "sysfs");
+}
+
+#[test]
+fn a_tmpfs_without_a_mode_is_as_what_it_covers_and_open_where_it_covers_nothing() {
+    let c = Container::new(|config| {
+        let mounts = ["/there", "/new", "/way/new"].map(|at| tmpfs(at, &["size=1m"]));
+        mounts.into_iter().for_each(|mount| add_mount(config, mount));
+        add_mount(config, tmpfs("/chosen", &["mode=700"]));
+        args(config, &["each", "stat /there", "stat /new", "stat /way/new", "stat /chosen"]);
+    });
+    let there = c.bundle.rootfs().join("there");
+    std::fs::create_dir(&there).unwrap();
+    std::fs::set_permissions(&there, Permissions::from_mode(0o2751)).unwrap();
+    let mode = |line: &String| serde_json::from_str::<Value>(line).unwrap()["mode"].as_u64();
+    let modes: Vec<u64> = c.lines().iter().map(|line| mode(line).unwrap()).collect();
+    assert_eq!(modes, [0o2751, 0o1777, 0o1777, 0o700]);
 }
 
 #[test]
@@ -301,13 +320,17 @@ fn an_unknown_option_is_refused() {
 }
 
 #[test]
-fn an_option_of_tmpfs_on_a_bind_is_warned_about() {
+fn an_option_of_a_file_system_on_a_bind_is_warned_about() {
     let outside = temp_dir();
-    let mount = bind(outside.path(), "/data", &["bind", "mode=755", "size=1k"]);
-    let output = Container::new(|c| add_mount(c, mount)).run().ok();
+    // the last two are nothing anywhere
+    let words = ["mode=755", "size=1k", "sync", "dirsync", "lazytime", "acl", "iversion", "silent"];
+    let options: Vec<&str> = ["bind"].into_iter().chain(words).collect();
+    let output =
+        Container::new(|c| add_mount(c, bind(outside.path(), "/data", &options))).run().ok();
     let lines: Vec<&str> = output.stderr.lines().collect();
-    assert_eq!(lines.len(), 2, "{lines:#?}");
-    for (line, option) in lines.iter().zip(["mode", "size"]) {
+    let idle = ["mode", "size", "sync", "dirsync", "lazytime", "acl"];
+    assert_eq!(lines.len(), idle.len(), "{lines:#?}");
+    for (line, option) in lines.iter().zip(idle) {
         let end = format!("].options: \"{option}\" does nothing to a bind mount");
         assert!(line.starts_with("tare: warning: mounts[") && line.ends_with(&end), "{line}");
     }
@@ -340,8 +363,51 @@ fn a_remount_changes_what_is_there() {
     for option in ["ro", "noexec", "nosuid", "nodev"] {
         assert!(has(&mount, "options", option), "no {option} in {mount}");
     }
-    let remount = json!({"destination": "/b", "options": ["remount", "size=1m"]});
-    Container::new(|c| add_mount(c, remount)).assert_refused(&["mounts[7].options", "size"]);
+    let remount = json!({"destination": "/b", "options": ["remount", "bind", "sise=1m"]});
+    Container::new(|c| add_mount(c, remount)).assert_refused(&["mounts[7].options", "sise"]);
+    for options in [&["remount"][..], &["remount", "ro"], &["remount", "size=1m"]] {
+        let remount = json!({"destination": "/b", "options": options});
+        Container::new(|c| add_mount(c, remount))
+            .assert_refused(&["mount /b (remount)", "no such file"]);
+        let remount = json!({"destination": "/proc/sys", "options": options});
+        Container::new(|c| add_mount(c, remount))
+            .assert_refused(&["mount /proc/sys (remount): nothing is mounted there"]);
+    }
+}
+
+#[test]
+fn a_remount_gives_its_file_system_new_options() {
+    let tmpfs = json!({"destination": "/t", "type": "tmpfs", "source": "t",
+        "options": ["size=4m", "sync", "lazytime"]});
+    let remount = json!({"destination": "/t", "options": ["remount", "size=1m,nosuid", "async"]});
+    let report = Container::new(|config| {
+        add_mount(config, tmpfs);
+        add_mount(config, remount);
+    })
+    .json();
+    let mount = at(&report, "/t");
+    assert!(has(mount, "options", "nosuid"), "{mount}");
+    assert!(has(mount, "super_options", "size=1024k"), "{mount}");
+    assert!(!has(mount, "super_options", "sync"), "{mount}");
+}
+
+#[test]
+fn options_in_one_string_are_taken_apart_and_the_last_word_wins() {
+    let options = ["size=1m,mode=0701,noexec", "sync,lazytime,exec", "nodev,async", "nofail"];
+    let tmpfs = json!({"destination": "/t", "type": "tmpfs", "source": "t", "options": options});
+    let output = Container::new(|c| add_mount(c, tmpfs)).run().ok();
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    let mount = at(&report, "/t");
+    for (field, option, is_there) in [
+        ("super_options", "size=1024k", true),
+        ("super_options", "mode=701", true),
+        ("super_options", "sync", false),
+        ("options", "nodev", true),
+        ("options", "noexec", false),
+    ] {
+        assert_eq!(has(mount, field, option), is_there, "{option}: {mount}");
+    }
+    assert!(output.stderr.contains("\"nofail\" does nothing here"), "{}", output.stderr);
 }
 
 #[test]
@@ -377,15 +443,21 @@ fn a_bind_over_a_link_of_the_image_stays_inside() {
 }
 
 #[test]
-fn without_a_cgroup_namespace_the_mount_is_the_own_cgroup() {
+fn without_a_cgroup_namespace_all_cgroups_are_seen() {
     for (options, answer) in [(["nosuid", "ro"], "EROFS"), (["nosuid", "rw"], "ok")] {
         let c = Container::new(|config| {
             crate::support::drop_namespace(config, "cgroup");
             let mounts = config["mounts"].as_array_mut().unwrap();
             let cgroup = mounts.iter_mut().find(|m| m["type"] == "cgroup").unwrap();
             cgroup["options"] = json!(options);
-            args(config, &["each", "read /sys/fs/cgroup/cgroup.procs", "mkdir /sys/fs/cgroup/x"]);
         });
+        // where /proc/self/cgroup says
+        let path = c.cgroup();
+        let path = path.strip_prefix(crate::support::cgroup2_mount()).unwrap();
+        let own = Path::new("/sys/fs/cgroup").join(path);
+        let read = format!("read {}/cgroup.procs", own.display());
+        let make = format!("mkdir {}/x", own.display());
+        c.bundle.edit(|config| args(config, &["each", &read, &make]));
         assert_eq!(c.lines(), ["1", answer]);
         c.delete_by_force();
         c.assert_gone();

@@ -50,17 +50,17 @@ fn every_process_of_the_container_is_paused() {
 fn what_is_paused_is_not_started_paused_or_deleted() {
     let c = Container::new(|config| args(config, &["wait"]));
     let mut output = c.create();
-    run(&c, "resume").fails_with(&[&c.id, "it is created, not paused"]);
+    run(&c, "resume").fails_with(&[&c.id, "container not paused: it is created"]);
     run(&c, "pause").ok();
     assert_eq!(c.status(), "paused");
-    c.start().fails_with(&["the container is paused", "tare resume"]);
-    run(&c, "pause").fails_with(&["it is paused already"]);
-    c.delete().fails_with(&["it is paused"]);
+    c.start().fails_with(&["cannot start a container in the paused state", "tare resume"]);
+    run(&c, "pause").fails_with(&["container not running: it is paused already"]);
+    c.delete().fails_with(&["that is not stopped: paused"]);
     run(&c, "resume").ok();
     assert_eq!(c.status(), "created");
     c.start().ok();
     assert_eq!(output.line(), "READY");
-    run(&c, "resume").fails_with(&["it is running, not paused"]);
+    run(&c, "resume").fails_with(&["container not paused: it is running"]);
 }
 
 #[test]
@@ -69,8 +69,12 @@ fn a_container_that_has_ended_is_neither_paused_nor_resumed() {
     let mut output = c.create();
     c.start().ok();
     c.ended(&mut output);
-    for command in ["pause", "resume", "update"] {
-        run(&c, command).fails_with(&[&format!("{command} {}", c.id), "container not running"]);
+    for (command, why) in [
+        ("pause", "container not running"),
+        ("resume", "container not paused: it is stopped"),
+        ("update", "container not running"),
+    ] {
+        run(&c, command).fails_with(&[&format!("{command} {}: {why}", c.id)]);
     }
     // callers ask for what may be left, and end it: that is nobody
     let table = run(&c, "ps").ok().stdout;

@@ -43,6 +43,18 @@ fn home_comes_from_the_containers_passwd_unless_it_is_set() {
     let has = |env: &Value, entry: &str| env.as_array().unwrap().contains(&json!(entry));
     assert!(has(&run(json!(["A=1"])), "HOME=/home/ada"));
     assert!(has(&run(json!(["HOME=/elsewhere"])), "HOME=/elsewhere"));
+    // empty is none
+    assert_eq!(run(json!(["HOME=", "A=1"])), json!(["A=1", "HOME=/home/ada"]));
+    assert_eq!(run(json!(["HOME=/x", "HOME="])), json!(["HOME=/home/ada"]));
+}
+
+#[test]
+fn the_last_of_several_values_of_a_variable_counts() {
+    let c = Container::new(|config| {
+        args(config, &["report"]);
+        config["process"]["env"] = json!(["A=1", "HOME=/h", "PATH=/none", "A=2", "PATH=/", "A="]);
+    });
+    assert_eq!(c.json()["env"], json!(["HOME=/h", "PATH=/", "A="]));
 }
 
 #[test]

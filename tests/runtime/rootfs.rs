@@ -93,6 +93,30 @@ fn a_masked_directory_can_not_be_written() {
 }
 
 #[test]
+fn a_masked_file_does_not_hand_out_the_hosts_null_device() {
+    let c = Container::new(|config| config["linux"]["maskedPaths"] = json!(["/plain"]));
+    std::fs::write(c.bundle.rootfs().join("plain"), "hidden").unwrap();
+    let report = c.json();
+    let mount = crate::mounts::at(&report, "/plain");
+    // its mode and its times are the host's
+    for option in ["ro", "nosuid", "noexec"] {
+        assert!(mount["options"].as_array().unwrap().contains(&json!(option)), "{mount}");
+    }
+}
+
+#[test]
+fn the_root_can_be_a_read_only_path_but_no_masked_one() {
+    let c = Container::new(|config| {
+        config["root"]["readonly"] = json!(false);
+        config["linux"]["readonlyPaths"] = json!(["/proc/sys", "/."]);
+        args(config, &["each", "create /new x", "open /proc/sys/kernel/hostname w"]);
+    });
+    assert_eq!(c.lines(), ["EROFS", "EROFS"]);
+    Container::new(|config| config["linux"]["maskedPaths"] = json!(["/proc/kcore", "/"]))
+        .assert_refused(&["linux.maskedPaths[1]: is the root itself"]);
+}
+
+#[test]
 fn readonly_paths_can_be_read_only() {
     let words = [
         "each",

@@ -195,6 +195,13 @@ fn a_failed_execve_is_reported_if_the_profile_lets_it() {
 }
 
 #[test]
+fn a_profile_that_refuses_even_to_exit_ends_the_container() {
+    let c = filtered(json!({"defaultAction": "SCMP_ACT_ERRNO"}), &["exit", "0"]);
+    c.run().ends_with_code(128 + libc::SIGILL);
+    c.assert_gone();
+}
+
+#[test]
 fn a_tiny_init_runs_under_an_engines_profile() {
     let c = Container::new(|config| {
         args(config, &["report"]);
@@ -291,12 +298,9 @@ pub(crate) struct Handed {
 /// calls with EXDEV until nobody can ask any more.
 pub(crate) fn agent(socket: UnixListener) -> JoinHandle<Handed> {
     std::thread::spawn(move || {
-        let (state, notify) = loop {
-            assert!(is_readable(&socket, timeout()), "nobody calls");
-            if let Some(handed) = receive(&socket) {
-                break handed;
-            }
-        };
+        assert!(is_readable(&socket, timeout()), "nobody calls");
+        // the only connection that there is
+        let (state, notify) = receive(&socket);
         let mut asked = Vec::new();
         while is_readable(&notify, timeout()) {
             // SAFETY: all zero is what the kernel asks for.
@@ -320,8 +324,8 @@ pub(crate) fn agent(socket: UnixListener) -> JoinHandle<Handed> {
     })
 }
 
-/// The state and the descriptor of one connection; `None`: it was closed again.
-fn receive(socket: &UnixListener) -> Option<(Value, OwnedFd)> {
+/// The state and the descriptor of one connection.
+fn receive(socket: &UnixListener) -> (Value, OwnedFd) {
     let (stream, _) = socket.accept().unwrap();
     let (mut text, mut notify) = (Vec::new(), None);
     loop {
@@ -344,7 +348,7 @@ fn receive(socket: &UnixListener) -> Option<(Value, OwnedFd)> {
         }
         text.extend_from_slice(&data[..length]);
     }
-    notify.map(|fd| (serde_json::from_slice(&text).unwrap(), fd))
+    (serde_json::from_slice(&text).unwrap(), notify.unwrap())
 }
 
 fn notified(no_new_privileges: bool) -> (Container, JoinHandle<Handed>) {

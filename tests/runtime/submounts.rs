@@ -6,7 +6,7 @@ use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
 use crate::mounts::{at, bind, has};
-use crate::support::{Container, Output, add_mount, args, temp_dir};
+use crate::support::{Container, Invocation, Output, add_mount, args, temp_dir, wait_gone};
 
 /// A directory with a tmpfs mounted at `sub`, in a mount namespace that only
 /// the command has: the host's mounts stay as they are.
@@ -21,6 +21,10 @@ pub(crate) fn lines_with_submount(c: &Container, dir: &Path) -> Vec<String> {
 }
 
 fn run_with_submount(c: &Container, dir: &Path, is_shared: bool) -> Output {
+    command_with_submount(c, dir, is_shared).run().ok()
+}
+
+fn command_with_submount(c: &Container, dir: &Path, is_shared: bool) -> Invocation {
     let dir = dir.to_owned();
     let action = move || {
         let none = None::<&str>;
@@ -35,8 +39,7 @@ fn run_with_submount(c: &Container, dir: &Path, is_shared: bool) -> Output {
     };
     // SAFETY: the test's other threads hold no lock that the few allocations
     // in here could wait for: the C library's allocator is safe across fork.
-    let command = unsafe { c.on_bundle("run", &[]).before_exec(action) };
-    command.run().ok()
+    unsafe { c.on_bundle("run", &[]).before_exec(action) }
 }
 
 #[test]
@@ -78,6 +81,38 @@ fn propagation_of_a_bind_is_the_configs() {
             "none" => assert!(tags.is_empty(), "{options:?}: {tags:?}"),
             kind => assert!(is_tagged(kind), "{options:?}: {tags:?}"),
         }
+    }
+}
+
+/// What an engine asks for where a program mounts things for others (Kubernetes:
+/// Bidirectional).
+#[test]
+fn a_mount_in_a_shared_bind_reaches_the_host() {
+    for propagation in ["rshared", "shared"] {
+        let outside = temp_dir();
+        let c = Container::new(|config| {
+            let all = json!(["CAP_SYS_ADMIN"]);
+            for set in ["bounding", "effective", "permitted"] {
+                config["process"]["capabilities"][set] = all.clone();
+            }
+            config["linux"]["rootfsPropagation"] = json!(propagation);
+            add_mount(config, bind(outside.path(), "/b", &["rbind", "rshared"]));
+            args(config, &["each", "mount-tmpfs /b/sub", "mount-tmpfs /tmp", "wait"]);
+        });
+        let running = command_with_submount(&c, outside.path(), true).spawn();
+        let table =
+            || std::fs::read_to_string(format!("/proc/{}/mountinfo", running.pid())).unwrap();
+        let sub = outside.path().join("sub");
+        let count = |path: &Path| {
+            let field = format!(" {} ", path.display());
+            table().lines().filter(|line| line.contains(&field)).count()
+        };
+        // the one that was there, and the container's over it
+        wait_gone("the host without the mount", || count(&sub) == 2);
+        // all else is the container's own affair
+        assert!(!table().contains(c.bundle.path().to_str().unwrap()), "{}", table());
+        c.kill("KILL").ok();
+        running.wait().ends_with_code(137);
     }
 }
 

@@ -15,13 +15,14 @@ use Takes::{Nothing, Value};
 /// Command, flag, its short form, and what it takes.
 type Row = (&'static str, &'static str, Option<&'static str>, Takes);
 
-const FLAGS: [Row; 101] = [
+const FLAGS: [Row; 107] = [
     ("create", "bundle", Some("b"), Value("/no/such/bundle")),
     ("create", "console-socket", None, Value("/no/socket")),
     ("create", "pidfd-socket", None, Value("/no/socket")),
     ("create", "pid-file", None, Value("/no/file")),
     ("create", "no-pivot", None, Nothing),
     ("create", "no-new-keyring", None, Nothing),
+    ("create", "no-subreaper", None, Nothing),
     ("create", "preserve-fds", None, Value("1")),
     ("run", "bundle", Some("b"), Value("/no/such/bundle")),
     ("run", "console-socket", None, Value("/no/socket")),
@@ -38,6 +39,7 @@ const FLAGS: [Row; 101] = [
     ("exec", "cwd", None, Value("/")),
     ("exec", "env", Some("e"), Value("A=b")),
     ("exec", "tty", Some("t"), Nothing),
+    ("exec", "interactive", Some("i"), Nothing),
     ("exec", "user", Some("u"), Value("1:2")),
     ("exec", "additional-gids", Some("g"), Value("3")),
     ("exec", "process", Some("p"), Value("/no/file")),
@@ -117,6 +119,10 @@ const FLAGS: [Row; 101] = [
     ("", "systemd-cgroup", None, Nothing),
     ("", "rootless", None, Value("auto")),
     ("", "rootless", None, Value("false")),
+    ("", "cgroup-manager", None, Value("cgroupfs")),
+    ("", "cgroup-manager", None, Value("systemd")),
+    ("", "log-level", None, Value("debug")),
+    ("", "log-level", None, Value("warning")),
 ];
 
 /// All the forms of a flag.
@@ -226,6 +232,22 @@ fn a_spec_for_an_ordinary_user_is_written_in_every_form() {
         let config = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
         assert!(config.contains("uidMappings"), "{words:?}");
     }
+}
+
+#[test]
+fn a_spec_goes_into_the_file_that_is_named() {
+    let dir = temp_dir();
+    let path = dir.path().to_str().unwrap();
+    Tare::new().bare(["spec", "-b", path, "-f", "other.json"]).run().ok();
+    let names: Vec<_> = dir.path().read_dir().unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["other.json"]);
+    Tare::new().bare(["spec", "-b", path, "--file=other.json"]).run().fails_with(&["it exists"]);
+}
+
+#[test]
+fn a_container_without_a_cgroup_is_not_to_be_had() {
+    let words = ["--cgroup-manager=disabled", "state", "x"];
+    Tare::new().command(words).run().fails_with(&["--cgroup-manager=disabled"]);
 }
 
 #[test]

@@ -227,5 +227,12 @@ fn notes(view: &View, bundles: &Bundles) -> Vec<String> {
             view.controllers
         ));
     }
+    if view::memory_goes_back() {
+        notes.push(
+            "free memory goes back to the hypervisor, and costs some 10 us a page when it is \
+             needed again: what takes more and more of it (scale) is slower for that"
+                .into(),
+        );
+    }
     notes
 }

@@ -21,6 +21,14 @@ pub(crate) struct View {
     pub(crate) hybrid: bool,
 }
 
+/// The balloon device reports free pages, and the hypervisor takes them: bit 5 of its
+/// features (virtio specification, 5.5.3).
+pub(crate) fn memory_goes_back() -> bool {
+    let balloons = read_dir("/sys/bus/virtio/drivers/virtio_balloon").into_iter().flatten();
+    let features = |dir: std::fs::DirEntry| read_to_string(dir.path().join("features")).ok();
+    balloons.flatten().filter_map(features).any(|bits| bits.as_bytes().get(5) == Some(&b'1'))
+}
+
 impl View {
     /// To be called while there is one thread.
     pub(crate) fn enter() -> Result<Self> {

@@ -81,9 +81,10 @@ pub fn plan(rules: &[LinuxDeviceCgroup]) -> Result<Option<DeviceProgram>> {
 
 /// What every container may use, whatever the config says: mknod of anything
 /// (a node that may not be opened does no harm, and images contain them), and
-/// the devices that the runtime puts into every /dev. Others have the same list.
+/// the devices that the runtime puts into every /dev. Others have the same list, whose last
+/// one people missed when it was not there.
 pub fn default_rules() -> impl Iterator<Item = Rule> {
-    const DEVICES: [(Kind, Option<u32>, Option<u32>, u8); 10] = [
+    const DEVICES: [(Kind, Option<u32>, Option<u32>, u8); 11] = [
         (Kind::Char, None, None, MKNOD),
         (Kind::Block, None, None, MKNOD),
         (Kind::Char, Some(1), Some(3), ALL), // null
@@ -94,6 +95,8 @@ pub fn default_rules() -> impl Iterator<Item = Rule> {
         (Kind::Char, Some(5), Some(0), ALL), // tty
         (Kind::Char, Some(5), Some(2), ALL), // ptmx
         (Kind::Char, Some(136), None, ALL),  // pts/*, the console among them
+        // net/tun, which a program has to make, and which is of its network namespace
+        (Kind::Char, Some(10), Some(200), ALL),
     ];
     DEVICES.into_iter().map(|(kind, major, minor, access)| Rule {
         allow: true,

@@ -67,7 +67,8 @@ impl Source {
             return self.again();
         }
         let sample = |id: &ContainerId| {
-            let sample = Sample::of(&self.store.find(id)?).map_err(|e| e.step(id))?;
+            let sample =
+                self.store.find(id).and_then(|entry| Sample::of(&entry)).map_err(|e| e.step(id))?;
             sample.ok_or_else(|| Error::new(ErrorKind::State, phrase::NOT_RUNNING).step(id))
         };
         self.ids.iter().map(sample).collect()

@@ -24,7 +24,7 @@ use self::criu::{Figure, Options, Switch, Text};
 use self::view::View;
 use self::workshop::Workshop;
 use crate::error::{Error, Result, Step};
-use crate::spec::{Plan, namespace_name};
+use crate::spec::{CRIU_CONFIG, Plan, namespace_name};
 use crate::sys::caller::caller;
 
 pub use dump::{CheckpointArgs, checkpoint};
@@ -166,7 +166,7 @@ impl CriuWords {
 
 /// CRIU's own options for this container, or for all (as with other runtimes).
 fn config_file(plan: &Plan) -> Option<PathBuf> {
-    let asked = plan.annotations.get("org.criu.config").map(PathBuf::from);
+    let asked = plan.annotations.get(CRIU_CONFIG).map(PathBuf::from);
     asked.or_else(|| {
         let usual = ["/etc/criu/tare.conf", "/etc/criu/runc.conf"].map(PathBuf::from);
         usual.into_iter().find(|path| path.is_file())

@@ -65,7 +65,7 @@ impl Table {
                 }
                 // that of the container's own cgroup is a bind mount, too
                 MountKind::Bind(_) | MountKind::Cgroup => {}
-                MountKind::Filesystem { .. } | MountKind::Remount => continue,
+                MountKind::Filesystem { .. } | MountKind::Remount(_) => continue,
             }
             external.extend(self.points.get(&place).cloned());
         }
@@ -125,7 +125,7 @@ pub(super) fn sources(plan: &Plan, cgroup: &Path) -> Result<Vec<(PathBuf, PathBu
                 all.push((place, bind.source.clone()));
             }
             MountKind::Cgroup => all.push((place, cgroup.to_owned())),
-            MountKind::Filesystem { .. } | MountKind::Remount => {}
+            MountKind::Filesystem { .. } | MountKind::Remount(_) => {}
         }
     }
     all.extend(plan.masked_paths.iter().map(|path| (path.clone(), NULL.into())));

@@ -93,7 +93,7 @@ pub fn exec(entry: &Entry, args: &ExecArgs<'_>) -> Result<Spawned> {
     let is_paused = cgroup.as_ref().map_or(Ok(false), Cgroup::frozen)?;
     if is_paused && !args.ignore_paused {
         return Err(Error::new(ErrorKind::State, "cannot exec in a paused container")
-            .hint("resume it, or give --ignore-paused"));
+            .hint("use --ignore-paused to override, or resume it"));
     }
     let listener = plan.seccomp.as_ref().and_then(|s| s.listener.as_ref());
     let agent = listener.map(Agent::connect).transpose()?;

@@ -28,8 +28,8 @@ pub struct ExecWords {
     pub caps: Vec<String>,
     /// A terminal.
     pub tty: Option<bool>,
-    /// Set no_new_privs.
-    pub no_new_privs: bool,
+    /// no_new_privs.
+    pub no_new_privs: Option<bool>,
     /// AppArmor profile.
     pub apparmor: Option<String>,
     /// SELinux label.
@@ -67,8 +67,8 @@ impl ExecWords {
         if let Some(tty) = self.tty {
             process.set_terminal(Some(tty));
         }
-        if self.no_new_privs {
-            process.set_no_new_privileges(Some(true));
+        if self.no_new_privs.is_some() {
+            process.set_no_new_privileges(self.no_new_privs);
         }
         if self.apparmor.is_some() {
             process.set_apparmor_profile(self.apparmor.clone());

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Mount;
 
-use self::options::Words;
+use self::options::{Words, is_of_superblock};
 use super::namespaces::NamespacePlan;
 use crate::error::{Error, Result};
 
@@ -71,8 +71,9 @@ pub enum MountKind {
     },
     /// The container's own cgroup.
     Cgroup,
-    /// Only new attributes for what is mounted there already.
-    Remount,
+    /// Only new attributes for what is mounted there already, and options for its file
+    /// system.
+    Remount(Vec<FsOption>),
 }
 
 /// One mount, with nothing left open.
@@ -100,7 +101,7 @@ impl MountPlan {
             }
             MountKind::Filesystem { fstype, .. } => format!("mount {at} ({fstype})"),
             MountKind::Cgroup => format!("mount {at} (cgroup)"),
-            MountKind::Remount => format!("mount {at} (remount)"),
+            MountKind::Remount(_) => format!("mount {at} (remount)"),
         }
     }
 
@@ -131,9 +132,7 @@ impl MountPlan {
             kind(mount, &words, bundle).map_err(|e| e.step(format!("mounts[{index}]")))?;
         let options = field("options");
         check_words(&kind, &words, idmap.is_some()).map_err(|e| e.step(options.clone()))?;
-        if matches!(kind, MountKind::Bind(_)) {
-            warn_of_idle(&options, &words);
-        }
+        warn_of_idle(&options, &kind, &words);
         if let MountKind::Bind(bind) = &mut kind {
             bind.idmap = idmap;
         }
@@ -147,18 +146,29 @@ impl MountPlan {
     }
 }
 
-/// Options of a tmpfs. Configs have them on bind mounts, where crun and older runc
-/// say nothing to them: a warning, and an error for what nobody can have meant.
+/// Options of a tmpfs. Configs have them on bind mounts, as they have words for the
+/// superblock, which is the source's there: other runtimes and the kernel say nothing to
+/// them. A warning, and an error for what nobody can have meant.
 const OF_TMPFS: [&str; 6] = ["gid", "mode", "nr_blocks", "nr_inodes", "size", "uid"];
 
-fn is_of_tmpfs(option: &FsOption) -> bool {
-    OF_TMPFS.contains(&option.key.as_str())
+fn is_of_nobody(option: &FsOption) -> bool {
+    let key = option.key.as_str();
+    OF_TMPFS.contains(&key) || option.value.is_none() && is_of_superblock(key)
 }
 
-fn warn_of_idle(field: &str, words: &Words) {
-    words.fs.iter().filter(|option| is_of_tmpfs(option)).for_each(|option| {
-        crate::logging::warn(&format!("{field}: {:?} does nothing to a bind mount", option.key));
-    });
+/// Of a bind mount, and of new attributes alone (remount,bind).
+fn has_no_fs(kind: &MountKind, words: &Words) -> bool {
+    matches!(kind, MountKind::Bind(_)) || words.bind.is_some()
+}
+
+fn warn_of_idle(field: &str, kind: &MountKind, words: &Words) {
+    for option in words.fs.iter().filter(|option| has_no_fs(kind, words) && is_of_nobody(option)) {
+        let key = &option.key;
+        crate::logging::warn(&format!("{field}: {key:?} does nothing to a bind mount"));
+    }
+    for option in &words.idle {
+        crate::logging::warn(&format!("{field}: {option:?} does nothing here"));
+    }
 }
 
 /// Checks what becomes a bind mount, before there is a source for it.
@@ -180,11 +190,9 @@ pub(crate) fn check_bind(destination: &Path, options: &[String]) -> Result<()> {
 /// Words that another kind of mount would have done something with.
 fn check_words(kind: &MountKind, words: &Words, is_idmapped: bool) -> Result<()> {
     let is_bind = matches!(kind, MountKind::Bind(_));
-    let is_idle = |option: &FsOption| is_bind && is_of_tmpfs(option);
-    let unknown = words.fs.iter().find(|option| !is_idle(option));
-    if let (true, Some(option)) = (is_bind || *kind == MountKind::Remount, unknown) {
-        let what = if is_bind { "a bind mount" } else { "a mount that is there already" };
-        return Err(Error::invalid(format!("{:?} is no option of {what}", option.key)));
+    let unknown = words.fs.iter().find(|option| !is_of_nobody(option));
+    if let (true, Some(option)) = (has_no_fs(kind, words), unknown) {
+        return Err(Error::invalid(format!("{:?} is no option of a bind mount", option.key)));
     }
     let is_tmpfs = matches!(kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs");
     for (word, is_there, can_be, what) in [
@@ -239,7 +247,14 @@ fn destination(path: &Path) -> Result<PathBuf> {
 fn kind(mount: &Mount, words: &Words, bundle: &Path) -> Result<MountKind> {
     let fstype = mount.typ().as_deref().unwrap_or_default();
     if words.remount {
-        return Ok(MountKind::Remount);
+        // without "bind" it is the file system that is meant
+        let back =
+            words.fs_back.iter().map(|back| FsOption { key: (*back).to_owned(), value: None });
+        let options = words.fs.iter().cloned().chain(back);
+        return Ok(MountKind::Remount(match words.bind {
+            None => options.collect(),
+            Some(_) => Vec::new(),
+        }));
     }
     if let Some(recursive) = words.bind.or((fstype == "bind").then_some(false)) {
         let source = mount.source().as_deref().unwrap_or(Path::new(""));
@@ -368,7 +383,7 @@ mod tests {
             (r#"{"destination":"/a","type":"proc","options":["tmpcopyup"]}"#, "for tmpfs"),
             (r#"{"destination":"/a","type":"tmpfs","options":["src-nofollow"]}"#, "for bind"),
             (r#"{"destination":"/a","options":["remount","copy-symlink"]}"#, "for bind"),
-            (r#"{"destination":"/a","options":["remount","size=1"]}"#, "\"size\""),
+            (r#"{"destination":"/a","options":["remount,bind","sise=1"]}"#, "\"sise\""),
             (
                 r#"{"destination":"/a","source":"/","options":["bind","copy-symlink","src-nofollow"]}"#,
                 "exclude each other",

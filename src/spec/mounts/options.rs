@@ -20,23 +20,27 @@ pub(super) struct Words {
     pub(super) dest_nofollow: bool,
     pub(super) idmap: Option<IdmapWord>,
     pub(super) fs: Vec<FsOption>,
+    /// Flags of a file system that are taken back: said to one that is there already.
+    pub(super) fs_back: Vec<&'static str>,
+    /// What is for mount(8), which is not here.
+    pub(super) idle: Vec<String>,
 }
 
 impl Words {
     pub(super) fn of(options: &[String]) -> Result<Self> {
         let mut words = Words::default();
-        for option in options {
+        for option in options.iter().flat_map(|option| split(option)) {
             words.take(option)?;
         }
         Ok(words)
     }
 
     fn take(&mut self, option: &str) -> Result<()> {
-        if option.contains('\0') || option.is_empty() {
+        if option.contains('\0') {
             return Err(Error::invalid(format!("{option:?} is not an option")));
         }
         match option {
-            "defaults" => {}
+            "" | "defaults" => {}
             "bind" => self.bind = Some(self.bind.unwrap_or(false)),
             "rbind" => self.bind = Some(true),
             "remount" => self.remount = true,
@@ -46,6 +50,7 @@ impl Words {
             "dest-nofollow" => self.dest_nofollow = true,
             _ if self.take_idmap(option)? => {}
             _ if self.take_propagation(option) || self.take_attr(option) => {}
+            _ if self.take_back(option) => {}
             _ => self.take_fs(option),
         }
         Ok(())
@@ -92,6 +97,15 @@ impl Words {
         }
     }
 
+    fn take_back(&mut self, option: &str) -> bool {
+        let Some((back, flag)) = BACK_WORDS.iter().find(|(back, _)| *back == option) else {
+            return false;
+        };
+        self.fs.retain(|option| option.key != *flag);
+        self.fs_back.push(back);
+        true
+    }
+
     fn take_fs(&mut self, option: &str) {
         let (key, value) = match option.split_once('=') {
             Some((key, value)) => (key, Some(value.to_owned())),
@@ -100,8 +114,33 @@ impl Words {
         if IDLE_WORDS.contains(&key) {
             return;
         }
+        if is_mount_programs(key) {
+            self.idle.push(option.to_owned());
+            return;
+        }
         self.fs.push(FsOption { key: key.to_owned(), value });
     }
+}
+
+/// Several options may be in one string, as the fifth argument of mount(2) has them. A
+/// comma in quotes (labels), or behind a backslash (overlay), separates nothing.
+fn split(option: &str) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    option.split(move |c| {
+        let separates = c == ',' && !is_quoted && !is_escaped;
+        is_quoted ^= c == '"';
+        is_escaped = c == '\\' && !is_escaped;
+        separates
+    })
+}
+
+/// Options that mount(8) keeps for itself, and for /etc/fstab.
+fn is_mount_programs(key: &str) -> bool {
+    const WORDS: [&str; 12] = [
+        "_netdev", "auto", "comment", "group", "noauto", "nofail", "nogroup", "noowner", "nouser",
+        "owner", "user", "users",
+    ];
+    WORDS.contains(&key) || key.starts_with("x-") || key.starts_with("X-")
 }
 
 fn attr_word(change: &mut AttrChange, word: &str) -> bool {
@@ -165,17 +204,29 @@ const OTHER_WORDS: [&str; 10] = [
 ];
 
 /// Flags of every file system, which fsconfig takes as they are.
-const FS_WORDS: [&str; 4] = ["dirsync", "lazytime", "mand", "sync"];
+pub(super) const FS_WORDS: [&str; 4] = ["dirsync", "lazytime", "mand", "sync"];
 
-/// What changes nothing: negations of what nobody set, which mount(8) knows and
-/// fsconfig does not, and how much the kernel says in its log.
-const IDLE_WORDS: [&str; 7] =
-    ["async", "loud", "nolazytime", "nomand", "norelatime", "rnorelatime", "silent"];
+/// What takes one of these back.
+const BACK_WORDS: [(&str, &str); 3] =
+    [("async", "sync"), ("nolazytime", "lazytime"), ("nomand", "mand")];
+
+/// Whether a word is for a file system's superblock, which a bind mount has none of its
+/// own of.
+pub(super) fn is_of_superblock(word: &str) -> bool {
+    FS_WORDS.contains(&word) || ["acl", "noacl"].contains(&word)
+}
+
+/// What changes nothing: negations that mount(8) knows and the kernel does not; how much
+/// the kernel says in its log; and whether inodes have versions, which file systems decide
+/// for themselves (Linux 6.0).
+const IDLE_WORDS: [&str; 6] =
+    ["iversion", "loud", "noiversion", "norelatime", "rnorelatime", "silent"];
 
 /// Every option that is understood for any mount, sorted: what is in here is
 /// what the parser above takes.
 pub(crate) fn option_words() -> Vec<String> {
     let single = OTHER_WORDS.iter().chain(&FS_WORDS).chain(&IDLE_WORDS).map(|w| (*w).to_owned());
+    let single = single.chain(BACK_WORDS.iter().map(|(back, _)| (*back).to_owned()));
     let names = ATTR_WORDS.iter().map(|(name, _)| *name);
     let names = names.chain(PROPAGATION_WORDS.iter().map(|(name, _)| *name));
     let mut words: Vec<String> =
