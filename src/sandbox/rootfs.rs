@@ -208,10 +208,10 @@ pub(super) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, leave: Leave) -> Re
             // the old root lands on top of the new one, without a directory
             // for it in the image
             pivot_root(".", ".").step(|| "pivot_root")?;
-            if let Some(old) = old {
+            if let Some(old) = &old {
                 // the unmount must not reach the host; nor may this reach the new root,
                 // which "." would be
-                fchdir(&old).step(|| "enter the old root")?;
+                fchdir(old).step(|| "enter the old root")?;
                 let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
                 mount(None::<&str>, ".", None::<&str>, slave, None::<&str>)
                     .step(|| "cut the old root off")?;
@@ -225,7 +225,10 @@ pub(super) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, leave: Leave) -> Re
         }
         Leave::Chroot => chroot(".").step(|| "chroot")?,
     }
-    chdir("/").step(|| "chdir /")?;
+    if old.is_some() {
+        // else this is where it is
+        chdir("/").step(|| "chdir /")?;
+    }
     if let Some(p) = plan.propagation {
         let recursive = if p.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
         mount(None::<&str>, "/", None::<&str>, p.kind | recursive, None::<&str>)

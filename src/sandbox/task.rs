@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
@@ -56,8 +57,8 @@ impl<'a> Task<'a> {
         let process = self.process;
         chdir(&process.cwd).step(|| format!("process.cwd {}", process.cwd.display()))?;
         // a directory outside would give the container a way out
-        let inside = getcwd().is_ok_and(|cwd| cwd.is_absolute());
-        if !inside {
+        let is_inside = || getcwd().is_ok_and(|cwd| cwd.is_absolute());
+        if process.cwd != Path::new("/") && !is_inside() {
             return Err(Error::invalid("process.cwd: lies outside the container's root"));
         }
         match terminal {

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
@@ -246,7 +247,8 @@ impl Replacement {
         mode: Mode,
         sync: bool,
     ) -> std::io::Result<Self> {
-        let temporary = format!(".{name}.{}", std::process::id());
+        static OWN: OnceLock<u32> = OnceLock::new();
+        let temporary = format!(".{name}.{}", OWN.get_or_init(std::process::id));
         // exclusive: whatever somebody has put there is not written to
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         let fd = match openat(&dir, temporary.as_str(), flags, mode) {
