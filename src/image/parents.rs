@@ -168,7 +168,8 @@ fn look<'p>(stack: &Stack<'_>, mut paths: Vec<&'p [u8]>) -> Result<BTreeMap<&'p 
     Ok(all)
 }
 
-/// Reads the attributes of directories that layers have.
+/// Reads the attributes of directories that layers have; a layer is known by where it is
+/// in the stack.
 fn each<'p>(
     stack: &Stack<'_>,
     places: BTreeSet<(usize, &'p [u8])>,

@@ -28,9 +28,9 @@ pub(super) enum There {
     Other,
 }
 
-/// A visit to a layer. It goes from one path to the next by what they have in common, so
-/// that sorted ones take what the tree of them has directories, not what the paths have
-/// parts.
+/// A visit to a layer. From one path to the next it goes back only to where they part: with
+/// sorted paths it enters each directory twice at most (`a!` comes between `a` and `a/b`),
+/// however many of the paths lead through it.
 pub(super) struct Visit {
     place: Place,
     path: Vec<u8>,

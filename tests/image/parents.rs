@@ -476,7 +476,7 @@ fn directories_as_deep_as_a_path_takes_are_what_a_lower_layer_says() {
         (1..=DEPTH).map(|n| at(dir(&path(n, "")).mode(mode(n)), n as u64)).collect();
     let base = layer(&listed, "gzip");
     let deep = |name: &str| {
-        // one that the names of sort between a directory and what is in it
+        // its path sorts between a directory's and those of what is in that
         let aside = format!("{}d!/{name}", path(DEPTH / 2, ""));
         layer(&[file(&path(DEPTH, name), name), file(&aside, name)], "gzip")
     };
