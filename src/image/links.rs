@@ -18,13 +18,15 @@ use twox_hash::XxHash3_128;
 
 use super::listing::{Change, Data, Name, Special, escaped};
 use super::names::parent_and_name;
-use super::parents::{There, View, open, stat_facts};
+use super::parents::{View, stat_facts};
 use super::places::as_path;
+use super::visit::{There, Visit, is_opaque};
 use crate::error::{Error, Result, Step};
 use crate::sys::copy::{Attributes, Entry, Links, Rules};
 use crate::sys::fs::{name_path, open_dir, open_plain};
 
-type Stack<'a> = [(&'a OwnedFd, &'a View)];
+/// The layers of an image from the bottom up, each with its open directory.
+pub(super) type Stack<'a> = [(&'a OwnedFd, &'a View)];
 
 /// The most of such links in an image. Real images have some hundreds; each is looked up
 /// in every layer, and nothing else bounds what that takes.
@@ -253,15 +255,13 @@ enum At {
 }
 
 fn at_path(top: BorrowedFd<'_>, parent: &[u8], name: &CStr) -> Result<At> {
-    let (dir, hides) = match open(top, parent).step(|| escaped(parent))? {
-        There::Dir(dir, hides) => {
-            let hides = hides || super::parents::is_opaque(dir.as_fd())?;
-            (dir, hides)
-        }
+    let mut visit = Visit::new(top)?;
+    let hides = match visit.go(parent).step(|| escaped(parent))? {
+        There::Dir { hides } => hides || is_opaque(visit.here())?,
         There::Nothing { hides: false } => return Ok(At::Nothing),
         There::Nothing { hides: true } | There::Other => return Ok(At::Hidden),
     };
-    match fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+    match fstatat(visit.here(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(At::File(Box::new(stat))),
         Err(Errno::ENOENT) if hides => Ok(At::Hidden),
         Err(Errno::ENOENT) => Ok(At::Nothing),

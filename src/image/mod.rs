@@ -54,3 +54,4 @@ pub mod unpack;
 mod unzstd;
 pub mod user;
 pub mod verify;
+mod visit;

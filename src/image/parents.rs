@@ -23,15 +23,16 @@ use super::attributes::set;
 use super::digest::Digest;
 use super::form;
 use super::import::make_open_dir;
-use super::links::{self, Linked};
+use super::links::{self, Linked, Stack};
 use super::listing::{Change, Facts, Name, Writer, escaped};
 use super::names::parent_and_name;
 use super::places::as_path;
 use super::record::{LayerFacts, write_layer_facts};
 use super::staging::Staging;
 use super::store::Store;
+use super::visit::{There, Visit};
 use crate::error::{Error, Result, Step};
-use crate::sys::fs::{open_dir, open_plain, xattr_at, xattrs_at};
+use crate::sys::fs::{open_dir, open_plain, xattrs_at};
 
 /// The most layers that an overlay has.
 const MOST: usize = 500;
@@ -85,91 +86,110 @@ type Found = BTreeMap<Vec<u8>, Facts<'static>>;
 
 /// All directories of which the layers show the wrong attributes, with those that
 /// they should have, and the directories that these and the links lie in.
-fn directories(stack: &[(&OwnedFd, &View)], linked: &[Linked<'_>]) -> Result<Found> {
+fn directories(stack: &Stack<'_>, linked: &[Linked<'_>]) -> Result<Found> {
     let implied: BTreeSet<_> = stack.iter().flat_map(|(_, layer)| &layer.implied).collect();
+    let seen = look(stack, implied.into_iter().map(Vec::as_slice).collect())?;
     let mut found = Found::new();
-    for path in implied {
-        let Some(seen) = look(stack, path)? else { continue };
-        let Some(source) = seen.source else { continue };
-        let wanted = facts(source.as_fd())?;
-        if wanted != facts(seen.top.as_fd())? {
-            found.insert(path.clone(), wanted);
+    let sources = seen.iter().filter_map(|(path, seen)| Some((seen.source?, *path)));
+    each(stack, sources.collect(), |path, wanted| {
+        found.insert(path.to_vec(), wanted);
+    })?;
+    let shown = seen.iter().filter(|(_, seen)| seen.source.is_some());
+    each(stack, shown.map(|(path, seen)| (seen.top, *path)).collect(), |path, shown| {
+        if found.get(path) == Some(&shown) {
+            found.remove(path);
         }
-    }
-    let links = linked.iter().flat_map(|linked| linked.names.iter().cloned());
-    for path in found.keys().cloned().chain(links).collect::<Vec<_>>() {
-        let mut path = path.as_slice();
-        while !path.is_empty() {
-            path = parent_and_name(path).0;
-            if !found.contains_key(path)
-                && let Some(seen) = look(stack, path)?
-            {
-                found.insert(path.to_vec(), facts(seen.source.unwrap_or(seen.top).as_fd())?);
-            }
-        }
-    }
+    })?;
+    let mut above = Found::new();
+    let seen = look(stack, lain_in(&found, linked))?;
+    let places = seen.iter().map(|(path, seen)| (seen.source.unwrap_or(seen.top), *path));
+    each(stack, places.collect(), |path, facts| {
+        above.insert(path.to_vec(), facts);
+    })?;
+    found.append(&mut above);
     Ok(found)
 }
 
-/// A directory as the overlay has it.
+/// The directories that these and the links lie in, but those that are among these.
+fn lain_in<'a>(found: &'a Found, linked: &'a [Linked<'_>]) -> Vec<&'a [u8]> {
+    let links = linked.iter().flat_map(|linked| &linked.names);
+    let mut all = BTreeSet::new();
+    for path in found.keys().chain(links) {
+        let mut path = path.as_slice();
+        while !path.is_empty() {
+            path = parent_and_name(path).0;
+            // those above it come with it
+            if found.contains_key(path) || !all.insert(path) {
+                break;
+            }
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// A directory as the overlay has it, by layers.
 struct Seen {
-    /// In the uppermost layer that has it.
-    top: OwnedFd,
-    /// In the one that says what its attributes are, if any does and it is another.
-    source: Option<OwnedFd>,
+    /// The uppermost that has it.
+    top: usize,
+    /// The one that says what its attributes are, if any does and it is another.
+    source: Option<usize>,
 }
 
-/// Looks for a directory from the top down; `None` if there is none to be seen.
-fn look(stack: &[(&OwnedFd, &View)], path: &[u8]) -> Result<Option<Seen>> {
-    let mut seen: Option<Seen> = None;
-    for (top, layer) in stack.iter().rev() {
-        let (fd, hides) = match open(top.as_fd(), path)? {
-            There::Dir(fd, hides) => (fd, hides),
-            There::Nothing { hides: false } => continue,
-            There::Nothing { hides: true } | There::Other => break,
+/// Looks for directories (sorted) from the top down; the answer is without those that
+/// are not to be seen.
+fn look<'p>(stack: &Stack<'_>, mut paths: Vec<&'p [u8]>) -> Result<BTreeMap<&'p [u8], Seen>> {
+    let mut all: BTreeMap<_, Seen> = BTreeMap::new();
+    for (at, (top, layer)) in stack.iter().enumerate().rev() {
+        let mut visit = Visit::new(top.as_fd())?;
+        let mut below = Vec::new();
+        for path in paths {
+            let hides = match visit.go(path)? {
+                There::Dir { hides } => hides,
+                There::Nothing { hides: false } => {
+                    below.push(path);
+                    continue;
+                }
+                There::Nothing { hides: true } | There::Other => continue,
+            };
+            let listed = !layer.implied.contains(path);
+            match all.get_mut(path) {
+                None => {
+                    all.insert(path, Seen { top: at, source: None });
+                }
+                Some(seen) if listed => seen.source = Some(at),
+                Some(_) => {}
+            }
+            if !listed && !hides {
+                below.push(path);
+            }
+        }
+        paths = below;
+    }
+    Ok(all)
+}
+
+/// Reads the attributes of directories that layers have; a layer is known by where it is
+/// in the stack.
+fn each<'p>(
+    stack: &Stack<'_>,
+    places: BTreeSet<(usize, &'p [u8])>,
+    mut tell: impl FnMut(&'p [u8], Facts<'static>),
+) -> Result<()> {
+    let mut last: Option<(usize, Visit)> = None;
+    for (at, path) in places {
+        let mut visit = match last.take() {
+            Some((same, visit)) if same == at => visit,
+            _ => Visit::new(stack.get(at).ok_or(Errno::ENOENT)?.0.as_fd())?,
         };
-        let listed = !layer.implied.contains(path);
-        match &mut seen {
-            None => seen = Some(Seen { top: fd, source: None }),
-            Some(seen) if listed => seen.source = Some(fd),
-            Some(_) => {}
+        match visit.go(path)? {
+            There::Dir { .. } => tell(path, facts(visit.here())?),
+            There::Nothing { .. } | There::Other => {
+                return Err(Errno::ENOENT).step(|| escaped(path));
+            }
         }
-        if listed || hides {
-            break;
-        }
+        last = Some((at, visit));
     }
-    Ok(seen)
-}
-
-/// What one layer has at a path.
-pub(super) enum There {
-    /// A directory, and whether what it lies in hides lower layers.
-    Dir(OwnedFd, bool),
-    Nothing {
-        hides: bool,
-    },
-    /// A file, a link, a whiteout, there or above it.
-    Other,
-}
-
-pub(super) fn open(top: BorrowedFd<'_>, path: &[u8]) -> Result<There> {
-    let mut here = open_plain(top, Path::new("."), DIR, Mode::empty())?;
-    let mut hides = false;
-    for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
-        hides |= is_opaque(here.as_fd())?;
-        match open_plain(here.as_fd(), as_path(name), DIR, Mode::empty()) {
-            Ok(next) => here = next,
-            Err(Errno::ENOENT) => return Ok(There::Nothing { hides }),
-            Err(Errno::ENOTDIR | Errno::ELOOP) => return Ok(There::Other),
-            Err(e) => return Err(e).step(|| escaped(path)),
-        }
-    }
-    Ok(There::Dir(here, hides))
-}
-
-/// Whether a directory of a layer hides what lower ones have in it.
-pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
-    Ok(xattr_at(dir, Path::new("."), form::opaque())?.is_some_and(|value| value == b"y"))
+    Ok(())
 }
 
 const DIR: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY);

@@ -466,3 +466,33 @@ fn layers_of_an_earlier_version_get_their_record_by_an_import() {
     fs::write(&file, "other").unwrap();
     assert!(!scene.run(&["image", "verify"]).status.success());
 }
+
+#[test]
+fn directories_as_deep_as_a_path_takes_are_what_a_lower_layer_says() {
+    const DEPTH: usize = 1800;
+    let path = |depth: usize, name: &str| format!("{}{name}", "d/".repeat(depth));
+    let mode = |depth: usize| if depth.is_multiple_of(2) { 0o750 } else { 0o705 };
+    let listed: Vec<_> =
+        (1..=DEPTH).map(|n| at(dir(&path(n, "")).mode(mode(n)), n as u64)).collect();
+    let base = layer(&listed, "gzip");
+    let deep = |name: &str| {
+        // its path sorts between a directory's and those of what is in that
+        let aside = format!("{}d!/{name}", path(DEPTH / 2, ""));
+        layer(&[file(&path(DEPTH, name), name), file(&aside, name)], "gzip")
+    };
+    let scene = Scene::new();
+    let layers = [base, deep("one"), deep("two"), deep("three")];
+    scene.import(&simple(&scene.path("image"), "image", &layers));
+    views(&scene, "image", |root| {
+        for depth in 1..=DEPTH {
+            let expected = (mode(depth), 0, 0, depth as i64);
+            assert_eq!(facts(&root.join(path(depth, ""))), expected, "{depth}");
+        }
+        for name in ["one", "two", "three"] {
+            assert_eq!(fs::read_to_string(root.join(path(DEPTH, name))).unwrap(), name);
+            let aside = path(DEPTH / 2, "d!/") + name;
+            assert_eq!(fs::read_to_string(root.join(aside)).unwrap(), name);
+        }
+    });
+    scene.ok(&["image", "verify"]);
+}
