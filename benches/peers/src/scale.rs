@@ -1,5 +1,7 @@
 //! What each of many containers takes: time over their number, memory.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::bundles::Config;
@@ -14,12 +16,21 @@ use crate::table::TARE;
 /// a point of the line.
 pub(crate) const BINS: usize = 20;
 
+/// How long the kernel may be busy with what has gone.
+const SETTLING: Duration = Duration::from_millis(1500);
+
 /// How often `state`, `list` and `stats` are asked.
 const ASKED: usize = 10;
 
 impl Bench<'_> {
-    /// Makes that many, asks about them and takes them away again.
+    /// Makes that many, asks about them and takes them away again. All of them once before
+    /// it counts: a virtual machine may have to ask its host for each page that it has not
+    /// used before.
     pub(crate) fn scale(&mut self, tare: &Runtime, count: usize) -> Result<()> {
+        let before: Result<Vec<_>> = (0..count).map(|_| self.member(tare, &mut |_| {})).collect();
+        self.disperse(tare, &before?, &mut |_, _| {})?;
+        // the kernel takes their namespaces apart
+        std::thread::sleep(SETTLING);
         let mut taken = Vec::new();
         nix::unistd::sync();
         let before = kib("/proc/meminfo", "MemAvailable")?;
