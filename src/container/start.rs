@@ -17,7 +17,7 @@ use super::notify::{Listener, NotifySocket};
 use super::record::{InitProcess, Record};
 use super::state::Status;
 use super::store::{Entry, Lock, START_SOCKET};
-use crate::error::{Error, ErrorKind, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step, phrase};
 use crate::sandbox::hooks::{self, HookState};
 use crate::sandbox::{Channel, Interrupts, Started};
 use crate::sys::uninterrupted;
@@ -147,7 +147,8 @@ fn not_created(status: Status) -> Error {
     let error = |message: &str| Error::new(ErrorKind::State, format!("cannot start {message}"));
     match status {
         Status::Running => error("an already running container"),
-        Status::Stopped => error("a container that has stopped"),
+        Status::Stopped => Error::new(ErrorKind::State, phrase::NOT_RUNNING)
+            .step("cannot start a container that has stopped"),
         Status::Paused => {
             error("a container in the paused state").hint("tare resume lets it go on")
         }
