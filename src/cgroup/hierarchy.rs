@@ -28,6 +28,15 @@ pub struct Hierarchy {
     dir: OwnedFd,
 }
 
+fn is_cgroup2(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
+}
+
+/// The topmost directory of cgroup2 on the way to a cgroup.
+pub(crate) fn top_of(cgroup: &Path) -> &Path {
+    cgroup.ancestors().take_while(|path| is_cgroup2(path)).last().unwrap_or(cgroup)
+}
+
 impl Hierarchy {
     /// Finds the hierarchy.
     ///
@@ -59,7 +68,7 @@ impl Hierarchy {
 
     /// The hierarchy at `mount_point`, if there is one.
     fn at(mount_point: &Path) -> Option<Self> {
-        let is_cgroup2 = statfs(mount_point).ok()?.filesystem_type() == CGROUP2_SUPER_MAGIC;
+        let is_cgroup2 = is_cgroup2(mount_point);
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let open = || openat(AT_FDCWD, mount_point, flags, Mode::empty()).ok();
         let dir = if is_cgroup2 { open()? } else { return None };

@@ -145,7 +145,6 @@ pub fn create(mut args: CreateArgs<'_>) -> Result<Created> {
                 return Err(Error::new(ErrorKind::System, "no init was made"));
             };
             let listener = undo.listener.take();
-            // else `start` connects again: who answers may serve one at a time
             let pid_file = args.pid_file.map(Path::to_owned);
             Ok(Created { spawned, entry, lock, record, listener, agent, pid_file, interrupts })
         }

@@ -137,7 +137,9 @@ fn lock(entry: &Entry) -> Result<Lock> {
         return Ok(lock);
     }
     match Status::now(entry)? {
-        Some(status @ (Status::Creating | Status::Running)) => Err(not_created(status)),
+        Some(status @ Status::Creating) => Err(not_created(status)),
+        // but for one whose start was killed before its call
+        Some(status @ Status::Running) if !is_called(entry)? => Err(not_created(status)),
         _ => entry.lock(),
     }
 }

@@ -12,30 +12,35 @@ const TOGETHER: u64 = 32 << 20;
 /// The largest window that is taken: that of `zstd --long`, and of `--ultra -22`.
 const MOST_LOG: u32 = 27;
 
+/// What any stream may take, whatever its first frame says.
+const LEAST_LOG: u32 = 22;
+
 /// What is left of [`TOGETHER`].
 static FREE: (Mutex<u64>, Condvar) = (Mutex::new(TOGETHER), Condvar::new());
 
 /// A decoder, with room for its window as long as it lives.
 pub(crate) struct Unzstd<R: BufRead> {
     decoder: zstd::Decoder<'static, R>,
+    most_log: u32,
     _room: Room,
 }
 
 impl<R: BufRead> Unzstd<R> {
-    /// Waits until there is room for the window of the first frame. Others of the same
-    /// stream mostly have the same.
+    /// Waits until there is room for the window of the first frame, which those of later
+    /// ones may not exceed; where no frame comes first, for the largest one.
     ///
     /// # Errors
     /// InvalidData for a window that is too large.
     pub(crate) fn new(mut source: R) -> io::Result<Self> {
-        let window = window(source.fill_buf()?).unwrap_or(0);
+        let window = window(source.fill_buf()?).unwrap_or(1 << MOST_LOG);
         if window > 1 << MOST_LOG {
-            return Err(too_large());
+            return Err(too_large(MOST_LOG));
         }
-        let room = Room::wait(window);
+        let most_log = window.next_power_of_two().ilog2().max(LEAST_LOG);
+        let room = Room::wait(1 << most_log);
         let mut decoder = zstd::Decoder::with_buffer(source)?;
-        decoder.window_log_max(MOST_LOG)?;
-        Ok(Unzstd { decoder, _room: room })
+        decoder.window_log_max(most_log)?;
+        Ok(Unzstd { decoder, most_log, _room: room })
     }
 
     /// What it reads from.
@@ -48,17 +53,18 @@ impl<R: BufRead> io::Read for Unzstd<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.decoder.read(into).map_err(|e| match e.to_string().contains("too much memory") {
             // a later frame's
-            true => too_large(),
+            true => too_large(self.most_log),
             false => e,
         })
     }
 }
 
-fn too_large() -> io::Error {
+fn too_large(log: u32) -> io::Error {
+    let begins = if log < MOST_LOG { ", which is what it begins with" } else { "" };
     bad(format!(
-        "its zstd window is larger than {} MiB (compress it again, with zstd --long={MOST_LOG} \
-         or less)",
-        (1u64 << MOST_LOG) >> 20
+        "its zstd window is larger than {} MiB{begins} (compress it again, with zstd \
+         --long={MOST_LOG} or less)",
+        (1u64 << log) >> 20
     ))
 }
 
@@ -147,7 +153,20 @@ mod tests {
         };
         assert!(error(&huge).contains("larger than 128 MiB (compress it again"));
         let later = [packed(Some(20), b"x"), huge].concat();
-        assert!(error(&later).contains("larger than 128 MiB (compress it again"));
+        let found = error(&later);
+        assert!(found.contains("larger than 4 MiB, which is what it begins with"), "{found}");
+        // what is skipped says nothing of what comes
+        let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0][..], &packed(Some(28), b"x")].concat();
+        assert!(error(&skipped).contains("larger than 128 MiB (compress it again"));
+    }
+
+    #[test]
+    fn room_is_taken_for_what_may_come() {
+        let room = |bytes: &[u8]| Unzstd::new(bytes).map(|decoder| decoder._room.0).unwrap();
+        assert_eq!(room(&packed(Some(10), b"x")), 1 << LEAST_LOG);
+        assert_eq!(room(&packed(Some(24), b"x")), 1 << 24);
+        let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0][..], &packed(Some(10), b"x")].concat();
+        assert_eq!(room(&skipped), TOGETHER);
     }
 
     #[test]

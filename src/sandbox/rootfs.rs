@@ -43,10 +43,15 @@ pub(super) fn cut_off(plan: &RootfsPlan) -> Result<()> {
     Ok(())
 }
 
+/// Whether mounts of the container are the host's as well, if nothing is done about it.
+fn reaches_host(plan: &RootfsPlan) -> bool {
+    plan.propagation.is_some_and(|p| p.kind == MsFlags::MS_SHARED || !p.recursive)
+}
+
 /// Keeps what is mounted at `place`, the root's directory, from the peers of the
 /// mount that it is on.
 pub(super) fn keep_apart(plan: &RootfsPlan, place: BorrowedFd<'_>) -> Result<()> {
-    if !plan.propagation.is_some_and(|p| p.kind == MsFlags::MS_SHARED || !p.recursive) {
+    if !reaches_host(plan) {
         return Ok(());
     }
     // what is mounted on a shared mount shows up at its peers: at the host by
@@ -193,10 +198,8 @@ pub(super) fn seal(root: BorrowedFd<'_>) -> Result<()> {
 
 /// Makes `root` the process' `/`.
 pub(super) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, leave: Leave) -> Result<()> {
-    let reaches_host =
-        plan.propagation.is_some_and(|p| p.kind == MsFlags::MS_SHARED || !p.recursive);
     let old = match leave {
-        Leave::Pivot if reaches_host => {
+        Leave::Pivot if reaches_host(plan) => {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
             Some(open("/", flags, Mode::empty()).step(|| "open the old root")?)
         }

@@ -18,11 +18,12 @@ use super::idmap::map_text;
 use super::mounts::kind_of;
 use super::protocol::{Channel, Message};
 use super::spawn::wait_for_end;
+use crate::cgroup::hierarchy::top_of;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{BindPlan, IdmapPlan, MountIds, MountKind, MountPlan, Plan, SourceLink};
 use crate::sys::SysResult;
 use crate::sys::caller::{caller, is_initial};
-use crate::sys::fs::{is_mount_root, open_dir};
+use crate::sys::fs::open_dir;
 use crate::sys::mount::{self, FsContext};
 use crate::sys::process::{self, CloneHow, clone_child};
 use crate::sys::userns;
@@ -140,12 +141,15 @@ fn open_cgroup(plan: &Plan, cgroup: Option<&Path>) -> Result<OwnedFd> {
         }
     }
     let cgroup = cgroup.ok_or_else(|| Error::unsupported("no cgroup2 is to be seen here"))?;
-    let seen = if plan.namespaces.separates(CloneFlags::CLONE_NEWCGROUP) {
-        cgroup
-    } else {
-        cgroup.ancestors().find(|path| is_mount_root(path) == Ok(true)).unwrap_or(cgroup)
-    };
-    mount::clone_tree(AT_FDCWD, seen, false, 0).map_err(source_error)
+    let bind = |path: &Path| mount::clone_tree(AT_FDCWD, path, false, 0);
+    if !plan.namespaces.separates(CloneFlags::CLONE_NEWCGROUP) {
+        match bind(top_of(cgroup)) {
+            // a user namespace gets no mount without those on top of it
+            Err(Errno::EINVAL) if !is_initial() => {}
+            other => return other.map_err(source_error),
+        }
+    }
+    bind(cgroup).map_err(source_error)
 }
 
 /// Init's side: opens the directory of the root file system.

@@ -56,7 +56,7 @@ impl<'a> Task<'a> {
     ) -> Result<CString> {
         let process = self.process;
         chdir(&process.cwd).step(|| format!("process.cwd {}", process.cwd.display()))?;
-        // a directory outside would give the container a way out
+        // a directory outside would give the container a way out; / is never one
         let is_inside = || getcwd().is_ok_and(|cwd| cwd.is_absolute());
         if process.cwd != Path::new("/") && !is_inside() {
             return Err(Error::invalid("process.cwd: lies outside the container's root"));

@@ -363,7 +363,7 @@ fn a_remount_changes_what_is_there() {
     for option in ["ro", "noexec", "nosuid", "nodev"] {
         assert!(has(&mount, "options", option), "no {option} in {mount}");
     }
-    let remount = json!({"destination": "/b", "options": ["remount", "bind", "sise=1m"]});
+    let remount = json!({"destination": "/b", "type": "bind", "options": ["remount", "sise=1m"]});
     Container::new(|c| add_mount(c, remount)).assert_refused(&["mounts[7].options", "sise"]);
     for options in [&["remount"][..], &["remount", "ro"], &["remount", "size=1m"]] {
         let remount = json!({"destination": "/b", "options": options});
@@ -379,7 +379,8 @@ fn a_remount_changes_what_is_there() {
 fn a_remount_gives_its_file_system_new_options() {
     let tmpfs = json!({"destination": "/t", "type": "tmpfs", "source": "t",
         "options": ["size=4m", "sync", "lazytime"]});
-    let remount = json!({"destination": "/t", "options": ["remount", "size=1m,nosuid", "async"]});
+    let remount =
+        json!({"destination": "/t", "options": ["remount", "size=1m,nosuid", "sync", "async"]});
     let report = Container::new(|config| {
         add_mount(config, tmpfs);
         add_mount(config, remount);
@@ -389,6 +390,23 @@ fn a_remount_gives_its_file_system_new_options() {
     assert!(has(mount, "options", "nosuid"), "{mount}");
     assert!(has(mount, "super_options", "size=1024k"), "{mount}");
     assert!(!has(mount, "super_options", "sync"), "{mount}");
+}
+
+#[test]
+fn a_remount_of_a_bind_leaves_its_file_system_alone() {
+    let options = ["remount", "size=1m", "sync", "async", "ro"];
+    let c = Container::new(|config| {
+        let tmpfs = json!({"destination": "/t", "type": "tmpfs", "source": "t",
+            "options": ["size=4m"]});
+        add_mount(config, tmpfs);
+        add_mount(config, json!({"destination": "/t", "type": "bind", "options": options}));
+    });
+    let output = c.run().ok();
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    let mount = at(&report, "/t");
+    assert!(has(mount, "super_options", "size=4096k"), "{mount}");
+    assert!(!has(mount, "super_options", "sync") && has(mount, "options", "ro"), "{mount}");
+    assert!(output.stderr.contains("\"size\" does nothing to a bind mount"), "{output:?}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use crate::cgroup::hierarchy::top_of;
 use crate::error::{Result, Step};
 use crate::sandbox::path::{Missing, ensure};
 use crate::spec::{BindPlan, MountKind, MountPlan, Plan};
@@ -124,7 +125,12 @@ pub(super) fn sources(plan: &Plan, cgroup: &Path) -> Result<Vec<(PathBuf, PathBu
                 }
                 all.push((place, bind.source.clone()));
             }
-            MountKind::Cgroup => all.push((place, cgroup.to_owned())),
+            MountKind::Cgroup => {
+                // as at the create
+                let is_apart = plan.namespaces.separates(CloneFlags::CLONE_NEWCGROUP);
+                let seen = if is_apart { cgroup } else { top_of(cgroup) };
+                all.push((place, seen.to_owned()));
+            }
             MountKind::Filesystem { .. } | MountKind::Remount(_) => {}
         }
     }

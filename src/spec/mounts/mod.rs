@@ -157,12 +157,15 @@ fn is_of_nobody(option: &FsOption) -> bool {
 }
 
 /// Of a bind mount, and of new attributes alone (remount,bind).
-fn has_no_fs(kind: &MountKind, words: &Words) -> bool {
-    matches!(kind, MountKind::Bind(_)) || words.bind.is_some()
+fn has_no_fs(kind: &MountKind) -> bool {
+    match kind {
+        MountKind::Remount(options) => options.is_empty(),
+        kind => matches!(kind, MountKind::Bind(_)),
+    }
 }
 
 fn warn_of_idle(field: &str, kind: &MountKind, words: &Words) {
-    for option in words.fs.iter().filter(|option| has_no_fs(kind, words) && is_of_nobody(option)) {
+    for option in words.fs.iter().filter(|option| has_no_fs(kind) && is_of_nobody(option)) {
         let key = &option.key;
         crate::logging::warn(&format!("{field}: {key:?} does nothing to a bind mount"));
     }
@@ -191,7 +194,7 @@ pub(crate) fn check_bind(destination: &Path, options: &[String]) -> Result<()> {
 fn check_words(kind: &MountKind, words: &Words, is_idmapped: bool) -> Result<()> {
     let is_bind = matches!(kind, MountKind::Bind(_));
     let unknown = words.fs.iter().find(|option| !is_of_nobody(option));
-    if let (true, Some(option)) = (has_no_fs(kind, words), unknown) {
+    if let (true, Some(option)) = (has_no_fs(kind), unknown) {
         return Err(Error::invalid(format!("{:?} is no option of a bind mount", option.key)));
     }
     let is_tmpfs = matches!(kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs");
@@ -244,26 +247,25 @@ fn destination(path: &Path) -> Result<PathBuf> {
     Ok(clean)
 }
 
+fn is_bind(fstype: &str, words: &Words) -> bool {
+    words.bind.is_some() || fstype == "bind"
+}
+
 fn kind(mount: &Mount, words: &Words, bundle: &Path) -> Result<MountKind> {
     let fstype = mount.typ().as_deref().unwrap_or_default();
     if words.remount {
         // without "bind" it is the file system that is meant
-        let back =
-            words.fs_back.iter().map(|back| FsOption { key: (*back).to_owned(), value: None });
-        let options = words.fs.iter().cloned().chain(back);
-        return Ok(MountKind::Remount(match words.bind {
-            None => options.collect(),
-            Some(_) => Vec::new(),
-        }));
+        let options = if is_bind(fstype, words) { Vec::new() } else { words.fs.clone() };
+        return Ok(MountKind::Remount(options));
     }
-    if let Some(recursive) = words.bind.or((fstype == "bind").then_some(false)) {
+    if is_bind(fstype, words) {
         let source = mount.source().as_deref().unwrap_or(Path::new(""));
         if source.as_os_str().is_empty() {
             return Err(Error::invalid("source: a bind mount needs one"));
         }
         return Ok(MountKind::Bind(BindPlan {
             source: bundle.join(source),
-            recursive,
+            recursive: words.bind == Some(true),
             source_link: words.source_link,
             dest_nofollow: words.dest_nofollow,
             idmap: None,

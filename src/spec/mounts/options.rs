@@ -20,8 +20,6 @@ pub(super) struct Words {
     pub(super) dest_nofollow: bool,
     pub(super) idmap: Option<IdmapWord>,
     pub(super) fs: Vec<FsOption>,
-    /// Flags of a file system that are taken back: said to one that is there already.
-    pub(super) fs_back: Vec<&'static str>,
     /// What is for mount(8), which is not here.
     pub(super) idle: Vec<String>,
 }
@@ -31,6 +29,10 @@ impl Words {
         let mut words = Words::default();
         for option in options.iter().flat_map(|option| split(option)) {
             words.take(option)?;
+        }
+        if !words.remount {
+            // there is nothing to take back
+            words.fs.retain(|option| !BACK_WORDS.iter().any(|(back, _)| *back == option.key));
         }
         Ok(words)
     }
@@ -102,7 +104,7 @@ impl Words {
             return false;
         };
         self.fs.retain(|option| option.key != *flag);
-        self.fs_back.push(back);
+        self.fs.push(FsOption { key: (*back).to_owned(), value: None });
         true
     }
 
@@ -114,10 +116,12 @@ impl Words {
         if IDLE_WORDS.contains(&key) {
             return;
         }
-        if is_mount_programs(key) {
+        if is_mount_programs(key, value.is_some()) {
             self.idle.push(option.to_owned());
             return;
         }
+        let back = BACK_WORDS.iter().find(|(_, flag)| *flag == key);
+        self.fs.retain(|option| back.is_none_or(|(back, _)| *back != option.key));
         self.fs.push(FsOption { key: key.to_owned(), value });
     }
 }
@@ -134,13 +138,15 @@ fn split(option: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Options that mount(8) keeps for itself, and for /etc/fstab.
-fn is_mount_programs(key: &str) -> bool {
-    const WORDS: [&str; 12] = [
-        "_netdev", "auto", "comment", "group", "noauto", "nofail", "nogroup", "noowner", "nouser",
-        "owner", "user", "users",
+/// Options that mount(8) keeps for itself, and for /etc/fstab. With a value, some of them are
+/// a file system's.
+fn is_mount_programs(key: &str, has_value: bool) -> bool {
+    const WORDS: [&str; 11] = [
+        "_netdev", "auto", "group", "noauto", "nofail", "nogroup", "noowner", "nouser", "owner",
+        "user", "users",
     ];
-    WORDS.contains(&key) || key.starts_with("x-") || key.starts_with("X-")
+    let is_named = !has_value && WORDS.contains(&key);
+    is_named || key == "comment" || key.starts_with("x-") || key.starts_with("X-")
 }
 
 fn attr_word(change: &mut AttrChange, word: &str) -> bool {
@@ -213,7 +219,8 @@ const BACK_WORDS: [(&str, &str); 3] =
 /// Whether a word is for a file system's superblock, which a bind mount has none of its
 /// own of.
 pub(super) fn is_of_superblock(word: &str) -> bool {
-    FS_WORDS.contains(&word) || ["acl", "noacl"].contains(&word)
+    let is_back = || BACK_WORDS.iter().any(|(back, _)| *back == word);
+    FS_WORDS.contains(&word) || ["acl", "noacl"].contains(&word) || is_back()
 }
 
 /// What changes nothing: negations that mount(8) knows and the kernel does not; how much
@@ -246,7 +253,9 @@ mod tests {
             let mut taken = Words::default();
             taken.take(word).unwrap();
             // what goes on to the file system is what every one knows
-            let passed = taken.fs.iter().all(|o| FS_WORDS.contains(&o.key.as_str()));
+            let is_back = |key: &str| BACK_WORDS.iter().any(|(back, _)| *back == key);
+            let passed =
+                taken.fs.iter().all(|o| FS_WORDS.contains(&o.key.as_str()) || is_back(&o.key));
             assert!(passed, "{word}: {:?}", taken.fs);
         }
         assert!(words.is_sorted_by(|a, b| a < b), "{words:?}");
