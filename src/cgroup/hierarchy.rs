@@ -32,9 +32,10 @@ fn is_cgroup2(path: &Path) -> bool {
     statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
-/// The topmost directory of cgroup2 on the way to a cgroup.
+/// The topmost directory of cgroup2 on the way to a cgroup, which need not be there yet.
 pub(crate) fn top_of(cgroup: &Path) -> &Path {
-    cgroup.ancestors().take_while(|path| is_cgroup2(path)).last().unwrap_or(cgroup)
+    let there = cgroup.ancestors().skip_while(|path| !is_cgroup2(path));
+    there.take_while(|path| is_cgroup2(path)).last().unwrap_or(cgroup)
 }
 
 impl Hierarchy {

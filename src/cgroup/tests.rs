@@ -473,3 +473,13 @@ fn a_change_is_whole_or_none() {
     assert_eq!(text(&cgroup, "cgroup.max.depth"), "max\n");
     cgroup.remove(soon()).unwrap();
 }
+
+#[test]
+fn the_top_is_the_mount_and_nothing_above_it() {
+    let Some(hierarchy) = hierarchy() else { return };
+    let top = hierarchy.mount_point();
+    for below in ["", "nowhere", "nowhere/at/all"] {
+        let cgroup = if below.is_empty() { top.to_owned() } else { top.join(below) };
+        assert_eq!(super::hierarchy::top_of(&cgroup), top, "{}", cgroup.display());
+    }
+}
