@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{AccessFlags, faccessat};
 
 use super::path;
 use crate::error::{Error, Result, Step};
 use crate::sys::caller::caller;
+use crate::sys::fs::is_cgroup2;
 use crate::sys::mountinfo::{Mount, mounts};
 
 /// Where the hierarchy is on a host that has nothing but cgroup2, and on one
@@ -26,16 +26,6 @@ const USUAL: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 pub struct Hierarchy {
     mount_point: PathBuf,
     dir: OwnedFd,
-}
-
-fn is_cgroup2(path: &Path) -> bool {
-    statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
-}
-
-/// The topmost directory of cgroup2 on the way to a cgroup, which need not be there yet.
-pub(crate) fn top_of(cgroup: &Path) -> &Path {
-    let there = cgroup.ancestors().skip_while(|path| !is_cgroup2(path));
-    there.take_while(|path| is_cgroup2(path)).last().unwrap_or(cgroup)
 }
 
 impl Hierarchy {

@@ -480,6 +480,6 @@ fn the_top_is_the_mount_and_nothing_above_it() {
     let top = hierarchy.mount_point();
     for below in ["", "nowhere", "nowhere/at/all"] {
         let cgroup = if below.is_empty() { top.to_owned() } else { top.join(below) };
-        assert_eq!(super::hierarchy::top_of(&cgroup), top, "{}", cgroup.display());
+        assert_eq!(crate::sys::fs::top_of_cgroup2(&cgroup), top, "{}", cgroup.display());
     }
 }

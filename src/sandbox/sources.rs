@@ -18,12 +18,11 @@ use super::idmap::map_text;
 use super::mounts::kind_of;
 use super::protocol::{Channel, Message};
 use super::spawn::wait_for_end;
-use crate::cgroup::hierarchy::top_of;
 use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{BindPlan, IdmapPlan, MountIds, MountKind, MountPlan, Plan, SourceLink};
 use crate::sys::SysResult;
 use crate::sys::caller::{caller, is_initial};
-use crate::sys::fs::open_dir;
+use crate::sys::fs::{open_dir, top_of_cgroup2};
 use crate::sys::mount::{self, FsContext};
 use crate::sys::process::{self, CloneHow, clone_child};
 use crate::sys::userns;
@@ -143,7 +142,7 @@ fn open_cgroup(plan: &Plan, cgroup: Option<&Path>) -> Result<OwnedFd> {
     let cgroup = cgroup.ok_or_else(|| Error::unsupported("no cgroup2 is to be seen here"))?;
     let bind = |path: &Path| mount::clone_tree(AT_FDCWD, path, false, 0);
     if !plan.namespaces.separates(CloneFlags::CLONE_NEWCGROUP) {
-        match bind(top_of(cgroup)) {
+        match bind(top_of_cgroup2(cgroup)) {
             // a user namespace gets no mount without those on top of it
             Err(Errno::EINVAL) if !is_initial() => {}
             other => return other.map_err(source_error),

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::dirents::{Named, fresh_names};
@@ -53,6 +54,17 @@ pub fn is_mount_root(path: &Path) -> SysResult<bool> {
 pub fn is_mount_root_at(fd: BorrowedFd<'_>) -> SysResult<bool> {
     let found = statx_at(fd.as_raw_fd(), Path::new(""), libc::STATX_BASIC_STATS)?;
     Ok(found.stx_attributes & MOUNT_ROOT != 0)
+}
+
+/// Whether a path is in cgroup2; links are followed.
+pub fn is_cgroup2(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
+}
+
+/// The topmost directory of cgroup2 on the way to a cgroup, which need not be there yet.
+pub fn top_of_cgroup2(cgroup: &Path) -> &Path {
+    let there = cgroup.ancestors().skip_while(|path| !is_cgroup2(path));
+    there.take_while(|path| is_cgroup2(path)).last().unwrap_or(cgroup)
 }
 
 /// What statx(2) tells of a path; a link at the end is not followed.

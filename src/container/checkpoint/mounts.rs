@@ -10,11 +10,10 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
-use crate::cgroup::hierarchy::top_of;
 use crate::error::{Result, Step};
 use crate::sandbox::path::{Missing, ensure};
 use crate::spec::{BindPlan, MountKind, MountPlan, Plan};
-use crate::sys::fs::{open_dir, open_in_root};
+use crate::sys::fs::{open_dir, open_in_root, top_of_cgroup2};
 use crate::sys::mountinfo;
 
 /// Device nodes that every container has; in a user namespace they are the host's own,
@@ -128,7 +127,7 @@ pub(super) fn sources(plan: &Plan, cgroup: &Path) -> Result<Vec<(PathBuf, PathBu
             MountKind::Cgroup => {
                 // as at the create
                 let is_apart = plan.namespaces.separates(CloneFlags::CLONE_NEWCGROUP);
-                let seen = if is_apart { cgroup } else { top_of(cgroup) };
+                let seen = if is_apart { cgroup } else { top_of_cgroup2(cgroup) };
                 all.push((place, seen.to_owned()));
             }
             MountKind::Filesystem { .. } | MountKind::Remount(_) => {}
