@@ -70,14 +70,16 @@ impl Status {
     /// Computes the status of a container.
     pub fn of(entry: &Entry, record: &Record) -> Result<Status> {
         let Some(init) = record.init else { return Ok(Status::Creating) };
-        if !init.is_alive()? {
-            return Ok(Status::Stopped);
-        }
+        // the socket before the process: `delete` ends init first, so that a socket that
+        // went with it is never taken for a program that was started
         let waits = match fstatat(entry.dir(), START_SOCKET, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(_) => true,
             Err(Errno::ENOENT) => false,
             Err(e) => return Err(Error::from(e).step("look for the start socket")),
         };
+        if !init.is_alive()? {
+            return Ok(Status::Stopped);
+        }
         Ok(match (record.cgroup.is_frozen()?, waits) {
             (true, _) => Status::Paused,
             (false, true) => Status::Created,
