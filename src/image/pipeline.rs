@@ -121,12 +121,10 @@ fn produce(
             (job.progress)(d.source().position());
             Ok(n)
         }),
-        Compression::Zstd => Unzstd::new(&mut reader).and_then(|decoder| {
-            pump(decoder, job, to_extract, to_hash, |d, b| {
-                let n = d.read(b)?;
-                (job.progress)(d.source().position());
-                Ok(n)
-            })
+        Compression::Zstd => pump(Unzstd::new(&mut reader), job, to_extract, to_hash, |d, b| {
+            let n = d.read(b)?;
+            (job.progress)(d.source().position());
+            Ok(n)
         }),
     });
     reader.verify(job.progress)?;

@@ -29,8 +29,7 @@ pub(crate) fn spool(from: File, to: &File, limits: &Limits) -> Result<()> {
             inflate(decoder, to, limits, |d| d.get_ref().get_ref().bytes)
         }
         Compression::Zstd => {
-            let decoder = Unzstd::new(counted).map_err(data_error)?;
-            inflate(decoder, to, limits, |d| d.source().get_ref().bytes)
+            inflate(Unzstd::new(counted), to, limits, |d| d.source().get_ref().bytes)
         }
     };
     copied.map_err(data_error)

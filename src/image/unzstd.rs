@@ -1,8 +1,15 @@
-//! Zstandard, with an eye on the memory that it takes: a stream says how far back its
+//! Zstandard, with an eye on the memory that it takes: a frame says how far back its
 //! references reach, and all of that has to be kept.
+//!
+//! A stream may have many frames (zstd:chunked has one for each header and each part of a
+//! file), and a small one says nothing of those after it: each header is looked at before
+//! its frame is decoded.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 use std::sync::{Condvar, Mutex, PoisonError};
+
+use zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
+use zstd::zstd_safe::{MAGIC_SKIPPABLE_MASK, MAGIC_SKIPPABLE_START, MAGICNUMBER};
 
 use super::entry::bad;
 
@@ -10,62 +17,156 @@ use super::entry::bad;
 const TOGETHER: u64 = 32 << 20;
 
 /// The largest window that is taken: that of `zstd --long`, and of `--ultra -22`.
-const MOST_LOG: u32 = 27;
+const MOST: u64 = 1 << 27;
 
-/// What any stream may take, whatever its first frame says.
-const LEAST_LOG: u32 = 22;
+/// Most bytes of a frame's header (RFC 8878, 3.1.1), with its magic number.
+const HEADER: usize = 18;
 
 /// What is left of [`TOGETHER`].
 static FREE: (Mutex<u64>, Condvar) = (Mutex::new(TOGETHER), Condvar::new());
 
-/// A decoder, with room for its window as long as it lives.
+/// What is read from a stream of frames.
 pub(crate) struct Unzstd<R: BufRead> {
-    decoder: zstd::Decoder<'static, R>,
-    most_log: u32,
-    _room: Room,
+    source: Ahead<R>,
+    /// With room for the largest window so far.
+    decoder: Option<(Decoder<'static>, Room)>,
+    in_frame: bool,
 }
 
 impl<R: BufRead> Unzstd<R> {
-    /// Waits until there is room for the window of the first frame, which those of later
-    /// ones may not exceed; where no frame comes first, for the largest one.
-    ///
-    /// # Errors
-    /// InvalidData for a window that is too large.
-    pub(crate) fn new(mut source: R) -> io::Result<Self> {
-        let window = window(source.fill_buf()?).unwrap_or(1 << MOST_LOG);
-        if window > 1 << MOST_LOG {
-            return Err(too_large(MOST_LOG));
-        }
-        let most_log = window.next_power_of_two().ilog2().max(LEAST_LOG);
-        let room = Room::wait(1 << most_log);
-        let mut decoder = zstd::Decoder::with_buffer(source)?;
-        decoder.window_log_max(most_log)?;
-        Ok(Unzstd { decoder, most_log, _room: room })
+    pub(crate) fn new(source: R) -> Self {
+        let source = Ahead { head: Vec::new(), taken: 0, source };
+        Unzstd { source, decoder: None, in_frame: false }
     }
 
     /// What it reads from.
     pub(crate) fn source(&self) -> &R {
-        self.decoder.get_ref()
+        &self.source.source
+    }
+
+    /// Goes to the next frame, and waits until there is room for its window; false at the
+    /// end of the stream. While it waits, it holds none.
+    fn begin_frame(&mut self) -> io::Result<bool> {
+        loop {
+            let header = self.source.look(HEADER)?;
+            if header.is_empty() {
+                return Ok(false);
+            }
+            if let Some(length) = skippable(header) {
+                self.source.skip(length)?;
+                continue;
+            }
+            // what is no header is for the decoder to refuse
+            let window = window(header).unwrap_or_default();
+            if window > MOST {
+                return Err(bad(format!(
+                    "its zstd window is larger than {} MiB (compress it again, with zstd \
+                     --long={} or less)",
+                    MOST >> 20,
+                    MOST.ilog2()
+                )));
+            }
+            let enough = |(_, room): &(_, Room)| room.0 >= window.min(TOGETHER);
+            match self.decoder.take_if(|decoder| enough(decoder)) {
+                Some((mut decoder, room)) => {
+                    decoder.reinit()?;
+                    self.decoder = Some((decoder, room));
+                }
+                None => {
+                    self.decoder = None;
+                    let room = Room::wait(window);
+                    self.decoder = Some((Decoder::new()?, room));
+                }
+            }
+            self.in_frame = true;
+            return Ok(true);
+        }
     }
 }
 
-impl<R: BufRead> io::Read for Unzstd<R> {
+impl<R: BufRead> Read for Unzstd<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.decoder.read(into).map_err(|e| match e.to_string().contains("too much memory") {
-            // a later frame's
-            true => too_large(self.most_log),
-            false => e,
-        })
+        while !into.is_empty() {
+            if !self.in_frame && !self.begin_frame()? {
+                break;
+            }
+            let Some((decoder, _)) = &mut self.decoder else { break };
+            let bytes = self.source.fill_buf()?;
+            let mut input = InBuffer::around(bytes);
+            let mut output = OutBuffer::around(&mut *into);
+            let left = decoder.run(&mut input, &mut output)?;
+            let (taken, written) = (input.pos(), output.pos());
+            let stuck = bytes.is_empty() && written == 0 && left > 0;
+            self.source.consume(taken);
+            if stuck {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "incomplete zstd frame"));
+            }
+            self.in_frame = left > 0;
+            if written > 0 {
+                return Ok(written);
+            }
+        }
+        Ok(0)
     }
 }
 
-fn too_large(log: u32) -> io::Error {
-    let begins = if log < MOST_LOG { ", which is what it begins with" } else { "" };
-    bad(format!(
-        "its zstd window is larger than {} MiB{begins} (compress it again, with zstd \
-         --long={MOST_LOG} or less)",
-        (1u64 << log) >> 20
-    ))
+/// A source of which some bytes were looked at in advance.
+struct Ahead<R> {
+    head: Vec<u8>,
+    taken: usize,
+    source: R,
+}
+
+impl<R: BufRead> Ahead<R> {
+    /// The next bytes, as many as there are up to `most`.
+    fn look(&mut self, most: usize) -> io::Result<&[u8]> {
+        self.head.drain(..self.taken);
+        self.taken = 0;
+        while self.head.len() < most {
+            let bytes = match self.source.fill_buf() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            let count = bytes.len().min(most - self.head.len());
+            if count == 0 {
+                break;
+            }
+            self.head.extend(bytes.iter().take(count));
+            self.source.consume(count);
+        }
+        Ok(&self.head)
+    }
+
+    fn skip(&mut self, length: u64) -> io::Result<()> {
+        let skipped = io::copy(&mut (&mut *self).take(length), &mut io::sink())?;
+        if skipped < length {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "incomplete zstd frame"));
+        }
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for Ahead<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(into)?;
+        self.consume(count);
+        Ok(count)
+    }
+}
+
+impl<R: BufRead> BufRead for Ahead<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self.head.get(self.taken..) {
+            Some(rest) if !rest.is_empty() => Ok(rest),
+            _ => self.source.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        let ahead = count.min(self.head.len() - self.taken);
+        self.taken += ahead;
+        self.source.consume(count - ahead);
+    }
 }
 
 /// A part of the memory for windows.
@@ -90,11 +191,20 @@ impl Drop for Room {
     }
 }
 
+/// How long a frame is that is to be skipped, with its header (RFC 8878, 3.1.2).
+fn skippable(frame: &[u8]) -> Option<u64> {
+    let (magic, rest) = frame.split_first_chunk::<4>()?;
+    if u32::from_le_bytes(*magic) & MAGIC_SKIPPABLE_MASK != MAGIC_SKIPPABLE_START {
+        return None;
+    }
+    Some(u64::from(u32::from_le_bytes(*rest.first_chunk()?)) + 8)
+}
+
 /// The window that a frame's header names, in bytes (RFC 8878, 3.1.1.1); `None` for what
 /// begins with no such header.
 fn window(frame: &[u8]) -> Option<u64> {
     let (magic, header) = frame.split_first_chunk::<4>()?;
-    if u32::from_le_bytes(*magic) != zstd::zstd_safe::MAGICNUMBER {
+    if u32::from_le_bytes(*magic) != MAGICNUMBER {
         return None;
     }
     let (descriptor, rest) = header.split_first()?;
@@ -114,7 +224,7 @@ fn window(frame: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
+    use std::io::Write;
 
     fn packed(log: Option<u32>, data: &[u8]) -> Vec<u8> {
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
@@ -143,30 +253,70 @@ mod tests {
         assert_eq!(window(&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]), None);
     }
 
-    #[test]
-    fn a_window_that_is_too_large_is_named_wherever_it_comes() {
-        let huge = packed(Some(28), b"x");
-        let error = |bytes: &[u8]| {
-            let mut all = Vec::new();
-            let read = Unzstd::new(bytes).and_then(|mut decoder| decoder.read_to_end(&mut all));
-            read.unwrap_err().to_string()
-        };
-        assert!(error(&huge).contains("larger than 128 MiB (compress it again"));
-        let later = [packed(Some(20), b"x"), huge].concat();
-        let found = error(&later);
-        assert!(found.contains("larger than 4 MiB, which is what it begins with"), "{found}");
-        // what is skipped says nothing of what comes
-        let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0][..], &packed(Some(28), b"x")].concat();
-        assert!(error(&skipped).contains("larger than 128 MiB (compress it again"));
+    const SKIPPED: [u8; 11] = [0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
+
+    fn unpacked(bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        // as few bytes at a time as there may be
+        let source = io::BufReader::with_capacity(1, bytes);
+        Unzstd::new(source).read_to_end(&mut all).map(|_| all)
     }
 
     #[test]
-    fn room_is_taken_for_what_may_come() {
-        let room = |bytes: &[u8]| Unzstd::new(bytes).map(|decoder| decoder._room.0).unwrap();
-        assert_eq!(room(&packed(Some(10), b"x")), 1 << LEAST_LOG);
-        assert_eq!(room(&packed(Some(24), b"x")), 1 << 24);
-        let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0][..], &packed(Some(10), b"x")].concat();
-        assert_eq!(room(&skipped), TOGETHER);
+    fn frames_of_any_size_follow_each_other() {
+        let words = b"some words ".repeat(1000);
+        let small = packed(Some(10), b"small");
+        let frames: [&[u8]; 7] = [
+            &small,
+            &SKIPPED,
+            &packed(Some(25), &words),
+            &small,
+            &packed(Some(27), &words),
+            &packed(None, b""),
+            &SKIPPED,
+        ];
+        let wanted = [b"small", words.as_slice(), b"small", &words].concat();
+        assert!(unpacked(&frames.concat()).unwrap() == wanted);
+        assert_eq!(unpacked(b"").unwrap(), b"");
+        assert_eq!(unpacked(&SKIPPED).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_window_that_is_too_large_is_named_wherever_it_comes() {
+        let huge = packed(Some(28), b"x");
+        let small = packed(Some(20), b"x");
+        for before in [&b""[..], &small, &SKIPPED] {
+            let error = unpacked(&[before, &huge].concat()).unwrap_err().to_string();
+            assert!(error.contains("larger than 128 MiB (compress it again"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_broken_is_refused() {
+        let frame = packed(Some(20), &b"some words ".repeat(1000));
+        for (bytes, why) in [
+            (frame.split_last().unwrap().1.to_vec(), "incomplete"),
+            ([&frame, &frame[..7]].concat(), "incomplete"),
+            ([&frame, &SKIPPED[..10]].concat(), "incomplete"),
+            ([&frame, &SKIPPED[..6]].concat(), "incomplete"),
+            ([&frame, b"and more".as_slice()].concat(), "Unknown frame descriptor"),
+        ] {
+            let error = unpacked(&bytes).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn room_is_taken_for_the_largest_window_so_far() {
+        let frames = [20, 24, 10, 27].map(|log| packed(Some(log), b"x")).concat();
+        let mut decoder = Unzstd::new(frames.as_slice());
+        let room = [20, 24, 24, 25].map(|log| (b'x', 1u64 << log));
+        let found = room.map(|_| {
+            let mut byte = [0];
+            decoder.read_exact(&mut byte).unwrap();
+            (byte[0], decoder.decoder.as_ref().unwrap().1.0)
+        });
+        assert_eq!(found, room);
     }
 
     #[test]
@@ -176,7 +326,7 @@ mod tests {
                 scope.spawn(move || {
                     let bytes = packed(Some(log), b"some words");
                     let mut all = Vec::new();
-                    Unzstd::new(bytes.as_slice()).unwrap().read_to_end(&mut all).unwrap();
+                    Unzstd::new(bytes.as_slice()).read_to_end(&mut all).unwrap();
                     assert_eq!(all, b"some words");
                 });
             }
