@@ -98,7 +98,7 @@ fn hold_terminal() -> c_int {
         let mut has_told = false;
         loop {
             let fd = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_NOCTTY);
-            if fd < 0 {
+            if fd < 0 && sys::last_errno() == libc::ENOENT {
                 // the master is gone
                 libc::_exit(0);
             }
