@@ -65,11 +65,11 @@ pub(super) enum Source {
 /// A source, where it shows, and what of it counts (poll(2)).
 pub(super) type Watch<'a> = (Source, BorrowedFd<'a>, PollFlags);
 
-/// Sleeps until one of these is ready: those that are.
-pub(super) fn sleep_until(watches: &[Watch<'_>]) -> Result<Vec<Source>> {
+/// Sleeps until one of these is ready, but no longer than this: those that are.
+pub(super) fn sleep_until(watches: &[Watch<'_>], longest: PollTimeout) -> Result<Vec<Source>> {
     let mut fds: Vec<PollFd<'_>> =
         watches.iter().map(|(_, fd, flags)| PollFd::new(*fd, *flags)).collect();
-    uninterrupted(|| poll(&mut fds, PollTimeout::NONE)).step(|| "poll")?;
+    uninterrupted(|| poll(&mut fds, longest)).step(|| "poll")?;
     let is_ready = |fd: &PollFd<'_>| fd.revents().is_none_or(|flags| !flags.is_empty());
     let ready = watches.iter().zip(&fds).filter(|(_, fd)| is_ready(fd));
     Ok(ready.map(|((source, ..), _)| *source).collect())
@@ -88,6 +88,7 @@ pub fn wait(
     listener: Option<&Listener>,
 ) -> Result<i32> {
     let mut relay = console.map(Relay::new).transpose()?;
+    let mut is_asked_to_end = false;
     loop {
         let mut watches = vec![
             (Source::Init, init, PollFlags::POLLIN),
@@ -95,14 +96,10 @@ pub fn wait(
         ];
         watches.extend(listener.map(|l| (Source::Service, l.as_fd(), PollFlags::POLLIN)));
         watches.extend(relay.iter().flat_map(Relay::watches));
-        let ready = sleep_until(&watches)?;
+        let ready = sleep_until(&watches, PollTimeout::NONE)?;
         drop(watches);
-        let has_ended = ready.contains(&Source::Init);
-        // one that comes after the program's end is for this process
-        if ready.contains(&Source::Signals) && !has_ended {
-            while let Some(signal) = signals.next()? {
-                forward(init, signal, relay.as_ref());
-            }
+        if ready.contains(&Source::Signals) {
+            is_asked_to_end |= hand_on(init, signals, relay.as_ref())?;
         }
         if let Some(relay) = &mut relay {
             relay.step(&ready)?;
@@ -111,22 +108,40 @@ pub fn wait(
             // the manager's process is this one: it stays the main one
             listener.relay(None)?;
         }
-        if has_ended {
-            relay.as_mut().map_or(Ok(()), |relay| relay.finish(signals))?;
+        if ready.contains(&Source::Init) {
+            if let Some(relay) = &mut relay {
+                relay.finish(signals, is_asked_to_end)?;
+            }
             return exit_code(init);
         }
     }
 }
 
-fn forward(init: BorrowedFd<'_>, signal: i32, relay: Option<&Relay>) {
-    match (signal, relay) {
-        (libc::SIGCHLD, _) => {}
-        (libc::SIGWINCH, Some(relay)) => relay.resize(),
-        _ => {
-            // it may have ended already: its pidfd tells
-            pidfd_send_signal(init, signal).unwrap_or_default();
+/// Hands the signals that have arrived on to the program. True when one that comes after
+/// its end asks this process to end.
+fn hand_on(init: BorrowedFd<'_>, signals: &Signals, relay: Option<&Relay>) -> Result<bool> {
+    let mut is_asked_to_end = false;
+    while let Some(signal) = signals.next()? {
+        match (signal, relay) {
+            (libc::SIGCHLD, _) => {}
+            (libc::SIGWINCH, Some(relay)) => relay.resize(),
+            // what is sent to a zombie is no error
+            _ if has_ended(init)? => is_asked_to_end |= asks_to_end(signal),
+            // it may have ended by now: its pidfd tells
+            _ => pidfd_send_signal(init, signal).unwrap_or_default(),
         }
     }
+    Ok(is_asked_to_end)
+}
+
+/// A signal by which a process without a program to care for ends.
+pub(super) fn asks_to_end(signal: i32) -> bool {
+    [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT].contains(&signal)
+}
+
+fn has_ended(init: BorrowedFd<'_>) -> Result<bool> {
+    let watch = (Source::Init, init, PollFlags::POLLIN);
+    sleep_until(&[watch], PollTimeout::ZERO).map(|ready| !ready.is_empty())
 }
 
 fn exit_code(pidfd: BorrowedFd<'_>) -> Result<i32> {

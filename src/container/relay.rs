@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::PollFlags;
+use nix::poll::{PollFlags, PollTimeout};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::read;
 
-use super::foreground::{Signals, Source, Watch, sleep_until};
+use super::foreground::{Signals, Source, Watch, asks_to_end, sleep_until};
 use super::outlet::Outlet;
 use crate::error::{Error, Result, Step};
 use crate::sys::process::{copy_window_size, open_pty_peer, stdin_fd};
@@ -178,9 +178,9 @@ impl Relay {
     /// After the program's end: what it has written goes to stdout, and nothing for which
     /// others in the container, who may write for ever, keep the terminal.
     ///
-    /// A signal that asks this process to end, which has no program to go to any more, gives
-    /// up what stdout does not take.
-    pub(super) fn finish(&mut self, signals: &Signals) -> Result<()> {
+    /// A signal that asks this process to end, before or meanwhile, gives up what stdout
+    /// does not take at once: there is no program that it could go to.
+    pub(super) fn finish(&mut self, signals: &Signals, mut is_asked_to_end: bool) -> Result<()> {
         let mut left = MORE_THAN_A_PTY_KEEPS;
         loop {
             if self.output.is_empty() {
@@ -190,26 +190,21 @@ impl Relay {
                 }
                 left = left.saturating_sub(n);
             }
-            let ready = sleep_until(&[
+            let watches = [
                 (Source::Stdout, self.stdout.as_fd(), PollFlags::POLLOUT),
                 (Source::Signals, signals.as_fd(), PollFlags::POLLIN),
-            ])?;
-            if ready.contains(&Source::Stdout) {
+            ];
+            let longest = if is_asked_to_end { PollTimeout::ZERO } else { PollTimeout::NONE };
+            if sleep_until(&watches, longest)?.contains(&Source::Stdout) {
                 self.write_output()?;
-            } else if is_asked_to_end(signals)? {
+            } else if is_asked_to_end {
                 return Ok(());
+            }
+            while let Some(signal) = signals.next()? {
+                is_asked_to_end |= asks_to_end(signal);
             }
         }
     }
-}
-
-/// Takes the signals that have arrived, and looks for one that asks for the end.
-fn is_asked_to_end(signals: &Signals) -> Result<bool> {
-    let mut is_asked = false;
-    while let Some(signal) = signals.next()? {
-        is_asked |= [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT].contains(&signal);
-    }
-    Ok(is_asked)
 }
 
 impl Drop for Relay {
