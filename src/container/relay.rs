@@ -1,7 +1,7 @@
 //! The caller's stdin and stdout, joined to the container's pty.
 //!
 //! Nothing here sleeps but [`Relay::finish`]: whoever does not read, the program or the
-//! caller, holds up the bytes for him and nothing else.
+//! caller, holds up what it does not read and nothing else.
 
 use std::fs::File;
 use std::io::{ErrorKind as IoKind, IsTerminal, Read, Write};
