@@ -75,6 +75,8 @@ mod netdevices;
 mod pausing;
 #[path = "runtime/process.rs"]
 mod process;
+#[path = "runtime/relay.rs"]
+mod relay;
 #[path = "runtime/rootfs.rs"]
 mod rootfs;
 #[path = "runtime/rootless.rs"]

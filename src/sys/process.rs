@@ -213,20 +213,32 @@ pub fn unlock_pty(master: BorrowedFd<'_>) -> SysResult<()> {
 
 /// Sets the size of a terminal in characters.
 pub fn set_window_size(tty: BorrowedFd<'_>, rows: u16, columns: u16) -> SysResult<()> {
-    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    set_size(tty, libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
+}
+
+/// Size of a terminal: rows and columns.
+pub fn window_size(tty: BorrowedFd<'_>) -> SysResult<(u16, u16)> {
+    size(tty).map(|size| (size.ws_row, size.ws_col))
+}
+
+/// Gives a terminal the size of another one, in characters and in pixels.
+pub fn copy_window_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> SysResult<()> {
+    set_size(to, size(from)?)
+}
+
+fn set_size(tty: BorrowedFd<'_>, size: libc::winsize) -> SysResult<()> {
     // SAFETY: the kernel reads one struct that lives through the call.
     let ret = unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(&size)) };
     check(libc::c_long::from(ret)).map(drop)
 }
 
-/// Size of a terminal: rows and columns.
-pub fn window_size(tty: BorrowedFd<'_>) -> SysResult<(u16, u16)> {
+fn size(tty: BorrowedFd<'_>) -> SysResult<libc::winsize> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the kernel fills in one struct that lives through the call.
     let ret =
         unsafe { libc::ioctl(tty.as_raw_fd(), libc::TIOCGWINSZ, std::ptr::from_mut(&mut size)) };
     check(libc::c_long::from(ret))?;
-    Ok((size.ws_row, size.ws_col))
+    Ok(size)
 }
 
 /// setresuid, setresgid and setgroups of this only thread, by the bare system

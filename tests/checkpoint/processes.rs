@@ -181,6 +181,37 @@ fn a_terminal_goes_to_the_console_socket() {
 
 #[test]
 #[ignore = "needs CRIU: integration/test"]
+fn a_terminal_goes_to_the_caller_of_a_restore_in_the_foreground() {
+    let c = Container::new(|config| {
+        args(config, &["count"]);
+        config["process"]["terminal"] = json!(true);
+    });
+    let path = c.bundle.path().join("console.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    let creating = c.on_bundle("create", &["--console-socket", path.to_str().unwrap()]).spawn();
+    let mut master = Pipe::new(receive_fd(&socket));
+    creating.wait().ok();
+    c.start().ok();
+    master.expect("READY");
+    let images = c.bundle.path().join("images");
+    let images = ["--image-path", images.to_str().unwrap()];
+    c.on_id("checkpoint", &images, &[]).run().ok();
+    let (mut output, writer) = crate::support::pipe();
+    let (input, mut keyboard) = nix::unistd::pipe2(OFlag::O_CLOEXEC)
+        .map(|(reader, writer)| (reader, File::from(writer)))
+        .unwrap();
+    let restoring = c.on_bundle("restore", &images).stdin(input).stdout(writer).spawn();
+    keyboard.write_all(b"x\n").unwrap();
+    // the echo: the relay is there, and hands signals on
+    output.expect("x");
+    restoring.signal(nix::sys::signal::Signal::SIGUSR1);
+    output.expect("COUNT 1");
+    restoring.signal(nix::sys::signal::Signal::SIGTERM);
+    restoring.wait().ends_with_code(1);
+}
+
+#[test]
+#[ignore = "needs CRIU: integration/test"]
 fn a_user_namespace_is_made_again() {
     let c = Container::new(|config| {
         args(config, &["count"]);

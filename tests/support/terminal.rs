@@ -29,9 +29,19 @@ impl Terminal {
         }
     }
 
+    /// The side that is a command's.
+    pub fn side(&self) -> OwnedFd {
+        self.slave.try_clone().unwrap()
+    }
+
+    /// What a command writes, up to the end of the last that has the other side.
+    pub fn into_output(self) -> Pipe {
+        self.output
+    }
+
     /// Makes this the command's terminal, as a shell in it would.
     pub fn attach(&self, command: Invocation) -> Invocation {
-        let side = || self.slave.try_clone().unwrap();
+        let side = || self.side();
         let command = command.stdin(side()).stdout(side()).stderr(side());
         let action = || {
             nix::unistd::setsid()?;
@@ -65,7 +75,13 @@ impl Terminal {
     /// As a terminal's window does; the kernel sends SIGWINCH to the
     /// foreground process group.
     pub fn resize(&self, rows: u16, columns: u16) {
-        resize(self.master.as_raw_fd(), rows, columns);
+        resize(self.master.as_raw_fd(), size(rows, columns));
+    }
+
+    /// The same with the size of the window in pixels.
+    pub fn resize_with_pixels(&self, (rows, columns): (u16, u16), (width, height): (u16, u16)) {
+        let size = Winsize { ws_xpixel: width, ws_ypixel: height, ..size(rows, columns) };
+        resize(self.master.as_raw_fd(), size);
     }
 
     pub fn attributes(&self) -> Termios {
@@ -83,9 +99,9 @@ fn size(rows: u16, columns: u16) -> Winsize {
     Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
-pub fn resize(terminal: RawFd, rows: u16, columns: u16) {
+fn resize(terminal: RawFd, size: Winsize) {
     // SAFETY: the request reads a winsize.
-    let result = unsafe { libc::ioctl(terminal, libc::TIOCSWINSZ, &size(rows, columns)) };
+    let result = unsafe { libc::ioctl(terminal, libc::TIOCSWINSZ, &size) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 

@@ -18,6 +18,7 @@ mod report;
 mod scheduling;
 mod spy;
 mod sys;
+mod terminal;
 mod usage;
 mod waiting;
 
@@ -62,6 +63,11 @@ const USAGE: &str = "probe WORD [ARGS]
   abandon N                  fork N children that hold stdout open, then exit 0
   spawn-orphans N            make N orphans that exit, say whether all are reaped
   echo-stdin                 copy stdin to stdout up to its end
+  take BYTES                 READY, then what stdin, a terminal, gives: how many, their sum
+  numbers N                  print the numbers up to N, a line each
+  read-line PATH             read a line of a terminal, answer LINE and the line there
+  close-streams              stdin, stdout and stderr become /dev/null
+  hold-terminal              leave a child that fills the terminal for ever
   winsize                    print the terminal's size, and again on each SIGWINCH
   alloc BYTES                touch this much memory
   alloc-in-child BYTES       how a child ends that does it
@@ -107,7 +113,8 @@ fn run(words: &[&str]) -> c_int {
         .or_else(|| usage::run(word, rest))
         .or_else(|| spy::run(word, rest))
         .or_else(|| waiting::run(word, rest))
-        .or_else(|| counting::run(word, rest));
+        .or_else(|| counting::run(word, rest))
+        .or_else(|| terminal::run(word, rest));
     match done {
         Some(code) => code,
         None => {

@@ -224,12 +224,12 @@ pub(crate) fn personality() -> i32 {
     unsafe { libc::personality(0xffff_ffff) }
 }
 
-/// The terminal's rows and columns on this fd.
-pub(crate) fn winsize(fd: i32) -> Option<(u16, u16)> {
+/// The terminal's rows and columns on this fd, and its width and height in pixels.
+pub(crate) fn winsize(fd: i32) -> Option<((u16, u16), (u16, u16))> {
     // SAFETY: a zeroed winsize is valid, and the request writes one.
     unsafe {
         let mut size: libc::winsize = std::mem::zeroed();
         (libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) == 0)
-            .then_some((size.ws_row, size.ws_col))
+            .then_some(((size.ws_row, size.ws_col), (size.ws_xpixel, size.ws_ypixel)))
     }
 }

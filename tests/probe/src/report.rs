@@ -65,7 +65,7 @@ pub(crate) fn report() -> Value {
         "personality": process::personality(),
         "keyring": process::session_keyring(),
         "tty": (0..3).map(is_tty).collect::<Vec<_>>(),
-        "winsize": process::winsize(0),
+        "winsize": process::winsize(0).map(|(characters, _)| characters),
         "signals": process::signals(),
         "processes": processes(),
         "root": stat(Path::new("/")),

@@ -106,7 +106,7 @@ fn kill_self(name: &str) -> c_int {
 }
 
 /// Forks; true in the child.
-fn fork() -> Result<Option<libc::pid_t>, String> {
+pub(crate) fn fork() -> Result<Option<libc::pid_t>, String> {
     // SAFETY: this program has one thread.
     let pid = unsafe { libc::fork() };
     sys::verdict(pid)?;
@@ -241,7 +241,10 @@ fn print_winsize() -> c_int {
     let set = block_all();
     loop {
         match winsize(0) {
-            Some((rows, columns)) => print_line(&format!("SIZE {rows}x{columns}")),
+            Some(((rows, columns), (0, 0))) => print_line(&format!("SIZE {rows}x{columns}")),
+            Some(((rows, columns), (width, height))) => {
+                print_line(&format!("SIZE {rows}x{columns} PIXELS {width}x{height}"));
+            }
             None => print_line("no terminal"),
         }
         loop {
