@@ -6,7 +6,9 @@
 //! directory, in an order of its own.
 //!
 //! The order of a create, and why:
-//! 1. [`Cgroup::create`]: mkdir and open. Controllers are enabled here and not
+//! 1. [`Cgroup::create_held`]: mkdir, open and lock. Two that are given the same path
+//!    at once must not both have it: the lock ends when init is in there, and who has it
+//!    looks whether somebody is. Controllers are enabled here and not
 //!    later: with processes below, that would wait for an RCU grace period;
 //! 2. [`Cgroup::apply`]: the limits; no system call where there are none;
 //! 3. the container's init is cloned *into* the cgroup (CLONE_INTO_CGROUP with
@@ -45,7 +47,9 @@ use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result, Step};
+use crate::sys::lock::{hold, let_go};
 use crate::sys::{SysResult, uninterrupted};
+use events::Events;
 pub use hierarchy::Hierarchy;
 pub use identity::Identity;
 use limits::{AboveUse, Absent, Setting};
@@ -75,6 +79,23 @@ pub struct CgroupRecord {
 pub struct Cgroup {
     record: CgroupRecord,
     dir: OwnedFd,
+    was_there: bool,
+}
+
+/// What was at a cgroup's path before it was to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing: what is there now, somebody else is about to use.
+    Nothing,
+    /// A cgroup, or who knows.
+    Any,
+}
+
+impl Found {
+    /// By whether it was there.
+    pub fn by(was_there: bool) -> Self {
+        if was_there { Found::Any } else { Found::Nothing }
+    }
 }
 
 impl Cgroup {
@@ -91,6 +112,22 @@ impl Cgroup {
     /// A cgroup there that is in use or belongs to somebody else; a controller
     /// that is not to be had.
     pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &[Setting]) -> Result<Self> {
+        let cgroup = Self::create_held(hierarchy, path, settings, Found::Any)?;
+        let_go(&cgroup.dir).step(|| format!("cgroup {}", cgroup.path().display()))?;
+        Ok(cgroup)
+    }
+
+    /// The same, for a process to come: no other call of this has the cgroup as long as
+    /// the value lives, and none after it if a process is in it by then.
+    ///
+    /// # Errors
+    /// As there; another call has it; one that was not `found` before is there now.
+    pub fn create_held(
+        hierarchy: &Hierarchy,
+        path: &Path,
+        settings: &[Setting],
+        found: Found,
+    ) -> Result<Self> {
         let absolute = hierarchy.mount_point().join(path);
         let mut record = CgroupRecord { path: absolute, ..CgroupRecord::default() };
         let made = match make(hierarchy, path, &mut record.made_parents) {
@@ -100,25 +137,60 @@ impl Cgroup {
                 return Err(e.step(format!("cgroup {}", record.path.display())));
             }
         };
-        let ready = Self::open_at(hierarchy.dir(), path, record.clone()).and_then(|mut cgroup| {
-            if !made {
-                cgroup.take_over()?;
-                cgroup.replace_killed(hierarchy, path)?;
+        if !made && found == Found::Nothing {
+            tree::remove_parents(&record);
+            return Err(in_use(OTHERS).step(format!("cgroup {}", record.path.display())));
+        }
+        // from here on it is this call's, or not to be touched
+        let held = Self::open_held(hierarchy, path, record.clone());
+        match held.and_then(|held| held.furnish(hierarchy, path, settings, made)) {
+            Err(e) if made && e.kind() != ErrorKind::Exists => {
+                Err(match tree::remove(&record, Instant::now()) {
+                    Ok(()) => e,
+                    Err(left) => e.hint(left),
+                })
             }
-            cgroup.identify(!made)?;
-            if path.components().nth(1).is_some() {
-                cgroup.refuse_frozen()?;
-            }
-            tree::enable_controllers(hierarchy, path, &cgroup, settings)?;
-            Ok(cgroup)
-        });
-        match ready {
-            Err(e) if made => Err(match tree::remove(&record, Instant::now()) {
-                Ok(()) => e,
-                Err(left) => e.hint(left),
-            }),
             ready => ready,
         }
+    }
+
+    /// Makes ready what nobody else is about to use.
+    fn furnish(
+        mut self,
+        hierarchy: &Hierarchy,
+        path: &Path,
+        settings: &[Setting],
+        made: bool,
+    ) -> Result<Self> {
+        // another call may have had it, and have put a process in it, between its being
+        // made and held
+        let events = self.refuse_populated()?;
+        if !made {
+            self.take_over(events)?;
+            self.replace_killed(hierarchy, path)?;
+        }
+        self.identify(!made)?;
+        self.was_there = !made;
+        if path.components().nth(1).is_some() {
+            self.refuse_frozen(events)?;
+        }
+        tree::enable_controllers(hierarchy, path, &self, settings)?;
+        Ok(self)
+    }
+
+    /// Opens it, and keeps others from it who come by here.
+    fn open_held(hierarchy: &Hierarchy, path: &Path, record: CgroupRecord) -> Result<Self> {
+        let step = format!("cgroup {}", record.path.display());
+        let cgroup = Self::open_as(hierarchy.dir(), path, record, OFlag::O_RDONLY)?;
+        match hold(&cgroup.dir).step(|| &step)? {
+            true => Ok(cgroup),
+            false => Err(in_use(OTHERS).step(step)),
+        }
+    }
+
+    /// True if it was not made by the call that gave this value.
+    pub fn was_there(&self) -> bool {
+        self.was_there
     }
 
     /// Opens a cgroup that was made before.
@@ -147,8 +219,8 @@ impl Cgroup {
         let old = CgroupRecord { path: self.record.path.clone(), ..CgroupRecord::default() };
         tree::remove(&old, Instant::now())?;
         mkdirat(hierarchy.dir(), path, Mode::from_bits_truncate(0o755)).step(step)?;
-        *self = Self::open_at(hierarchy.dir(), path, self.record.clone())?;
-        Ok(())
+        *self = Self::open_held(hierarchy, path, self.record.clone())?;
+        self.refuse_populated().map(drop)
     }
 
     /// Notes which cgroup this is; one that `was_there` gets a new user.
@@ -163,9 +235,18 @@ impl Cgroup {
     }
 
     fn open_at(base: BorrowedFd<'_>, path: &Path, record: CgroupRecord) -> Result<Self> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Self::open_as(base, path, record, OFlag::O_PATH)
+    }
+
+    fn open_as(
+        base: BorrowedFd<'_>,
+        path: &Path,
+        record: CgroupRecord,
+        mode: OFlag,
+    ) -> Result<Self> {
+        let flags = mode | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         match openat(base, path, flags, Mode::empty()) {
-            Ok(dir) => Ok(Cgroup { record, dir }),
+            Ok(dir) => Ok(Cgroup { record, dir, was_there: true }),
             Err(errno) => {
                 let error = Error::errno(errno).step(format!("cgroup {}", record.path.display()));
                 Err(match errno {
@@ -176,7 +257,7 @@ impl Cgroup {
         }
     }
 
-    /// Its directory (O_PATH), good for CLONE_INTO_CGROUP, for bpf(2), for
+    /// Its directory (O_PATH, but for one that is held), good for CLONE_INTO_CGROUP, for bpf(2), for
     /// open_tree(2) and as the base of relative calls, but not for reading its
     /// entries.
     pub fn dir(&self) -> BorrowedFd<'_> {
@@ -303,7 +384,7 @@ impl Cgroup {
     /// # Errors
     /// There are still processes in it. A cgroup that is gone is no error.
     pub fn remove(self, deadline: Instant) -> Result<()> {
-        let Cgroup { record, dir: _held } = self;
+        let Cgroup { record, dir: _held, .. } = self;
         record.remove(deadline)
     }
 
@@ -321,21 +402,13 @@ impl Cgroup {
 
     /// Makes sure that a cgroup which was there is nobody's, and that nothing of
     /// its last user holds for the next.
-    fn take_over(&self) -> Result<()> {
+    fn take_over(&self, events: Events) -> Result<()> {
         let step = || format!("cgroup {}", self.path().display());
         let owner = fstat(&self.dir).step(step)?.st_uid;
         if owner != geteuid().as_raw() {
             return Err(Error::new(
                 ErrorKind::Exists,
                 format!("it is there already and belongs to uid {owner}"),
-            )
-            .step(step()));
-        }
-        let events = self.events()?;
-        if events.populated {
-            return Err(Error::new(
-                ErrorKind::Exists,
-                "the container's cgroup is not empty: it is there already, with processes in it",
             )
             .step(step()));
         }
@@ -350,6 +423,13 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// Why a cgroup that is not populated is not to be had.
+const OTHERS: &str = "another container is being created in it";
+
+fn in_use(why: &str) -> Error {
+    Error::new(ErrorKind::Exists, format!("the container's cgroup is not empty: {why}"))
 }
 
 impl CgroupRecord {

@@ -59,7 +59,7 @@ pub fn delete(entry: Entry, force: bool) -> Result<()> {
         _ if force => {}
         _ => return Err(not_stopped(&entry, status)),
     }
-    destroy(entry, lock, Some(record))
+    destroy(&entry, lock, Some(record))
 }
 
 /// Whoever is at work may be waiting for this command, in a hook: what can't be deleted
@@ -117,7 +117,7 @@ fn lock_by_force(entry: &Entry) -> Result<Lock> {
 }
 
 /// Ends what lives and removes what there is.
-pub(super) fn destroy(entry: Entry, lock: Lock, record: Option<Record>) -> Result<()> {
+pub(super) fn destroy(entry: &Entry, lock: Lock, record: Option<Record>) -> Result<()> {
     if let Some(record) = &record {
         remove_processes(record)?;
         rdt::remove(&record.rdt_groups)?;

@@ -108,6 +108,10 @@ impl Store {
             Ok((entry, lock))
         });
         if let Err(e) = reserved {
+            if e.kind() == ErrorKind::NotFound || e.is_errno(Errno::ENOENT) {
+                // somebody has deleted it: what has the name now is another's
+                return Err(e);
+            }
             // nothing is in it, and nobody else would know whose it is
             let removed = unlinkat(&*root, id.as_str(), UnlinkatFlags::RemoveDir);
             return Err(match removed {
@@ -454,7 +458,7 @@ impl Entry {
                 Err(e) => return Err(Error::from(e).step(step())),
             }
         }
-        drop(lock.0);
+        lock.0.close();
         crate::logging::debug(|| format!("removed {}", self.path.display()));
         Ok(())
     }
