@@ -146,5 +146,5 @@ pub(super) fn finish(entry: &Entry, record: Record, keep: bool) -> Result<()> {
     if keep {
         return super::delete::end_processes(&record);
     }
-    super::delete::destroy(entry, lock, Some(record))
+    super::delete::destroy_rest(entry, lock, Some(record), true)
 }

@@ -233,6 +233,66 @@ fn magic_links_are_no_way_for_a_destination() {
     c.assert_refused(&["mask /proc/self/cwd"]);
 }
 
+/// A link of the image, or the config itself, has a volume take the place of what the kernel
+/// says and of what it is told.
+#[test]
+fn nothing_is_mounted_inside_of_proc() {
+    let volume = temp_dir();
+    std::fs::write(volume.path().join("file"), "fake").unwrap();
+    let file = volume.path().join("file");
+    let dir = |at: &str| bind(volume.path(), at, &["bind"]);
+    let leads = |place: &str| format!("it leads to {place}, the container's proc file system");
+    let inside = |place: &str| format!("{place} is inside the container's /proc");
+    for (mount, text) in [
+        (dir("/kernel"), leads("/proc/sys/kernel")),
+        (tmpfs("/kernel", &[]), leads("/proc/sys/kernel")),
+        (tmpfs("/kernel", &["tmpcopyup"]), leads("/proc/sys/kernel")),
+        (dir("/whole"), leads("/proc")),
+        (dir("/whole/../whole/tty"), leads("/proc/tty")),
+        (bind(&file, "/whole/version", &["bind"]), leads("/proc/version")),
+        (bind(&file, "/whole/version", &["bind", "dest-nofollow"]), leads("/proc/version")),
+        (dir("/proc/sys/kernel"), inside("/proc/sys/kernel")),
+        (tmpfs("/proc/sys", &[]), inside("/proc/sys")),
+        (json!({"destination": "/proc/tty", "type": "proc"}), inside("/proc/tty")),
+        (bind(&file, "/proc/self/environ", &["bind"]), inside("/proc/1/environ")),
+        (bind(&file, "/proc/version", &["bind", "dest-nofollow"]), inside("/proc/version")),
+    ] {
+        let c = Container::new(|config| add_mount(config, mount));
+        symlink("/proc/sys/kernel", c.bundle.rootfs().join("kernel")).unwrap();
+        symlink("proc", c.bundle.rootfs().join("whole")).unwrap();
+        c.assert_refused(&["mounts[7]", &text]);
+    }
+}
+
+#[test]
+fn files_of_proc_that_show_a_share_of_the_machine_can_be_mounted_over() {
+    let files = temp_dir();
+    std::fs::write(files.path().join("file"), "a share").unwrap();
+    let file = |at: &str| bind(&files.path().join("file"), at, &["bind"]);
+    let c = Container::new(|config| {
+        for at in ["/proc/cpuinfo", "/proc/uptime", "/by/meminfo"] {
+            add_mount(config, file(at));
+        }
+        // over what covers one already, and in another proc file system
+        add_mount(config, file("/proc/cpuinfo"));
+        add_mount(config, json!({"destination": "/other", "type": "proc", "source": "proc"}));
+        add_mount(config, file("/other/version"));
+        let read = ["cpuinfo", "uptime", "meminfo"].map(|name| format!("read /proc/{name}"));
+        args(config, &["each", &read[0], &read[1], &read[2], "read /other/version"]);
+    });
+    symlink("/proc", c.bundle.rootfs().join("by")).unwrap();
+    assert_eq!(c.lines(), ["a share"; 4]);
+    // a directory of the image's own with that name is as any other
+    let c = Container::new(|config| {
+        unmount(config, "/proc");
+        config["linux"]["maskedPaths"] = json!([]);
+        config["linux"]["readonlyPaths"] = json!([]);
+        add_mount(config, file("/proc/version"));
+        args(config, &["read", "/proc/version"]);
+    });
+    assert_eq!(c.lines(), ["a share"]);
+}
+
 /// A terminal whose /dev/console is a link of the volume that /dev is.
 #[test]
 fn a_console_that_is_a_link_stays_inside() {
