@@ -104,7 +104,7 @@ impl Cgroup {
             Err(errno) => return Err(Error::errno(errno).step(self.events_step())),
         };
         if events.populated {
-            let error = super::in_use("it is there already, with processes in it");
+            let error = super::make::in_use("it is there already, with processes in it");
             return Err(error.step(format!("cgroup {}", self.path().display())));
         }
         Ok(events)

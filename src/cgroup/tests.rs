@@ -348,6 +348,7 @@ fn a_frozen_subtree_is_killed_and_removed() {
             std::fs::create_dir_all(cgroup.path().join("z")).unwrap();
             std::fs::File::open(cgroup.path().join("x/y")).unwrap().into()
         },
+        was_there: true,
     };
     let mut inmates = [Inmate::enter(&cgroup, "true"), Inmate::enter(&nested, "true")];
     assert!(cgroup.is_populated().unwrap());
