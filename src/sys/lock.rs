@@ -80,7 +80,7 @@ impl FileLock {
 /// # Errors
 /// As [`FileLock::wait`].
 pub fn hold(file: &OwnedFd) -> SysResult<bool> {
-    match flock(file, libc::LOCK_EX | libc::LOCK_NB) {
+    match uninterrupted(|| flock(file, libc::LOCK_EX | libc::LOCK_NB)) {
         Err(Errno::EWOULDBLOCK) => Ok(false),
         other => other.map(|()| true),
     }

@@ -10,7 +10,7 @@ use serde_json::json;
 use tare::sys::fs::rename_with;
 
 use crate::mounts::{at, bind, tmpfs};
-use crate::support::{Container, add_mount, args, temp_dir};
+use crate::support::{Container, add_mount, args, map_users, temp_dir};
 
 #[track_caller]
 fn assert_empty(dir: &Path) {
@@ -262,6 +262,38 @@ fn nothing_is_mounted_inside_of_proc() {
         symlink("proc", c.bundle.rootfs().join("whole")).unwrap();
         c.assert_refused(&["mounts[7]", &text]);
     }
+}
+
+/// The runtime's own mounts on places that a volume can make links of.
+#[test]
+fn a_device_that_is_a_link_into_proc_is_refused() {
+    let dev = temp_dir();
+    symlink("/proc/version", dev.path().join("console")).unwrap();
+    std::fs::create_dir(dev.path().join("pts")).unwrap();
+    let c = Container::new(|config| {
+        let mounts = config["mounts"].as_array().unwrap();
+        let pts = mounts.iter().find(|m| m["destination"] == "/dev/pts").unwrap().clone();
+        unmount(config, "/dev");
+        add_mount(config, bind(dev.path(), "/dev", &["bind"]));
+        add_mount(config, pts);
+        config["process"]["terminal"] = json!(true);
+    });
+    let mut terminal = crate::support::Terminal::new(24, 80);
+    let run = terminal.attach(c.on_bundle("run", &[])).run();
+    assert_ne!(run.code, 0);
+    let line = terminal.output.line();
+    assert!(line.contains("/dev/console: it leads to /proc/version"), "{line}");
+    c.assert_gone();
+
+    let c = Container::new(|config| {
+        map_users(config);
+        config["linux"]["devices"] =
+            json!([{"path": "/way/null", "type": "c", "major": 1, "minor": 3}]);
+    });
+    c.bundle.give_rootfs_to(100_000);
+    std::fs::create_dir(c.bundle.rootfs().join("way")).unwrap();
+    symlink("/proc/version", c.bundle.rootfs().join("way/null")).unwrap();
+    c.assert_refused(&["device /way/null: it leads to /proc/version"]);
 }
 
 #[test]
