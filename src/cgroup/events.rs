@@ -96,10 +96,24 @@ impl Cgroup {
 }
 
 impl Cgroup {
+    /// Refuses one in which there are processes; else its figures.
+    pub(super) fn refuse_populated(&self) -> Result<Events> {
+        let events = match tree::read_figures(self.dir(), "cgroup.events") {
+            Ok(text) => Events::parse(&text),
+            // removed by others, who may have made another one since
+            Err(errno) => return Err(Error::errno(errno).step(self.events_step())),
+        };
+        if events.populated {
+            let error = super::make::in_use("it is there already, with processes in it");
+            return Err(error.step(format!("cgroup {}", self.path().display())));
+        }
+        Ok(events)
+    }
+
     /// Refuses a new cgroup in which nothing would run, whoever waits for it.
-    pub(super) fn refuse_frozen(&self) -> Result<()> {
+    pub(super) fn refuse_frozen(&self, events: Events) -> Result<()> {
         let step = || format!("cgroup {}", self.path().display());
-        match self.events()?.frozen.then(|| self.frozen_above()).flatten() {
+        match events.frozen.then(|| self.frozen_above()).flatten() {
             Some(above) => Err(frozen_with(above).step(step())),
             None => Ok(()),
         }

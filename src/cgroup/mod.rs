@@ -6,7 +6,9 @@
 //! directory, in an order of its own.
 //!
 //! The order of a create, and why:
-//! 1. [`Cgroup::create`]: mkdir and open. Controllers are enabled here and not
+//! 1. [`Cgroup::create_held`]: mkdir, open and lock. Two that are given the same path
+//!    at once must not both have it: the lock ends when init is in there, and who has it
+//!    looks whether somebody is. Controllers are enabled here and not
 //!    later: with processes below, that would wait for an RCU grace period;
 //! 2. [`Cgroup::apply`]: the limits; no system call where there are none;
 //! 3. the container's init is cloned *into* the cgroup (CLONE_INTO_CGROUP with
@@ -22,6 +24,7 @@ mod events;
 pub mod hierarchy;
 mod identity;
 pub mod limits;
+mod make;
 mod offer;
 mod oom;
 mod owner;
@@ -40,15 +43,16 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::{Pid, geteuid};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result, Step};
-use crate::sys::{SysResult, uninterrupted};
+use crate::sys::uninterrupted;
 pub use hierarchy::Hierarchy;
 pub use identity::Identity;
 use limits::{AboveUse, Absent, Setting};
+pub use make::Found;
 pub use oom::{Bytes, OutOfMemory};
 pub use update::Updated;
 
@@ -75,50 +79,13 @@ pub struct CgroupRecord {
 pub struct Cgroup {
     record: CgroupRecord,
     dir: OwnedFd,
+    was_there: bool,
 }
 
 impl Cgroup {
-    /// Makes the cgroup at `path` (relative to the hierarchy's mount point, as
-    /// [`Hierarchy::cgroup_path`] gives it), with the controllers that these
-    /// settings need; [`Self::apply`] writes them. An error leaves nothing behind.
-    ///
-    /// A cgroup that is there already and has no process in it is taken over
-    /// with its settings, since somebody may have prepared it, but without the
-    /// device programs that a container left on it. One in which tare has killed
-    /// everything was a container's, and is made anew.
-    ///
-    /// # Errors
-    /// A cgroup there that is in use or belongs to somebody else; a controller
-    /// that is not to be had.
-    pub fn create(hierarchy: &Hierarchy, path: &Path, settings: &[Setting]) -> Result<Self> {
-        let absolute = hierarchy.mount_point().join(path);
-        let mut record = CgroupRecord { path: absolute, ..CgroupRecord::default() };
-        let made = match make(hierarchy, path, &mut record.made_parents) {
-            Ok(made) => made,
-            Err(e) => {
-                tree::remove_parents(&record);
-                return Err(e.step(format!("cgroup {}", record.path.display())));
-            }
-        };
-        let ready = Self::open_at(hierarchy.dir(), path, record.clone()).and_then(|mut cgroup| {
-            if !made {
-                cgroup.take_over()?;
-                cgroup.replace_killed(hierarchy, path)?;
-            }
-            cgroup.identify(!made)?;
-            if path.components().nth(1).is_some() {
-                cgroup.refuse_frozen()?;
-            }
-            tree::enable_controllers(hierarchy, path, &cgroup, settings)?;
-            Ok(cgroup)
-        });
-        match ready {
-            Err(e) if made => Err(match tree::remove(&record, Instant::now()) {
-                Ok(()) => e,
-                Err(left) => e.hint(left),
-            }),
-            ready => ready,
-        }
+    /// True if it was not made by the call that gave this value.
+    pub fn was_there(&self) -> bool {
+        self.was_there
     }
 
     /// Opens a cgroup that was made before.
@@ -137,35 +104,19 @@ impl Cgroup {
         Err(Error::new(ErrorKind::NotFound, text).step(step()))
     }
 
-    /// Puts a new one in the place of one that takes no clones any more.
-    fn replace_killed(&mut self, hierarchy: &Hierarchy, path: &Path) -> Result<()> {
-        let step =
-            || format!("cgroup {}: make it anew", hierarchy.mount_point().join(path).display());
-        if !identity::was_killed(self.dir()).step(step)? {
-            return Ok(());
-        }
-        let old = CgroupRecord { path: self.record.path.clone(), ..CgroupRecord::default() };
-        tree::remove(&old, Instant::now())?;
-        mkdirat(hierarchy.dir(), path, Mode::from_bits_truncate(0o755)).step(step)?;
-        *self = Self::open_at(hierarchy.dir(), path, self.record.clone())?;
-        Ok(())
-    }
-
-    /// Notes which cgroup this is; one that `was_there` gets a new user.
-    fn identify(&mut self, was_there: bool) -> Result<()> {
-        let identity = match was_there {
-            false => Identity::of(self.dir()),
-            true => Identity::claimed(self.dir()),
-        };
-        self.record.identity =
-            Some(identity.step(|| format!("cgroup {}: mark it as taken", self.path().display()))?);
-        Ok(())
-    }
-
     fn open_at(base: BorrowedFd<'_>, path: &Path, record: CgroupRecord) -> Result<Self> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Self::open_as(base, path, record, OFlag::O_PATH)
+    }
+
+    fn open_as(
+        base: BorrowedFd<'_>,
+        path: &Path,
+        record: CgroupRecord,
+        mode: OFlag,
+    ) -> Result<Self> {
+        let flags = mode | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         match openat(base, path, flags, Mode::empty()) {
-            Ok(dir) => Ok(Cgroup { record, dir }),
+            Ok(dir) => Ok(Cgroup { record, dir, was_there: true }),
             Err(errno) => {
                 let error = Error::errno(errno).step(format!("cgroup {}", record.path.display()));
                 Err(match errno {
@@ -176,7 +127,7 @@ impl Cgroup {
         }
     }
 
-    /// Its directory (O_PATH), good for CLONE_INTO_CGROUP, for bpf(2), for
+    /// Its directory (O_PATH, but for one that is held), good for CLONE_INTO_CGROUP, for bpf(2), for
     /// open_tree(2) and as the base of relative calls, but not for reading its
     /// entries.
     pub fn dir(&self) -> BorrowedFd<'_> {
@@ -303,52 +254,8 @@ impl Cgroup {
     /// # Errors
     /// There are still processes in it. A cgroup that is gone is no error.
     pub fn remove(self, deadline: Instant) -> Result<()> {
-        let Cgroup { record, dir: _held } = self;
+        let Cgroup { record, dir: _held, .. } = self;
         record.remove(deadline)
-    }
-
-    /// Makes a cgroup that hands controllers down one that takes processes again:
-    /// its last user may have been a container with cgroups of its own.
-    fn take_in(&self) -> SysResult<()> {
-        let handed = tree::read(self.dir(), "cgroup.subtree_control")?;
-        if handed.trim().is_empty() {
-            return Ok(());
-        }
-        tree::remove_children(self.dir())?;
-        let back: Vec<_> = handed.split_whitespace().map(|name| format!("-{name}")).collect();
-        tree::write(self.dir(), "cgroup.subtree_control", &back.join(" "))
-    }
-
-    /// Makes sure that a cgroup which was there is nobody's, and that nothing of
-    /// its last user holds for the next.
-    fn take_over(&self) -> Result<()> {
-        let step = || format!("cgroup {}", self.path().display());
-        let owner = fstat(&self.dir).step(step)?.st_uid;
-        if owner != geteuid().as_raw() {
-            return Err(Error::new(
-                ErrorKind::Exists,
-                format!("it is there already and belongs to uid {owner}"),
-            )
-            .step(step()));
-        }
-        let events = self.events()?;
-        if events.populated {
-            return Err(Error::new(
-                ErrorKind::Exists,
-                "the container's cgroup is not empty: it is there already, with processes in it",
-            )
-            .step(step()));
-        }
-        if events.frozen {
-            tree::write(self.dir(), "cgroup.freeze", "0").step(step)?;
-        }
-        self.take_in().step(step)?;
-        match self.forget_devices() {
-            // who may not look has no program of their own there
-            Err(e) if !e.is_errno(Errno::EPERM) => return Err(e.step(step())),
-            _ => {}
-        }
-        Ok(())
     }
 }
 
@@ -427,53 +334,4 @@ impl CgroupRecord {
 pub fn enter(dir: BorrowedFd<'_>, pid: Pid) -> Result<()> {
     tree::write(dir, "cgroup.procs", &pid.to_string())
         .step(|| format!("move process {pid} into it"))
-}
-
-/// Makes the directory; false if it was there.
-fn make(hierarchy: &Hierarchy, path: &Path, made_parents: &mut usize) -> Result<bool> {
-    let mode = Mode::from_bits_truncate(0o755);
-    // another container's delete may remove a parent between two calls
-    for _ in 0..16 {
-        match mkdirat(hierarchy.dir(), path, mode) {
-            Ok(()) => return Ok(true),
-            Err(Errno::EEXIST) => return Ok(false),
-            Err(Errno::ENOENT) => make_parents(hierarchy, path, mode, made_parents)?,
-            Err(errno) => return Err(explain_mkdir(errno)),
-        }
-    }
-    Err(Error::errno(Errno::EAGAIN))
-}
-
-/// Makes the parents that are missing, from the top, and counts them.
-fn make_parents(hierarchy: &Hierarchy, path: &Path, mode: Mode, made: &mut usize) -> Result<()> {
-    let parents: Vec<_> = path.ancestors().skip(1).collect();
-    for parent in parents.into_iter().rev().filter(|p| *p != Path::new("")) {
-        match mkdirat(hierarchy.dir(), parent, mode) {
-            Ok(()) => *made += 1,
-            Err(Errno::EEXIST) => {}
-            // removed again under us: the caller begins anew
-            Err(Errno::ENOENT) => return Ok(()),
-            Err(errno) => {
-                // they are the parents of this one, not of the cgroup
-                tree::remove_parents(&CgroupRecord {
-                    path: hierarchy.mount_point().join(parent),
-                    made_parents: std::mem::take(made),
-                    ..CgroupRecord::default()
-                });
-                return Err(explain_mkdir(errno));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn explain_mkdir(errno: Errno) -> Error {
-    let error = Error::errno(errno).step("mkdir");
-    match errno {
-        Errno::EACCES | Errno::EPERM => error
-            .hint("the parent is not delegated to this user: choose a linux.cgroupsPath that is"),
-        Errno::EAGAIN => error.hint("cgroup.max.descendants or cgroup.max.depth of a parent"),
-        Errno::EROFS => error.hint("cgroup2 is mounted read-only here"),
-        _ => error,
-    }
 }

@@ -144,6 +144,31 @@ fn an_empty_cgroup_is_taken_over_and_a_used_one_is_not() {
 }
 
 #[test]
+fn a_cgroup_is_held_by_one() {
+    let Some(hierarchy) = hierarchy() else { return };
+    let path = Scratch::new("held");
+    let create = |found| Cgroup::create_held(&hierarchy, &path, &[], found);
+    let refused = |found, why: &str| {
+        let error = create(found).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exists);
+        assert!(error.to_string().contains(why), "{error}");
+    };
+    let first = create(Found::Nothing).unwrap();
+    assert!(!first.was_there());
+    refused(Found::Nothing, "another container is being created in it");
+    refused(Found::Any, "another container is being created in it");
+    let inmate = Inmate::enter(&first, "true");
+    drop(first);
+    refused(Found::Any, "with processes in it");
+    inmate.code();
+    // made by somebody else in the time since it was looked for
+    refused(Found::Nothing, "another container is being created in it");
+    let second = create(Found::Any).unwrap();
+    assert!(second.was_there());
+    second.remove(soon()).unwrap();
+}
+
+#[test]
 fn a_failed_create_leaves_nothing() {
     let Some(hierarchy) = hierarchy() else { return };
     let top = Scratch::new("failed");
@@ -323,6 +348,7 @@ fn a_frozen_subtree_is_killed_and_removed() {
             std::fs::create_dir_all(cgroup.path().join("z")).unwrap();
             std::fs::File::open(cgroup.path().join("x/y")).unwrap().into()
         },
+        was_there: true,
     };
     let mut inmates = [Inmate::enter(&cgroup, "true"), Inmate::enter(&nested, "true")];
     assert!(cgroup.is_populated().unwrap());

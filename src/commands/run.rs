@@ -41,7 +41,10 @@ pub(super) fn run(global: &GlobalArgs, args: &RunArgs) -> anyhow::Result<i32> {
     });
     // `create` and what stays have watches of their own
     prepared.interrupts.into_iter().for_each(Interrupts::keep);
-    Ok(follow(&id, created?, signals.as_ref(), args)?)
+    let followed = follow(&id, created?, signals.as_ref(), args);
+    // this process ends, and its descriptors with it
+    std::mem::forget(signals);
+    Ok(followed?)
 }
 
 fn prepare(global: &GlobalArgs, args: &RunArgs, id: &ContainerId) -> Result<Prepared> {

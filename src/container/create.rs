@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use nix::sched::CloneFlags;
@@ -170,6 +171,8 @@ pub(super) struct Undo<'a> {
     pub(super) entry: &'a Entry,
     pub(super) cgroup: Option<CgroupRecord>,
     pub(super) cgroup_was_there: bool,
+    /// Keeps others from it until it is in use, or undone.
+    held: Option<Rc<Cgroup>>,
     pub(super) spawned: Option<Spawned>,
     /// For the poststop hooks, with the init that they are told of.
     pub(super) poststop: Option<(Record, Pid)>,
@@ -186,6 +189,7 @@ impl<'a> Undo<'a> {
             entry,
             cgroup: None,
             cgroup_was_there: false,
+            held: None,
             spawned: None,
             poststop: None,
             listener: None,
@@ -194,6 +198,14 @@ impl<'a> Undo<'a> {
             rdt: Vec::new(),
             shared_root: None,
         }
+    }
+
+    /// Notes the cgroup that was made, or was there and is this container's now.
+    pub(super) fn take_in(&mut self, record: &mut Record, cgroup: &Cgroup) {
+        record.cgroup = cgroup.record().clone();
+        record.cgroup_was_there = cgroup.was_there();
+        self.cgroup = Some(record.cgroup.clone());
+        self.cgroup_was_there = record.cgroup_was_there;
     }
 
     pub(super) fn run(&mut self) -> Result<()> {
@@ -214,6 +226,7 @@ impl<'a> Undo<'a> {
                 result = result.and(record.remove(deadline));
             }
         }
+        drop(self.held.take());
         result = result.and(rdt::remove(&self.rdt));
         result = result.and(self.shared_root.take().map_or(Ok(()), |root| root.remove()));
         if let Some((record, pid)) = self.poststop.take() {
@@ -244,11 +257,12 @@ fn steps(
             undo.listener = Listener::bind(undo.entry, manager)?;
         }
     }
-    let cgroup = trace::step("make the cgroup", || place.make(plan))?;
+    let was_there = record.cgroup_was_there;
+    let cgroup = trace::step("make the cgroup", || place.make(plan, was_there))?.map(Rc::new);
     if let Some(cgroup) = &cgroup {
-        record.cgroup = cgroup.record().clone();
-        undo.cgroup = Some(record.cgroup.clone());
-        if record.cgroup.made_parents > 0 {
+        undo.take_in(&mut record, cgroup);
+        undo.held = Some(Rc::clone(cgroup));
+        if record.cgroup.made_parents > 0 || record.cgroup_was_there != was_there {
             undo.entry.save(&record)?;
         }
         trace::step("write the limits", || cgroup.apply(&plan.limits.settings))?;
@@ -268,7 +282,7 @@ fn steps(
             plan,
             id_maps,
             place,
-            cgroup: cgroup.as_ref(),
+            cgroup: cgroup.as_deref(),
             group: group.as_ref(),
             meanwhile: args.meanwhile,
         },

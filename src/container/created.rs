@@ -71,7 +71,7 @@ impl Created {
     /// Kills what is left of the container and removes every trace of it.
     pub fn destroy(self) -> Result<()> {
         self.spawned.kill();
-        let destroyed = super::delete::destroy(self.entry, self.lock, Some(self.record));
+        let destroyed = super::delete::destroy(&self.entry, self.lock, Some(self.record));
         let pid_file = self.pid_file.as_deref();
         let destroyed = destroyed.and(pid_file.map_or(Ok(()), remove_pid_file));
         self.interrupts.into_iter().for_each(Interrupts::keep);
@@ -129,13 +129,15 @@ impl Running {
         let Running { spawned, entry, record, .. } = self;
         // this process ends: its descriptors end with it
         std::mem::forget(spawned);
-        finish(entry, record, keep)
+        let finished = finish(&entry, record, keep);
+        std::mem::forget(entry);
+        finished
     }
 }
 
 /// After the end of init: ends whoever else is in the container, and removes it, unless
 /// it is to be kept.
-pub(super) fn finish(entry: Entry, record: Record, keep: bool) -> Result<()> {
+pub(super) fn finish(entry: &Entry, record: Record, keep: bool) -> Result<()> {
     let lock = match entry.lock() {
         // somebody else has deleted it
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -144,5 +146,5 @@ pub(super) fn finish(entry: Entry, record: Record, keep: bool) -> Result<()> {
     if keep {
         return super::delete::end_processes(&record);
     }
-    super::delete::destroy(entry, lock, Some(record))
+    super::delete::destroy_rest(entry, lock, Some(record), true)
 }

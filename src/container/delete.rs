@@ -59,7 +59,7 @@ pub fn delete(entry: Entry, force: bool) -> Result<()> {
         _ if force => {}
         _ => return Err(not_stopped(&entry, status)),
     }
-    destroy(entry, lock, Some(record))
+    destroy(&entry, lock, Some(record))
 }
 
 /// Whoever is at work may be waiting for this command, in a hook: what can't be deleted
@@ -117,9 +117,19 @@ fn lock_by_force(entry: &Entry) -> Result<Lock> {
 }
 
 /// Ends what lives and removes what there is.
-pub(super) fn destroy(entry: Entry, lock: Lock, record: Option<Record>) -> Result<()> {
+pub(super) fn destroy(entry: &Entry, lock: Lock, record: Option<Record>) -> Result<()> {
+    destroy_rest(entry, lock, record, false)
+}
+
+/// The same; with `ended`, init is known to have ended.
+pub(super) fn destroy_rest(
+    entry: &Entry,
+    lock: Lock,
+    record: Option<Record>,
+    ended: bool,
+) -> Result<()> {
     if let Some(record) = &record {
-        remove_processes(record)?;
+        remove_processes(record, ended)?;
         rdt::remove(&record.rdt_groups)?;
         record.shared_root.as_ref().map_or(Ok(()), SharedRoot::remove)?;
         remove_scratch(&record.scratch)?;
@@ -132,7 +142,7 @@ pub(super) fn destroy(entry: Entry, lock: Lock, record: Option<Record>) -> Resul
 }
 
 /// Ends all processes and removes the cgroup.
-fn remove_processes(record: &Record) -> Result<()> {
+fn remove_processes(record: &Record, ended: bool) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     if record.init.is_none()
         && (record.cgroup_was_there || record.cgroup.path.as_os_str().is_empty())
@@ -143,7 +153,9 @@ fn remove_processes(record: &Record) -> Result<()> {
     if let (true, Some(init)) = (record.own_pid_namespace, record.init) {
         // the end of init was the end of all: the cgroup is empty, and one call
         // removes it
-        end_init(init, deadline)?;
+        if !ended {
+            end_init(init, deadline)?;
+        }
         let removed = trace::step("remove the cgroup", || {
             record.cgroup.remove(Instant::now() + OTHERS_PATIENCE)
         });

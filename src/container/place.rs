@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use crate::cgroup::limits::Absent;
 use crate::cgroup::systemd::{Placement, ScopeArgs, ScopePlan};
-use crate::cgroup::{Cgroup, CgroupRecord, Hierarchy};
+use crate::cgroup::{Cgroup, CgroupRecord, Found, Hierarchy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::Plan;
 use crate::sys::caller::caller;
@@ -106,11 +106,12 @@ impl Place {
     }
 
     /// Makes the container's own cgroup, if it gets one before there is a process
-    /// for it.
-    pub(super) fn make(&self, plan: &Plan) -> Result<Option<Cgroup>> {
+    /// for it; `was_there` tells whether something has been seen in its place.
+    pub(super) fn make(&self, plan: &Plan, was_there: bool) -> Result<Option<Cgroup>> {
         match self {
             Place::Own { hierarchy, path } => {
-                let cgroup = Cgroup::create(hierarchy, path, &plan.limits.settings)?;
+                let (settings, found) = (&plan.limits.settings, Found::by(was_there));
+                let cgroup = Cgroup::create_held(hierarchy, path, settings, found)?;
                 cgroup.offer_controllers(hierarchy, path);
                 Ok(Some(cgroup))
             }

@@ -138,10 +138,17 @@ fn lock(entry: &Entry) -> Result<Lock> {
     }
     match Status::now(entry)? {
         Some(status @ Status::Creating) => Err(not_created(status)),
-        // but for one whose start was killed before its call
-        Some(status @ Status::Running) if !is_called(entry)? => Err(not_created(status)),
+        Some(status @ Status::Running) if has_no_socket(entry)? => Err(not_created(status)),
         _ => entry.lock(),
     }
+}
+
+/// Whether init is past its call: a start that was killed before the call has left the
+/// socket under its other name, and one that fails gives the first name back. That one is
+/// looked at again, for it may come back between two looks; it goes only once more, by
+/// another start, and then that one calls.
+fn has_no_socket(entry: &Entry) -> Result<bool> {
+    Ok(!is_called(entry)? && !has_name(entry, START_SOCKET)?)
 }
 
 fn not_created(status: Status) -> Error {
@@ -160,10 +167,14 @@ fn not_created(status: Status) -> Error {
 
 /// Whether the socket has the name that it bears during a call.
 fn is_called(entry: &Entry) -> Result<bool> {
-    match fstatat(entry.dir(), CALLED_SOCKET, AtFlags::AT_SYMLINK_NOFOLLOW) {
+    has_name(entry, CALLED_SOCKET)
+}
+
+fn has_name(entry: &Entry, name: &str) -> Result<bool> {
+    match fstatat(entry.dir(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(_) => Ok(true),
         Err(Errno::ENOENT) => Ok(false),
-        Err(e) => Err(Error::from(e).step("look for the called socket")),
+        Err(e) => Err(Error::from(e).step("look for the start socket")),
     }
 }
 
@@ -212,7 +223,7 @@ fn stop(record: &Record, e: Error) -> Error {
 /// Removes a container of which a hook has failed (runtime.md, Lifecycle, steps 7
 /// and 9: an error, the end of the container, and on at step 12).
 fn delete_after(e: Error, entry: Entry, lock: Lock, record: Record) -> Error {
-    match super::delete::destroy(entry, lock, Some(record)) {
+    match super::delete::destroy(&entry, lock, Some(record)) {
         Ok(()) => e.hint("the container was deleted"),
         Err(left) => e.hint(format!("and deleting the container failed: {left}")),
     }

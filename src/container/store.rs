@@ -105,9 +105,15 @@ impl Store {
         }
         let reserved = self.entry(&root, id).and_then(|entry| {
             let lock = entry.lock()?;
+            entry.refuse_taken()?;
             Ok((entry, lock))
         });
         if let Err(e) = reserved {
+            let is_gone = e.kind() == ErrorKind::NotFound || e.is_errno(Errno::ENOENT);
+            if is_gone || e.kind() == ErrorKind::Exists {
+                // deleted before it was locked: what has the name now is another's
+                return Err(e);
+            }
             // nothing is in it, and nobody else would know whose it is
             let removed = unlinkat(&*root, id.as_str(), UnlinkatFlags::RemoveDir);
             return Err(match removed {
@@ -277,6 +283,16 @@ impl Entry {
         })?;
         crate::logging::debug(|| format!("locked {}", self.path.display()));
         Ok(Lock(lock))
+    }
+
+    /// For a directory that was just made: somebody may have deleted it, and another one
+    /// have made and used it, before this one was open.
+    fn refuse_taken(&self) -> Result<()> {
+        match fstatat(&self.dir, RECORD, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => Ok(()),
+            Ok(_) => Err(exists(&self.id)),
+            Err(e) => Err(Error::from(e).step(self.path.display())),
+        }
     }
 
     /// Opened anew: a copy of `dir` would share its lock with every other copy.
@@ -454,8 +470,24 @@ impl Entry {
                 Err(e) => return Err(Error::from(e).step(step())),
             }
         }
-        drop(lock.0);
+        lock.0.close();
         crate::logging::debug(|| format!("removed {}", self.path.display()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_another_has_made_meanwhile_is_not_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let (store, id) = (Store::new(root.path().join("s")), ContainerId::parse("c").unwrap());
+        let (entry, lock) = store.reserve(&id).unwrap();
+        entry.refuse_taken().unwrap();
+        drop(lock);
+        std::fs::File::create(entry.path().join(RECORD)).unwrap();
+        assert_eq!(entry.refuse_taken().unwrap_err().kind(), ErrorKind::Exists);
     }
 }

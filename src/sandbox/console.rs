@@ -8,7 +8,8 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::{FsType, fstatfs};
 use nix::unistd::{Gid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fchown};
 
-use super::path::{Missing, ensure};
+use super::over_proc;
+use super::path::Missing;
 use crate::error::{Error, Result, Step};
 use crate::spec::ProcessPlan;
 use crate::sys::fs::open_in_root;
@@ -27,7 +28,8 @@ pub(super) struct Pty {
 /// /dev/console.
 pub(super) fn open(root: BorrowedFd<'_>) -> Result<Pty> {
     let pty = open_pty(root)?;
-    let console = ensure(root, Path::new("/dev/console"), Missing::File)?;
+    let (console, _) = over_proc::place(root, Path::new("/dev/console"), Missing::File)
+        .step(|| "process.terminal: /dev/console")?;
     let tree = mount::clone_tree_at(pty.terminal.as_fd(), false).step(|| "open_tree of the pty")?;
     mount::move_mount(tree.as_fd(), console.as_fd()).step(|| "mount /dev/console")?;
     Ok(pty)

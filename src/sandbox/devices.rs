@@ -12,6 +12,7 @@ use nix::sys::stat::{
 use nix::unistd::{FchownatFlags, Gid, Uid, fchownat, symlinkat};
 
 use super::mounts::change;
+use super::over_proc;
 use super::path::{Missing, ensure, ensure_parent};
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, DevicePlan};
@@ -140,7 +141,7 @@ fn bind(root: BorrowedFd<'_>, plan: &DevicePlan) -> Result<()> {
 }
 
 fn put(root: BorrowedFd<'_>, plan: &DevicePlan, node: OwnedFd) -> Result<()> {
-    let target = ensure(root, &plan.path, Missing::File)?;
+    let (target, _) = over_proc::place(root, &plan.path, Missing::File)?;
     mount::move_mount(node.as_fd(), target.as_fd()).step(|| "move_mount")
 }
 

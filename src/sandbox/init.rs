@@ -21,7 +21,7 @@ use super::protocol::{Channel, Message};
 use super::rootfs::Leave;
 use super::task::{self, Task};
 use super::{Options, clocks, console, devices, labels, mounts, program, reaper, rootfs, sources};
-use crate::error::{Error, Result, Step};
+use crate::error::{Error, ErrorKind, Result, Step};
 use crate::spec::{Plan, SysctlPlan};
 use crate::sys::caller::caller;
 use crate::sys::signals;
@@ -312,6 +312,10 @@ fn set_up_root(init: &mut Init<'_>, spent: &mut Spent) -> Result<OwnedFd> {
             };
             mounts::perform(root.as_fd(), mount, source.as_ref(), &mut mounting)
                 .map_err(|e| e.step(mount.label()))
+                .map_err(|e| match e.kind() {
+                    ErrorKind::Invalid => e.step(format!("mounts[{index}]")),
+                    _ => e,
+                })
         })?;
     }
     if powerless {

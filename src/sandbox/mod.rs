@@ -18,6 +18,7 @@ pub(crate) mod labels;
 mod mounts;
 pub(crate) mod netdevices;
 mod nodes;
+mod over_proc;
 pub(crate) mod path;
 mod privileges;
 mod program;

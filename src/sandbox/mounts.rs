@@ -11,7 +11,8 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, mkdirat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 
 use super::copyup::copy_up;
-use super::path::{MADE, Missing, ensure, ensure_parent, ensure_unfollowed, find_or_make};
+use super::over_proc;
+use super::path::{MADE, Missing, ensure, ensure_parent, ensure_unfollowed};
 use super::sources::Source;
 use crate::error::{Error, Result, Step};
 use crate::spec::{AttrChange, FsOption, MountKind, MountPlan, Propagation};
@@ -107,7 +108,7 @@ fn directly(
     mounting: &mut Mounting<'_>,
 ) -> Option<OwnedFd> {
     // what is there decides about these
-    if copies_up(plan) || lacks_mode(fstype, options) {
+    if copies_up(plan) || lacks_mode(fstype, options) || over_proc::is_below(&plan.destination) {
         return None;
     }
     let (dir, name) = mounting.parent_of(root, &plan.destination)?;
@@ -139,8 +140,12 @@ fn bind(
     let missing = if is_directory { Missing::Directory } else { Missing::File };
     let nofollow = matches!(&plan.kind, MountKind::Bind(bind) if bind.dest_nofollow);
     let target = match nofollow {
-        true => ensure_unfollowed(root, &plan.destination, missing)?,
-        false => ensure(root, &plan.destination, missing)?,
+        true => {
+            let target = ensure_unfollowed(root, &plan.destination, missing)?;
+            over_proc::refuse(root, target.as_fd(), &plan.destination)?;
+            target
+        }
+        false => over_proc::place(root, &plan.destination, missing)?.0,
     };
     if is_directory != (kind_of(target.as_fd())? == SFlag::S_IFDIR) {
         let (from, to) =
@@ -181,7 +186,7 @@ fn filesystem(
         // a link in the image must not move them: everything that is written
         // to /proc later counts on it
         "proc" | "sysfs" => (real_directory(root, &plan.destination)?, true),
-        _ => find_or_make(root, &plan.destination, Missing::Directory)?,
+        _ => over_proc::place(root, &plan.destination, Missing::Directory)?,
     };
     let kept = was_there.then_some(target.as_fd());
     let made = match new_filesystem(kept, plan, fstype, source, options) {
@@ -307,6 +312,9 @@ fn real_directory(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
         e => Error::from(e),
     })?;
     drop(made);
+    if over_proc::is_below(path) {
+        over_proc::refuse(root, opened.as_fd(), path)?;
+    }
     Ok(opened)
 }
 

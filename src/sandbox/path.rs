@@ -11,7 +11,7 @@ use nix::sys::stat::{Mode, mkdirat};
 
 use crate::error::{Error, Result, Step};
 use crate::spec::lexical;
-use crate::sys::fs::open_in_root;
+use crate::sys::fs::{open_in_root, open_in_root_unlinked};
 
 /// Most symbolic links on one way, as in the kernel.
 const MAX_LINKS: u32 = 40;
@@ -39,12 +39,30 @@ pub(super) fn find_or_make(
     missing: Missing,
 ) -> Result<(OwnedFd, bool)> {
     match open_in_root(root, path, OFlag::O_PATH, Mode::empty()) {
-        Err(Errno::ENOENT) => Ok((make(root, path, missing, MAX_LINKS)?, false)),
+        Err(Errno::ENOENT) => Ok((make(root, path, missing, MAX_LINKS)?.0, false)),
         other => Ok((other.step(|| format!("open {}", path.display()))?, true)),
     }
 }
 
-/// The same, but a symbolic link at the very end is opened itself.
+/// The same for a place to mount on. The last answer tells whether that is where its path
+/// says: no symbolic link has led there.
+pub(super) fn find_or_make_place(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    missing: Missing,
+) -> Result<(OwnedFd, bool, bool)> {
+    match open_in_root_unlinked(root, path, OFlag::O_PATH) {
+        Ok(found) => Ok((found, true, true)),
+        // what is made is in no file system but the one where it was missing
+        Err(Errno::ENOENT) => {
+            make(root, path, missing, MAX_LINKS).map(|(fd, made)| (fd, false, made))
+        }
+        // that one also finds the words for what is wrong
+        Err(_) => find_or_make(root, path, missing).map(|(fd, was_there)| (fd, was_there, false)),
+    }
+}
+
+/// As [`ensure`], but a symbolic link at the very end is opened itself.
 pub(super) fn ensure_unfollowed(
     root: BorrowedFd<'_>,
     path: &Path,
@@ -69,8 +87,14 @@ pub(super) fn ensure_parent(root: BorrowedFd<'_>, path: &Path) -> Result<(OwnedF
 }
 
 /// Walks down and makes each missing part. A symbolic link that leads nowhere
-/// is followed inside the root, and what it names is made.
-fn make(root: BorrowedFd<'_>, path: &Path, missing: Missing, links: u32) -> Result<OwnedFd> {
+/// is followed inside the root, and what it names is made. False if it was all there by now.
+fn make(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    missing: Missing,
+    links: u32,
+) -> Result<(OwnedFd, bool)> {
+    let mut made = false;
     let mut here = open_in_root(root, Path::new("/"), OFlag::O_PATH, Mode::empty())
         .step(|| format!("make {}", path.display()))?;
     let mut done = PathBuf::from("/");
@@ -81,7 +105,7 @@ fn make(root: BorrowedFd<'_>, path: &Path, missing: Missing, links: u32) -> Resu
         done.push(name);
         match open_in_root(root, &done, OFlag::O_PATH, Mode::empty()) {
             Ok(next) => {
-                here = next;
+                (here, made) = (next, false);
                 continue;
             }
             Err(Errno::ENOENT) => {}
@@ -89,7 +113,7 @@ fn make(root: BorrowedFd<'_>, path: &Path, missing: Missing, links: u32) -> Resu
         }
         let kind = if is_last { missing } else { Missing::Directory };
         match make_one(here.as_fd(), name, kind) {
-            Ok(next) => here = next,
+            Ok(next) => (here, made) = (next, true),
             Err(Errno::EEXIST) if links > 0 => {
                 let target = readlinkat(&here, name).step(|| format!("make {}", done.display()))?;
                 done.pop();
@@ -104,7 +128,7 @@ fn make(root: BorrowedFd<'_>, path: &Path, missing: Missing, links: u32) -> Resu
             Err(e) => return Err(Error::from(e).step(format!("make {}", done.display()))),
         }
     }
-    Ok(here)
+    Ok((here, made))
 }
 
 fn make_one(dir: BorrowedFd<'_>, name: &OsStr, kind: Missing) -> nix::Result<OwnedFd> {

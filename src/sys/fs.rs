@@ -140,6 +140,17 @@ pub fn open_in_root(
     resolve(root, path, flags, mode, ResolveFlag::RESOLVE_IN_ROOT)
 }
 
+/// The same, but for a path with a symbolic link in it, or at its end: ELOOP
+/// (RESOLVE_NO_SYMLINKS).
+pub fn open_in_root_unlinked(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlag,
+) -> SysResult<OwnedFd> {
+    let how = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS;
+    resolve(root, path, flags, Mode::empty(), how)
+}
+
 /// Opens `path` strictly below `root`: anything that leads out is EXDEV
 /// (RESOLVE_BENEATH, no magic links; Linux 5.6).
 pub fn open_beneath(

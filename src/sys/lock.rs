@@ -1,6 +1,6 @@
 //! Locks on open files.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -64,6 +64,36 @@ impl FileLock {
     }
 }
 
+impl FileLock {
+    /// Gives it back by the end of its descriptor alone, of which no child has a copy:
+    /// one call less.
+    pub fn close(self) {
+        let lock = std::mem::ManuallyDrop::new(self);
+        // SAFETY: the descriptor is the lock's own, and nobody uses that after this.
+        drop(unsafe { OwnedFd::from_raw_fd(lock.0.as_raw_fd()) });
+    }
+}
+
+/// Takes an exclusive lock that lives and ends with the descriptor, not with a value of
+/// its own; false if somebody else has it.
+///
+/// # Errors
+/// As [`FileLock::wait`].
+pub fn hold(file: &OwnedFd) -> SysResult<bool> {
+    match uninterrupted(|| flock(file, libc::LOCK_EX | libc::LOCK_NB)) {
+        Err(Errno::EWOULDBLOCK) => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
+/// Gives back what [`hold`] has taken, before the descriptor's end.
+///
+/// # Errors
+/// As [`FileLock::wait`].
+pub fn let_go(file: &OwnedFd) -> SysResult<()> {
+    flock(file, libc::LOCK_UN)
+}
+
 impl Drop for FileLock {
     fn drop(&mut self) {
         // for copies of the descriptor that a child may still have: the end of
@@ -99,6 +129,20 @@ mod tests {
         assert!(!lock.is_of(&dir).unwrap());
         std::fs::create_dir(&dir).unwrap();
         assert!(!lock.is_of(&dir).unwrap());
+    }
+
+    #[test]
+    fn a_lock_is_given_back_by_its_end_and_by_that_of_its_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        FileLock::wait(open(), Sharing::Exclusive).unwrap().close();
+        let (first, second) = (open(), open());
+        assert!(hold(&first).unwrap());
+        assert!(!hold(&second).unwrap());
+        let_go(&first).unwrap();
+        assert!(hold(&second).unwrap());
+        drop(second);
+        assert!(hold(&first).unwrap());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::json;
 use tare::sys::fs::rename_with;
 
 use crate::mounts::{at, bind, tmpfs};
-use crate::support::{Container, add_mount, args, temp_dir};
+use crate::support::{Container, add_mount, args, map_users, temp_dir};
 
 #[track_caller]
 fn assert_empty(dir: &Path) {
@@ -231,6 +231,98 @@ fn magic_links_are_no_way_for_a_destination() {
         config["linux"]["maskedPaths"] = json!(["/proc/self/cwd"]);
     });
     c.assert_refused(&["mask /proc/self/cwd"]);
+}
+
+/// A link of the image, or the config itself, has a volume take the place of what the kernel
+/// says and of what it is told.
+#[test]
+fn nothing_is_mounted_inside_of_proc() {
+    let volume = temp_dir();
+    std::fs::write(volume.path().join("file"), "fake").unwrap();
+    let file = volume.path().join("file");
+    let dir = |at: &str| bind(volume.path(), at, &["bind"]);
+    let leads = |place: &str| format!("it leads to {place}, the container's proc file system");
+    let inside = |place: &str| format!("{place} is inside the container's /proc");
+    for (mount, text) in [
+        (dir("/kernel"), leads("/proc/sys/kernel")),
+        (tmpfs("/kernel", &[]), leads("/proc/sys/kernel")),
+        (tmpfs("/kernel", &["tmpcopyup"]), leads("/proc/sys/kernel")),
+        (dir("/whole"), leads("/proc")),
+        (dir("/whole/../whole/tty"), leads("/proc/tty")),
+        (bind(&file, "/whole/version", &["bind"]), leads("/proc/version")),
+        (bind(&file, "/whole/version", &["bind", "dest-nofollow"]), leads("/proc/version")),
+        (dir("/proc/sys/kernel"), inside("/proc/sys/kernel")),
+        (tmpfs("/proc/sys", &[]), inside("/proc/sys")),
+        (json!({"destination": "/proc/tty", "type": "proc"}), inside("/proc/tty")),
+        (bind(&file, "/proc/self/environ", &["bind"]), inside("/proc/1/environ")),
+        (bind(&file, "/proc/version", &["bind", "dest-nofollow"]), inside("/proc/version")),
+    ] {
+        let c = Container::new(|config| add_mount(config, mount));
+        symlink("/proc/sys/kernel", c.bundle.rootfs().join("kernel")).unwrap();
+        symlink("proc", c.bundle.rootfs().join("whole")).unwrap();
+        c.assert_refused(&["mounts[7]", &text]);
+    }
+}
+
+/// The runtime's own mounts on places that a volume can make links of.
+#[test]
+fn a_device_that_is_a_link_into_proc_is_refused() {
+    let dev = temp_dir();
+    symlink("/proc/version", dev.path().join("console")).unwrap();
+    std::fs::create_dir(dev.path().join("pts")).unwrap();
+    let c = Container::new(|config| {
+        let mounts = config["mounts"].as_array().unwrap();
+        let pts = mounts.iter().find(|m| m["destination"] == "/dev/pts").unwrap().clone();
+        unmount(config, "/dev");
+        add_mount(config, bind(dev.path(), "/dev", &["bind"]));
+        add_mount(config, pts);
+        config["process"]["terminal"] = json!(true);
+    });
+    let mut terminal = crate::support::Terminal::new(24, 80);
+    let run = terminal.attach(c.on_bundle("run", &[])).run();
+    assert_ne!(run.code, 0);
+    let line = terminal.output.line();
+    assert!(line.contains("/dev/console: it leads to /proc/version"), "{line}");
+    c.assert_gone();
+
+    let c = Container::new(|config| {
+        map_users(config);
+        config["linux"]["devices"] =
+            json!([{"path": "/way/null", "type": "c", "major": 1, "minor": 3}]);
+    });
+    c.bundle.give_rootfs_to(100_000);
+    std::fs::create_dir(c.bundle.rootfs().join("way")).unwrap();
+    symlink("/proc/version", c.bundle.rootfs().join("way/null")).unwrap();
+    c.assert_refused(&["device /way/null: it leads to /proc/version"]);
+}
+
+#[test]
+fn files_of_proc_that_show_a_share_of_the_machine_can_be_mounted_over() {
+    let files = temp_dir();
+    std::fs::write(files.path().join("file"), "a share").unwrap();
+    let file = |at: &str| bind(&files.path().join("file"), at, &["bind"]);
+    let c = Container::new(|config| {
+        for at in ["/proc/cpuinfo", "/proc/uptime", "/by/meminfo"] {
+            add_mount(config, file(at));
+        }
+        // over what covers one already, and in another proc file system
+        add_mount(config, file("/proc/cpuinfo"));
+        add_mount(config, json!({"destination": "/other", "type": "proc", "source": "proc"}));
+        add_mount(config, file("/other/version"));
+        let read = ["cpuinfo", "uptime", "meminfo"].map(|name| format!("read /proc/{name}"));
+        args(config, &["each", &read[0], &read[1], &read[2], "read /other/version"]);
+    });
+    symlink("/proc", c.bundle.rootfs().join("by")).unwrap();
+    assert_eq!(c.lines(), ["a share"; 4]);
+    // a directory of the image's own with that name is as any other
+    let c = Container::new(|config| {
+        unmount(config, "/proc");
+        config["linux"]["maskedPaths"] = json!([]);
+        config["linux"]["readonlyPaths"] = json!([]);
+        add_mount(config, file("/proc/version"));
+        args(config, &["read", "/proc/version"]);
+    });
+    assert_eq!(c.lines(), ["a share"]);
 }
 
 /// A terminal whose /dev/console is a link of the volume that /dev is.

@@ -1,9 +1,13 @@
 //! Commands at the same time: each ends in a result that is one of a few, and
 //! nothing is left.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 
-use crate::support::{Container, Output, Running, Tare, args};
+use crate::support::{Container, Output, Running, Tare, args, faults};
 
 fn sleeping(tare: &Tare) -> Container {
     Container::under(tare, |c| args(c, &["sleep-forever"]))
@@ -195,4 +199,89 @@ fn a_list_while_containers_come_and_go() {
         }
     });
     assert_eq!(tare.command(["list", "--quiet"]).run().ok().stdout, "");
+}
+
+/// A lock of the test's own, as another command has it.
+fn locked(path: &std::path::Path) -> Flock<File> {
+    Flock::lock(File::open(path).unwrap(), FlockArg::LockExclusive).unwrap()
+}
+
+#[test]
+fn of_two_creates_with_one_cgroup_one_has_it() {
+    let tare = Tare::new();
+    for there in [false, true].repeat(6) {
+        let pair = [sleeping(&tare), sleeping(&tare)];
+        let [first, second] = &pair;
+        second
+            .bundle
+            .edit(|config| config["linux"]["cgroupsPath"] = json!(format!("/{}", first.id)));
+        if there {
+            std::fs::create_dir(first.cgroup()).unwrap();
+        }
+        let creates = pair.each_ref().map(|c| c.on_bundle("create", &[]).spawn());
+        let outputs = creates.map(Running::wait);
+        let refused: Vec<&Output> = outputs.iter().filter(|output| output.code != 0).collect();
+        assert_eq!(refused.len(), 1, "{outputs:#?}");
+        assert_one_of(refused[0], &["the container's cgroup is not empty"]);
+        let procs = std::fs::read_to_string(first.cgroup().join("cgroup.procs")).unwrap();
+        assert_eq!(procs.lines().count(), 1, "{procs}");
+        // who was refused has no say in it
+        let winner = pair.iter().zip(&outputs).find(|(_, output)| output.code == 0).unwrap().0;
+        let loser = pair.iter().zip(&outputs).find(|(_, output)| output.code != 0).unwrap().0;
+        loser.delete_by_force();
+        assert_eq!(winner.status(), "created");
+        winner.delete_by_force().ok();
+        pair.iter().for_each(Container::assert_gone);
+    }
+}
+
+#[test]
+fn a_cgroup_in_which_another_create_is_at_work_is_refused() {
+    let c = Container::new(|config| args(config, &["exit", "0"]));
+    std::fs::create_dir(c.cgroup()).unwrap();
+    let lock = locked(&c.cgroup());
+    for command in ["create", "run"] {
+        let refused = c.on_bundle(command, &[]).run();
+        refused.fails_with(&["not empty: another container is being created in it", &c.id]);
+        assert_eq!(c.traces().cgroups, [c.cgroup()]);
+        assert!(c.traces().state.is_empty());
+    }
+    drop(lock);
+    c.run().ok();
+    c.assert_gone();
+}
+
+/// It was there for a moment, and what has its name now may be another command's.
+#[test]
+fn a_state_directory_that_was_deleted_under_a_create_is_not_removed_again() {
+    let c = Container::new(|config| args(config, &["exit", "0"]));
+    let fault = format!("runtime:openat[1~{}]=ENOENT@1", c.id);
+    let create = c.on_bundle("create", &[]).through(faults(), &["--fail", &fault]).run();
+    create.fails_with(&["no such file or directory"]);
+    assert_eq!(c.traces().state, [c.tare.root().join(&c.id)]);
+    c.delete_by_force().ok();
+    c.assert_gone();
+}
+
+/// A start that fails gives the socket its name back, between two looks of another one.
+#[test]
+fn a_start_beside_one_that_fails_waits_for_it() {
+    let c = Container::new(|config| args(config, &["exit", "0"]));
+    let mut output = c.create();
+    let dir = c.tare.root().join(&c.id);
+    let lock = locked(&dir);
+    let words = ["newfstatat", "statx"]
+        .map(|call| ["--fail".to_owned(), format!("runtime:{call}[1~start]=ENOENT@1")]);
+    let words: Vec<&str> = words.as_flattened().iter().map(String::as_str).collect();
+    let start = c.on_id("start", &[], &[]).through(faults(), &words).spawn();
+    let inode = format!(":{} ", dir.metadata().unwrap().ino());
+    crate::support::wait_gone("the time before it waits", || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("-> FLOCK") && line.contains(&inode))
+    });
+    drop(lock);
+    start.wait().ok();
+    c.ended(&mut output);
+    c.delete().ok();
+    c.assert_gone();
 }

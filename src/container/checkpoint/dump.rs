@@ -72,7 +72,7 @@ pub fn checkpoint(entry: Entry, args: &CheckpointArgs) -> Result<()> {
     let saved = save(&record, &plan, init, args, entry.path());
     let done = match saved {
         Ok(()) if args.leave_running || args.pre_dump => Ok(()),
-        Ok(()) => destroy(entry, lock, Some(record))
+        Ok(()) => destroy(&entry, lock, Some(record))
             .map_err(|e| e.step("delete the container, which is saved")),
         Err(e) => Err(e),
     };

@@ -158,10 +158,9 @@ impl Task<'_> {
             self.record.rdt_group = Some(rdt::group_path(root, rdt, args.create.id));
         }
         undo.entry.save(&self.record)?;
-        self.cgroup = self.place.make(self.plan)?;
+        self.cgroup = self.place.make(self.plan, self.record.cgroup_was_there)?;
         if let Some(cgroup) = &self.cgroup {
-            self.record.cgroup = cgroup.record().clone();
-            undo.cgroup = Some(self.record.cgroup.clone());
+            undo.take_in(&mut self.record, cgroup);
             undo.entry.save(&self.record)?;
         }
         if let Some((rdt, root)) = &resctrl {
@@ -345,6 +344,6 @@ impl RunningAgain {
     /// # Errors
     /// Something can't be removed.
     pub fn finish(self) -> Result<()> {
-        finish(self.entry, self.record, false)
+        finish(&self.entry, self.record, false)
     }
 }
