@@ -295,12 +295,16 @@ fn list_shows_what_is_broken_and_leaves_out_what_is_no_container() {
 }
 
 #[test]
-fn list_of_a_root_that_is_not_there_is_empty() {
+fn list_of_a_root_that_is_not_there_is_refused_where_it_was_named() {
     let tare = Tare::new();
     let root = tare.root().join("not/yet");
     let root = root.to_str().unwrap();
-    let output = tare.bare(["--root", root, "list", "--quiet"]).run().ok();
-    assert_eq!(output.stdout, "");
+    for words in [&["list"][..], &["list", "--quiet"], &["list", "--format", "json"]] {
+        let output = tare.bare([&["--root", root], words].concat()).run();
+        output.fails_with(&["--root", root, "no such file or directory"]);
+    }
+    // nobody has named the default one
+    tare.bare(["list", "--quiet"]).run().ok();
 }
 
 #[test]
