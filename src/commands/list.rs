@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -35,6 +36,11 @@ struct Broken {
 
 pub(super) fn run(global: &GlobalArgs, args: &ListArgs) -> anyhow::Result<()> {
     let all = super::store(global)?.containers()?;
+    // a path that was mistyped looks as if nothing were there
+    if let Some(root) = global.root.as_ref().filter(|_| !all.has_root()) {
+        let e = Error::from(Errno::ENOENT).step(format!("list: --root {}", root.display()));
+        return Err(e.hint("it is made with the first container").into());
+    }
     let text = match args.format {
         _ if args.quiet => ids(&all),
         ListFormat::Json => {

@@ -206,6 +206,11 @@ impl Store {
 }
 
 impl Containers {
+    /// Whether the state root is there: it is made with the first container.
+    pub fn has_root(&self) -> bool {
+        self.root.is_some()
+    }
+
     /// The state directory of one of them, as [`Store::find`] gives it.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::getpid;
 
 use super::hooks::{HookState, OutputFiles, Runner};
+use super::interrupts::ENDING;
 use super::mounts::Mounting;
 use super::path::{Missing, ensure};
 use super::privileges::Groups;
@@ -74,9 +75,11 @@ fn run(init: &mut Init<'_>, report: &mut Option<Channel>) -> Result<Infallible> 
         // how long it waits for `start` is no matter of this command
         trace::leave();
     }
+    // who waits has them before anybody may send one
+    let ending = if init.listener.is_some() { end_by_signals()? } else { 0 };
     let ignored = trace::step("wait until the runtime is ready", || init.channel.ask_to_proceed())?;
     // to ask which ones are takes as many calls as there are signals
-    signals::default_signals(ignored).step(|| "reset signals")?;
+    signals::default_signals(ignored & !ending).step(|| "reset signals")?;
     if let Some(listener) = init.listener.take() {
         *report = Some(wait_for_start(&listener)?);
     }
@@ -416,6 +419,17 @@ fn seal_root(init: &Init<'_>, root: BorrowedFd<'_>, spent: &mut Spent) -> Result
         Leave::Pivot
     };
     trace::step("change the root", || rootfs::enter(root, &plan.rootfs, leave))
+}
+
+/// Lets this process end by what ends others: of signals with their default action the
+/// kernel spares a pid 1, and until `start` that is no program that wants to be spared.
+/// The answer is which: bit 0 is signal 1.
+fn end_by_signals() -> Result<u64> {
+    if getpid().as_raw() != 1 {
+        return Ok(0);
+    }
+    ENDING.into_iter().try_for_each(signals::exit_at).step(|| "watch for signals")?;
+    Ok(ENDING.into_iter().fold(0, |set, signal| set | 1 << (signal as i32 - 1)))
 }
 
 fn wait_for_start(listener: &OwnedFd) -> Result<Channel> {

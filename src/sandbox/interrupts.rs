@@ -11,8 +11,9 @@ use crate::error::{Error, ErrorKind, Result, Step};
 use crate::sys::signals;
 use crate::sys::uninterrupted;
 
-/// What a person or a service manager sends to end a command.
-const ENDING: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+/// What a person or a service manager sends to end a command, or a container.
+pub(super) const ENDING: [Signal; 4] =
+    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
 
 /// Keeps the signals that would end this process for as long as it lives: a
 /// hook that hangs is killed and what was made is undone, where the process

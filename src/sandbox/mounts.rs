@@ -197,7 +197,10 @@ fn filesystem(
         other => other.map_err(|e| explain(e, fstype))?.0,
     };
     if copies_up(plan) {
-        fill(made.as_fd(), target.as_fd(), options).step(|| "tmpcopyup")?;
+        // a directory made just now is ours, and says nothing of what the image wants
+        if was_there {
+            fill(made.as_fd(), target.as_fd(), options).step(|| "tmpcopyup")?;
+        }
         change(made.as_fd(), false, AttrChange::setting(attrs_at_first(plan)))
             .step(|| "set attributes")?;
     }

@@ -4,7 +4,9 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
+};
 
 use super::SysResult;
 
@@ -77,6 +79,17 @@ pub fn default_signal(signal: i32) -> SysResult<()> {
         return Err(Errno::last());
     }
     Ok(())
+}
+
+/// Has a signal end this process, even a pid 1, with the exit code 128 and its number. Up
+/// to the next execve, which gives it its default action again (execve(2)).
+pub fn exit_at(signal: Signal) -> SysResult<()> {
+    extern "C" fn leave(signal: libc::c_int) {
+        super::process::exit_now(128 + signal)
+    }
+    let leave = SigAction::new(SigHandler::Handler(leave), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler makes one system call, and does not come back.
+    unsafe { sigaction(signal, &leave) }.map(drop)
 }
 
 /// Has a signal, by number, do nothing.

@@ -99,6 +99,21 @@ fn everything_is_there_as_the_image_has_it() {
 }
 
 #[test]
+fn where_the_image_has_nothing_all_users_may_write() {
+    let c = Container::new(|config| {
+        add_mount(config, tmpfs("/new", &["tmpcopyup"]));
+        add_mount(config, tmpfs("/closed", &["tmpcopyup", "ro"]));
+        add_mount(config, tmpfs("/chosen", &["tmpcopyup", "mode=700"]));
+        let words = ["stat /new", "stat /closed", "create /closed/one x", "stat /chosen"];
+        args(config, &[&["each"], &words[..]].concat());
+    });
+    let lines = c.lines();
+    let mode = |at: usize| parse(&lines[at])["mode"].as_u64().unwrap();
+    assert_eq!([mode(0), mode(1), mode(3)], [0o1777, 0o1777, 0o700]);
+    assert_eq!(lines[2], "EROFS");
+}
+
+#[test]
 fn contents_and_attributes_come_along_and_changes_do_not_go_back() {
     let words = [
         "each",

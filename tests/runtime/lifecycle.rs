@@ -141,6 +141,34 @@ fn a_created_container_can_be_killed() {
 }
 
 #[test]
+fn a_created_container_ends_by_what_ends_programs() {
+    for signal in ["HUP", "INT", "QUIT", "TERM"] {
+        let c = Container::new(|c| args(c, &["wait"]));
+        let mut output = c.create();
+        c.kill(signal).ok();
+        assert_eq!(c.ended(&mut output), "");
+        assert_eq!(c.status(), "stopped", "{signal}");
+        c.start().fails_with(&["stopped"]);
+        c.delete().ok();
+        c.assert_gone();
+    }
+}
+
+#[test]
+fn what_ends_a_created_container_is_up_to_its_program_later() {
+    let c = Container::new(|c| args(c, &["wait"]));
+    let _output = c.started();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", c.pid())).unwrap();
+    for set in ["SigBlk:", "SigIgn:", "SigCgt:"] {
+        let bits = status.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+        let bits = u64::from_str_radix(bits.trim(), 16).unwrap();
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+            assert_eq!(bits >> (signal - 1) & 1, 0, "{signal} in {set} {bits:x}");
+        }
+    }
+}
+
+#[test]
 fn kill_of_a_stopped_container_says_so() {
     let c = Container::new(|c| args(c, &["exit", "0"]));
     let mut output = c.create();
@@ -295,12 +323,16 @@ fn list_shows_what_is_broken_and_leaves_out_what_is_no_container() {
 }
 
 #[test]
-fn list_of_a_root_that_is_not_there_is_empty() {
+fn list_of_a_root_that_is_not_there_is_refused_where_it_was_named() {
     let tare = Tare::new();
     let root = tare.root().join("not/yet");
     let root = root.to_str().unwrap();
-    let output = tare.bare(["--root", root, "list", "--quiet"]).run().ok();
-    assert_eq!(output.stdout, "");
+    for words in [&["list"][..], &["list", "--quiet"], &["list", "--format", "json"]] {
+        let output = tare.bare([&["--root", root], words].concat()).run();
+        output.fails_with(&["--root", root, "no such file or directory"]);
+    }
+    // nobody has named the default one
+    tare.bare(["list", "--quiet"]).run().ok();
 }
 
 #[test]

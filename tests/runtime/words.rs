@@ -15,7 +15,7 @@ use Takes::{Nothing, Value};
 /// Command, flag, its short form, and what it takes.
 type Row = (&'static str, &'static str, Option<&'static str>, Takes);
 
-const FLAGS: [Row; 107] = [
+const FLAGS: [Row; 109] = [
     ("create", "bundle", Some("b"), Value("/no/such/bundle")),
     ("create", "console-socket", None, Value("/no/socket")),
     ("create", "pidfd-socket", None, Value("/no/socket")),
@@ -93,6 +93,8 @@ const FLAGS: [Row; 107] = [
     ("checkpoint", "manage-cgroups-mode", None, Value("soft")),
     ("checkpoint", "empty-ns", None, Value("network")),
     ("checkpoint", "auto-dedup", None, Nothing),
+    ("checkpoint", "link-remap", None, Nothing),
+    ("checkpoint", "tcp-skip-in-flight", None, Nothing),
     ("restore", "console-socket", None, Value("/no/socket")),
     ("restore", "image-path", None, Value("/no/images")),
     ("restore", "work-path", None, Value("/no/work")),
