@@ -310,9 +310,8 @@ fn steps(
 /// its cgroup is enough to end it should this process be killed before the record tells
 /// of init.
 fn goes_on(args: &CreateArgs<'_>, plan: &Plan, place: &Place, was_there: bool) -> bool {
-    let sends = matches!(args.console, Console::Socket(_))
-        || args.pidfd_socket.is_some()
-        || plan.asked.pidfd_receiver.is_some();
+    let sends =
+        plan.process.terminal || args.pidfd_socket.is_some() || plan.asked.pidfd_receiver.is_some();
     let sets = plan.scheduling.io_priority.is_some() || plan.scheduling.scheduler.is_some();
     let hooks = plan.hooks.in_create() || !plan.hooks.start_container.is_empty();
     let waits = args.starts_later || !args.stays || args.pid_file.is_some();
@@ -354,8 +353,10 @@ fn share_root(
 
 /// Gives others what they wait for.
 fn send_descriptors(args: &CreateArgs<'_>, plan: &Plan, spawned: &Spawned) -> Result<()> {
-    if let (Console::Socket(path), Some(master)) = (&args.console, spawned.console()) {
-        terminal::send_master(path, master)?;
+    match (&args.console, spawned.console()) {
+        (Console::Socket(path), Some(master)) => terminal::send_master(path, master)?,
+        (Console::Own, Some(master)) => terminal::end_lines_plainly(master)?,
+        _ => {}
     }
     if let Some(path) = args.pidfd_socket {
         terminal::send_pidfd(path, "standard", spawned.pidfd())?;

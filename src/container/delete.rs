@@ -65,15 +65,10 @@ pub fn delete(entry: Entry, force: bool) -> Result<()> {
 /// Whoever is at work may be waiting for this command, in a hook: what can't be deleted
 /// meanwhile is told at once.
 fn lock_ended(entry: &Entry) -> Result<Lock> {
-    if let Some(lock) = entry.try_lock()? {
-        return Ok(lock);
-    }
-    match Status::now(entry)? {
-        Some(status @ (Status::Creating | Status::Running | Status::Paused)) => {
-            Err(not_stopped(entry, status))
-        }
-        _ => entry.lock(),
-    }
+    Status::lock_unless(entry, |status| {
+        let lives = matches!(status, Status::Creating | Status::Running | Status::Paused);
+        Ok(lives.then(|| not_stopped(entry, status)))
+    })
 }
 
 fn not_stopped(entry: &Entry, status: Status) -> Error {

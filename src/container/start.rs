@@ -133,14 +133,14 @@ fn let_run(
 /// Whoever is at work may be waiting for this command, in a hook: what can't be started
 /// whatever comes of that is told at once.
 fn lock(entry: &Entry) -> Result<Lock> {
-    if let Some(lock) = entry.try_lock()? {
-        return Ok(lock);
-    }
-    match Status::now(entry)? {
-        Some(status @ Status::Creating) => Err(not_created(status)),
-        Some(status @ Status::Running) if has_no_socket(entry)? => Err(not_created(status)),
-        _ => entry.lock(),
-    }
+    Status::lock_unless(entry, |status| {
+        let refused = match status {
+            Status::Creating => true,
+            Status::Running => has_no_socket(entry)?,
+            _ => false,
+        };
+        Ok(refused.then(|| not_created(status)))
+    })
 }
 
 /// Whether init is past its call: a start that was killed before the call has left the

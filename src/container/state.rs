@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::AtFlags;
@@ -10,7 +11,7 @@ use nix::sys::stat::fstatat;
 use serde::Serialize;
 
 use super::record::Record;
-use super::store::{Entry, START_SOCKET};
+use super::store::{Entry, Lock, START_SOCKET};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where a container is in its life (runtime.md, State).
@@ -91,6 +92,24 @@ impl Status {
     /// record.
     pub(super) fn now(entry: &Entry) -> Result<Option<Status>> {
         entry.load()?.map(|record| Status::of(entry, &record)).transpose()
+    }
+
+    /// Takes a container's lock, unless it is taken while the status is one for which
+    /// `refusal` has an error. Whoever has it may change that at any time.
+    pub(super) fn lock_unless(
+        entry: &Entry,
+        refusal: impl Fn(Status) -> Result<Option<Error>>,
+    ) -> Result<Lock> {
+        loop {
+            if let Some(lock) = entry.try_lock()? {
+                return Ok(lock);
+            }
+            if let Some(error) = Status::now(entry)?.map(&refusal).transpose()?.flatten() {
+                return Err(error);
+            }
+            // a lock tells nobody that it is free, nor a record that it is another one
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 

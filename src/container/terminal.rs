@@ -1,16 +1,29 @@
 //! Descriptors that go to whoever asked for them: the runtime's end of a pty, and
 //! pidfds.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IsTerminal};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
 };
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 
 use crate::error::{Result, Step};
 use crate::sys::uninterrupted;
+
+/// Has a pty whose output goes to a pipe or a file end its lines as those do, without a
+/// carriage return, as runc has it. A terminal gets what a terminal would.
+pub(super) fn end_lines_plainly(master: BorrowedFd<'_>) -> Result<()> {
+    if std::io::stdout().is_terminal() {
+        return Ok(());
+    }
+    let step = || "set the pty's mode";
+    let mut mode = tcgetattr(master).step(step)?;
+    mode.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(master, SetArg::TCSANOW, &mode).step(step)
+}
 
 /// Sends a pty's master to whoever listens on a Unix socket, as containerd's
 /// shim and conmon expect it: one descriptor, and its name as the data.

@@ -74,7 +74,7 @@ fn a_terminal_that_is_closed_and_opened_again_goes_on() {
     output.expect("one");
     told.expect("READY");
     running.signal(Signal::SIGTERM);
-    assert_eq!(output.rest(), "two\r\n");
+    assert_eq!(output.rest(), "two\n");
     running.wait().ok();
 }
 
@@ -90,7 +90,7 @@ fn a_terminal_of_exec_that_is_closed_and_opened_again_goes_on() {
     output.expect("one");
     told.expect("READY");
     running.signal(Signal::SIGTERM);
-    assert_eq!(output.rest(), "two\r\n");
+    assert_eq!(output.rest(), "two\n");
     running.wait().ends_with_code(3);
 }
 
@@ -107,7 +107,7 @@ fn input_after_the_terminal_was_closed_reaches_who_opens_it_again() {
     // the echo: it has arrived in the terminal, which nobody has open
     output.expect("typed");
     running.signal(Signal::SIGTERM);
-    assert_eq!(output.rest(), "LINE typed\r\n");
+    assert_eq!(output.rest(), "LINE typed\n");
     running.wait().ok();
 }
 
@@ -281,7 +281,7 @@ fn input_that_the_program_does_not_read_holds_up_nothing() {
 fn processes_that_stay_behind_do_not_hold_up_an_exec() {
     let (c, _output) = idle(|_| {});
     let output = c.exec(&["-t"], &["abandon", "2"]).run().ok();
-    assert_eq!(output.stdout, "LEAVING\r\n");
+    assert_eq!(output.stdout, "LEAVING\n");
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn check(args: &ExecArgs<'_>, plan: &ExecPlan, options: Options) -> Result<()> {
 /// True if there is something that has to be done before the program runs.
 fn waits(args: &ExecArgs<'_>, kept: &Kept, plan: &ExecPlan) -> bool {
     args.pid_file.is_some()
-        || args.console_socket.is_some()
+        || plan.process.terminal
         || args.pidfd_socket.is_some()
         || !kept.rdt_groups.is_empty()
         || plan.scheduling.scheduler.is_some()
@@ -301,8 +301,10 @@ fn serve(
             None => {}
         }
         rdt::enter(&kept.rdt_groups, spawned.pid())?;
-        if let (Some(path), Some(master)) = (args.console_socket, console) {
-            terminal::send_master(path, master)?;
+        match (args.console_socket, console) {
+            (Some(path), Some(master)) => terminal::send_master(path, master)?,
+            (None, Some(master)) => terminal::end_lines_plainly(master)?,
+            _ => {}
         }
         if let Some(path) = args.pidfd_socket {
             terminal::send_pidfd(path, "setns", spawned.pidfd())?;
