@@ -2,7 +2,6 @@
 //! nothing is left.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
