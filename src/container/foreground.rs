@@ -98,6 +98,10 @@ pub fn wait(
         watches.extend(relay.iter().flat_map(Relay::watches));
         let ready = sleep_until(&watches, PollTimeout::NONE)?;
         drop(watches);
+        if relay.is_none() && listener.is_none() && ready.contains(&Source::Init) {
+            // there is nobody left for the signals, nor for anything else
+            return exit_code(init);
+        }
         if ready.contains(&Source::Signals) {
             is_asked_to_end |= hand_on(init, signals, relay.as_ref())?;
         }
