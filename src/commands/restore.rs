@@ -42,7 +42,7 @@ pub(super) fn run(global: &GlobalArgs, args: &RestoreArgs) -> anyhow::Result<i32
     let Some(signals) = signals else { return Ok(0) };
     let waited = container::wait(running.pidfd(), &signals, console, None);
     let finished = running
-        .finish()
+        .finish(waited.is_ok())
         .map_err(|e| e.hint("what is left of the container goes with tare delete --force"));
     let code = waited?;
     finished?;

@@ -121,8 +121,9 @@ fn follow(
         logging::warn(&format!("run {id}: {oom}"));
     }
     // whatever the wait failed with: nobody watches the container any more
-    let finished = trace::step("remove the container", || running.finish(args.keep))
-        .map_err(|e| e.hint("what is left of the container goes with tare delete --force"));
+    let finished =
+        trace::step("remove the container", || running.finish(args.keep, waited.is_ok()))
+            .map_err(|e| e.hint("what is left of the container goes with tare delete --force"));
     let code = waited?;
     finished?;
     Ok(code)

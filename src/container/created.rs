@@ -123,21 +123,21 @@ impl Running {
         self.record.out_of_memory()
     }
 
-    /// After the end of init: ends whoever else is in the container, and
-    /// removes it, unless it is to be kept.
-    pub fn finish(self, keep: bool) -> Result<()> {
+    /// After the wait: ends whoever is in the container, init too if it has not `ended`,
+    /// and removes it, unless it is to be kept.
+    pub fn finish(self, keep: bool, ended: bool) -> Result<()> {
         let Running { spawned, entry, record, .. } = self;
         // this process ends: its descriptors end with it
         std::mem::forget(spawned);
-        let finished = finish(&entry, record, keep);
+        let finished = finish(&entry, record, (keep, ended));
         std::mem::forget(entry);
         finished
     }
 }
 
-/// After the end of init: ends whoever else is in the container, and removes it, unless
+/// Ends whoever is in a container, init too if that has not ended, and removes it, unless
 /// it is to be kept.
-pub(super) fn finish(entry: &Entry, record: Record, keep: bool) -> Result<()> {
+pub(super) fn finish(entry: &Entry, record: Record, (keep, ended): (bool, bool)) -> Result<()> {
     let lock = match entry.lock() {
         // somebody else has deleted it
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -146,5 +146,5 @@ pub(super) fn finish(entry: &Entry, record: Record, keep: bool) -> Result<()> {
     if keep {
         return super::delete::end_processes(&record);
     }
-    super::delete::destroy_rest(entry, lock, Some(record), true)
+    super::delete::destroy_rest(entry, lock, Some(record), ended)
 }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFlags, PollTimeout};
-use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::read;
 
 use super::foreground::{Signals, Source, Watch, asks_to_end, sleep_until};
@@ -67,6 +67,11 @@ impl Relay {
             let saved = tcgetattr(&stdin).step(|| "read the terminal's mode")?;
             let mut raw = saved.clone();
             cfmakeraw(&mut raw);
+            if !std::io::stdout().is_terminal() {
+                // the pty leaves out carriage returns then, and what reads this stdout may
+                // print to this terminal
+                raw.output_flags.insert(saved.output_flags & OutputFlags::OPOST);
+            }
             tcsetattr(&stdin, SetArg::TCSANOW, &raw).step(|| "set the terminal to raw mode")?;
             relay.saved = Some(saved);
         }

@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixListener;
 
 use nix::sys::signal::Signal;
+use nix::sys::termios::OutputFlags;
 use serde_json::{Value, json};
 
 use crate::support::{Container, Pipe, Terminal, args, receive_fd};
@@ -110,6 +111,21 @@ fn a_foreground_run_joins_two_terminals() {
     assert!(!terminal.is_raw(), "not put back");
 }
 
+/// What reads the pipe may print to the terminal, where a line feed alone goes straight down.
+#[test]
+fn a_terminal_beside_a_pipe_still_adds_its_carriage_returns() {
+    let c = with_terminal(&["each", "say READY", "echo-stdin"]);
+    let mut terminal = Terminal::new(24, 80);
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let running = terminal.attach(c.on_bundle("run", &[])).stdout(writer).spawn();
+    let mut output = Pipe::new(reader);
+    output.expect("READY\n");
+    assert!(terminal.is_raw());
+    assert!(terminal.attributes().output_flags.contains(OutputFlags::OPOST | OutputFlags::ONLCR));
+    terminal.type_in("\u{4}");
+    running.wait().ok();
+}
+
 #[test]
 fn the_size_of_the_terminal_is_passed_on() {
     let c = with_terminal(&["winsize"]);
@@ -167,6 +183,21 @@ fn a_terminal_stays_usable_without_a_terminal_outside() {
     let c = with_terminal(&["each", "open /dev/tty rw"]);
     let output = c.run().ok();
     assert_eq!(output.stdout.trim_end(), "ok");
+}
+
+/// Nobody watches it any more, and pid 1 is spared the hang-up of its terminal.
+#[test]
+fn a_program_whose_output_nobody_takes_ends_with_its_run() {
+    let c = Container::new(|config| {
+        config["process"]["terminal"] = serde_json::json!(true);
+        args(config, &["each", "report", "sleep-forever"]);
+    });
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = c.on_bundle("run", &[]).stdout(full).run();
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.stderr.contains("no space left"), "{output:?}");
+    assert_eq!(output.stderr.trim_end().lines().count(), 1, "{output:?}");
+    c.assert_gone();
 }
 
 #[test]

@@ -339,11 +339,12 @@ impl RunningAgain {
         self.pidfd.as_fd()
     }
 
-    /// After the end of init: ends whoever else is in the container, and removes it.
+    /// After the wait: ends whoever is in the container, init too if it has not `ended`,
+    /// and removes it.
     ///
     /// # Errors
     /// Something can't be removed.
-    pub fn finish(self) -> Result<()> {
-        finish(&self.entry, self.record, false)
+    pub fn finish(self, ended: bool) -> Result<()> {
+        finish(&self.entry, self.record, (false, ended))
     }
 }
