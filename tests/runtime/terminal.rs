@@ -119,7 +119,7 @@ fn a_terminal_beside_a_pipe_still_adds_its_carriage_returns() {
     let (reader, writer) = nix::unistd::pipe().unwrap();
     let running = terminal.attach(c.on_bundle("run", &[])).stdout(writer).spawn();
     let mut output = Pipe::new(reader);
-    output.expect("READY\n");
+    output.expect("READY");
     assert!(terminal.is_raw());
     assert!(terminal.attributes().output_flags.contains(OutputFlags::OPOST | OutputFlags::ONLCR));
     terminal.type_in("\u{4}");
