@@ -325,6 +325,10 @@ impl Drop for Scene {
                 nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH).unwrap_or_default();
             }
         }
+        // a layer may be deeper than who removes a TempDir may have files open
+        if let Err(e) = tare::sys::remove::remove_tree(self.dir.path()) {
+            eprintln!("{}: {e}", self.dir.path().display());
+        }
     }
 }
 
