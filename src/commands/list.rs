@@ -38,7 +38,7 @@ pub(super) fn run(global: &GlobalArgs, args: &ListArgs) -> anyhow::Result<()> {
     let all = super::store(global)?.containers()?;
     // a path that was mistyped looks as if nothing were there
     if let Some(root) = global.root.as_ref().filter(|_| !all.has_root()) {
-        let e = Error::from(Errno::ENOENT).step(format!("list: --root {}", root.display()));
+        let e = Error::from(Errno::ENOENT).step(format!("--root {}", root.display()));
         return Err(e.hint("it is made with the first container").into());
     }
     let text = match args.format {

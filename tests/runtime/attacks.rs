@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tare::sys::fs::rename_with;
 
 use crate::mounts::{at, bind, tmpfs};
@@ -264,19 +264,24 @@ fn nothing_is_mounted_inside_of_proc() {
     }
 }
 
+/// A terminal, and this directory for /dev.
+fn terminal_in(config: &mut Value, dev: &Path) {
+    std::fs::create_dir(dev.join("pts")).unwrap();
+    let mounts = config["mounts"].as_array().unwrap();
+    let pts = mounts.iter().find(|m| m["destination"] == "/dev/pts").unwrap().clone();
+    unmount(config, "/dev");
+    add_mount(config, bind(dev, "/dev", &["bind"]));
+    add_mount(config, pts);
+    config["process"]["terminal"] = json!(true);
+}
+
 /// The runtime's own mounts on places that a volume can make links of.
 #[test]
 fn a_device_that_is_a_link_into_proc_is_refused() {
     let dev = temp_dir();
     symlink("/proc/version", dev.path().join("console")).unwrap();
-    std::fs::create_dir(dev.path().join("pts")).unwrap();
     let c = Container::new(|config| {
-        let mounts = config["mounts"].as_array().unwrap();
-        let pts = mounts.iter().find(|m| m["destination"] == "/dev/pts").unwrap().clone();
-        unmount(config, "/dev");
-        add_mount(config, bind(dev.path(), "/dev", &["bind"]));
-        add_mount(config, pts);
-        config["process"]["terminal"] = json!(true);
+        terminal_in(config, dev.path());
     });
     let mut terminal = crate::support::Terminal::new(24, 80);
     let run = terminal.attach(c.on_bundle("run", &[])).run();
@@ -331,14 +336,8 @@ fn a_console_that_is_a_link_stays_inside() {
     let (dev, outside) = (temp_dir(), temp_dir());
     std::fs::write(outside.path().join("file"), "the host's").unwrap();
     symlink(outside.path().join("file"), dev.path().join("console")).unwrap();
-    std::fs::create_dir(dev.path().join("pts")).unwrap();
     let c = Container::new(|config| {
-        let mounts = config["mounts"].as_array().unwrap();
-        let pts = mounts.iter().find(|m| m["destination"] == "/dev/pts").unwrap().clone();
-        unmount(config, "/dev");
-        add_mount(config, bind(dev.path(), "/dev", &["bind"]));
-        add_mount(config, pts);
-        config["process"]["terminal"] = json!(true);
+        terminal_in(config, dev.path());
         args(config, &["stat", outside.path().join("file").to_str().unwrap()]);
     });
     let mut terminal = crate::support::Terminal::new(24, 80);
